@@ -1,0 +1,57 @@
+# Every target sets up .venv by itself. Needed: Python 3.11, make and git. No Java: the package brings one.
+PYTHON ?= python3.11
+WORKERS ?= 2
+
+BIN   := .venv/bin
+READY := .venv/.ready
+BUILD := $(BIN)/python -m chargeback_consolidation.build
+CLI   := $(BIN)/chargeback-consolidation
+
+DATE        ?= 2025-11-02
+LAKE        ?= lake
+FILES       ?= 1200
+TABLE       := --catalog $(LAKE) --partition-date $(DATE)
+LAND        := $(CLI) land-sample $(TABLE) --database landing --table chargebacks --files $(FILES) --deliveries 4
+CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-table chargebacks \
+	--output-path $(LAKE)/consolidated/chargebacks --output-file-count 10 --compression-codec snappy
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench lab export notebooks clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Land a sample day in four deliveries and consolidate it in four executions, under lake/
+	@for k in 1 2 3 4; do \
+	  $(LAND) --delivery $$k && $(CONSOLIDATE) --execution-sequence $$k || exit $$?; \
+	done
+
+test: $(READY) ## Run all tests, those in the notebooks too
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+check: $(READY) ## Check that notebooks, library, Glue script and README agree, and that the code is tidy
+	@$(BUILD) check
+
+bench: $(READY) ## Measure the pipeline beside what one would pick instead
+	@$(BIN)/python bench/bench.py
+
+lab: $(READY) ## Open the notebooks in JupyterLab
+	@$(BIN)/nbdev_install_hooks >/dev/null; $(BIN)/jupyter lab --notebook-dir nbs
+
+export: $(READY) ## Write library, Glue script and README from the notebooks
+	@$(BUILD) export
+
+notebooks: $(READY) ## Run all notebooks, to refresh their saved outputs
+	@$(BUILD) refresh
+
+clean: ## Remove caches, build leftovers and the demo's lake/ (never .venv, out/ or runs/)
+	@rm -rf lake build *.egg-info .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+	@find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints -o -name spark-warehouse \) -type d -print0 | xargs -0 rm -rf
+
+$(READY): requirements-dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed and not on the PATH: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up .venv, once: a few minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt --editable .
+	@touch $@
