@@ -16,7 +16,6 @@ CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-ta
 	--output-path $(LAKE)/consolidated/chargebacks --output-file-count 10 --compression-codec snappy
 
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
 .PHONY: help demo test check bench lab export notebooks clean
 
 help: ## Show this list
@@ -37,7 +36,7 @@ bench: $(READY) ## Measure the pipeline beside what one would pick instead
 	@$(BIN)/python bench/bench.py
 
 lab: $(READY) ## Open the notebooks in JupyterLab
-	@$(BIN)/nbdev_install_hooks >/dev/null; $(BIN)/jupyter lab --notebook-dir nbs
+	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
 export: $(READY) ## Write library, Glue script and README from the notebooks
 	@$(BUILD) export

@@ -1,0 +1,19 @@
+"Every stage notebook runs from top to bottom, with its checks. They share a process, and so one JVM."
+from pathlib import Path
+
+import pytest
+from nbdev.config import get_config
+from nbdev.test import test_nb as run_notebook
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+
+
+@pytest.mark.xdist_group("notebooks")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda o: o.stem)
+def test_notebook(path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("IN_TEST", "1")  # as nbdev sets it, but only for now
+    monkeypatch.syspath_prepend(ROOT)
+    passed, _ = run_notebook(path, skip_flags=get_config().tst_flags.split())
+    assert passed, capfd.readouterr().err
