@@ -223,12 +223,12 @@ def join_stages(stages, # `Stage`s, in order
 SCRIPT = 'glue_export/consolidate_chargebacks.py'
 LAST_STAGE = 10 # later notebooks are tools around the pipeline
 
-# %% ../nbs/13_build.ipynb #4a77df5b
+# %% ../nbs/13_build.ipynb #f6f5b0c6
 def build_script(root='.'): # the project's folder
     "Write the Glue script from the notebooks 00 to `LAST_STAGE`"
     with project(root) as cfg:
         stages = [read_stage(o) for o in numbered(cfg, LAST_STAGE)]
-        if not stages: raise BuildError(f'no notebook in {cfg.nbs_path} is numbered 00 to {LAST_STAGE}: there is nothing to make the script from')
+        if not stages: raise BuildError(f'no notebook in {cfg.nbs_path.name}/ is numbered 00 to {LAST_STAGE}: there is nothing to make the script from')
         text = join_stages(stages, cfg.lib_path.name, cfg.version)
         compile(text, SCRIPT, 'exec')
         dest = cfg.config_path/SCRIPT
