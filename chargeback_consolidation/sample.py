@@ -55,15 +55,16 @@ class Sample:
 
     def __post_init__(self): check(self)
 
-# %% ../nbs/11_sample.ipynb #ee9d5cf4
-WHOLE = {'files': (1, 1_000_000), 'records_per_file': (1, 100_000), 'seed': (0, 2**63), 'deliveries': (1, 1000), 'payload_bytes': (0, 100_000)}
+# %% ../nbs/11_sample.ipynb #f4f6bbb2
+WHOLE = {'files': (1, 1_000_000), 'records_per_file': (1, 100_000), 'seed': (0, 2**63), 'deliveries': (1, 1000),
+         'payload_bytes': (0, 100_000)}
 ONE_OF = {'timestamps': ('us', 'ms', 'ns', 'int96'), 'compression': ('snappy', 'gzip', 'zstd', 'lz4', 'none')}
 
 def need(ok, name, wanted, value):
     "Raise `ValueError` in one line unless `ok`"
     if not ok: raise ValueError(f'{name} must be {wanted}, not {value!r}')
 
-# %% ../nbs/11_sample.ipynb #3555d47c
+# %% ../nbs/11_sample.ipynb #b7b39352
 def check(s):
     "Raise `ValueError` for the first bad parameter of sample `s`"
     for f in fields(s):
@@ -75,9 +76,10 @@ def check(s):
         elif name != 'date': need(isinstance(value, (int, float)) and 0 <= value <= 1, name, 'a share from 0 to 1', value)
     need(is_day(s.date), 'date', 'a day from 1970-01-02 to 2199-12-31, written YYYY-MM-DD', s.date)
     again, dead = s.versions + s.ties + s.redelivered_records, sum(planted_files(s))
+    size = s.records_per_file * s.payload_bytes
     need(again <= 0.99, 'versions + ties + redelivered_records', 'at most 0.99', round(again, 6))
     need(dead < s.files, 'files', f'more than the {dead} that bring nothing new', s.files)
-    need(s.records_per_file * s.payload_bytes <= 5e8, 'records_per_file * payload_bytes', 'at most 500 MB', s.records_per_file * s.payload_bytes)
+    need(size <= 500_000_000, 'records_per_file * payload_bytes', 'at most 500000000', size)
 
 def is_day(text):
     "Whether `text` is a day, YYYY-MM-DD, that every unit of timestamps can hold"
@@ -190,14 +192,15 @@ def decimals(cents):
     words = np.stack([cents, np.zeros_like(cents)], axis=1)
     return pa.Array.from_buffers(pa.decimal128(18, 2), len(cents), [None, pa.py_buffer(words)])
 
-# %% ../nbs/11_sample.ipynb #d109bf16
+# %% ../nbs/11_sample.ipynb #ab051fb1
 MERCHANTS = [f'{n:05}' for n in range(5000)]
 COUNTRIES = 'US US US GB DE FR BR JP IN ZA'.split()
 REASONS = [  # network, reason code, what it means
     ('visa', '10.4', 'Fraud, card absent'), ('visa', '13.1', 'Goods or services not received'), ('visa', '13.3', 'Not as described'),
     ('visa', '12.6.1', 'Duplicate processing'), ('mastercard', '4837', 'No cardholder authorisation'),
     ('mastercard', '4853', 'Cardholder dispute'), ('mastercard', '4834', 'Point of interaction error'),
-    ('amex', 'F29', 'Fraud, card not present'), ('amex', 'C28', 'Cancelled recurring billing'), ('discover', 'UA02', 'Fraud, card not present')]
+    ('amex', 'F29', 'Fraud, card not present'), ('amex', 'C28', 'Cancelled recurring billing'),
+    ('discover', 'UA02', 'Fraud, card not present')]
 
 # %% ../nbs/11_sample.ipynb #9103515d
 def key_columns(s, key):
@@ -336,12 +339,12 @@ def encoded(s, brings, source):
         part = table.slice(i * s.records_per_file, s.records_per_file).select(range(columns))
         yield encode(s, part, file)
 
-# %% ../nbs/11_sample.ipynb #3e2f313a
+# %% ../nbs/11_sample.ipynb #ea2771f9
 def put(path, data):
     "Write a file unless it is there already; raise `FileExistsError` if it is there with other bytes"
     if path.exists():
         if path.read_bytes() == data: return
-        raise FileExistsError(f'{path} is there and is not of this sample: nothing was overwritten; land into another catalog, database or table')
+        raise FileExistsError(f'{path} is there and is not of this sample: it was left as it is; land into another catalog or table')
     hidden = path.with_name(f'.{path.name}.landing')
     hidden.write_bytes(data)
     os.replace(hidden, path)
@@ -475,7 +478,7 @@ def digest(folder):
         total.update(f'{path.name} {path.stat().st_size} '.encode() + path.read_bytes())
     return total.hexdigest()[:16]
 
-# %% ../nbs/11_sample.ipynb #7968cb60
+# %% ../nbs/11_sample.ipynb #2741832f
 def sample_partition(
     folder,  # folder of a local catalog
     files=6,  # one of them redelivered, one truncated
@@ -483,6 +486,7 @@ def sample_partition(
     **options,  # the other parameters of `land_sample`
 ):
     "Land a small partition with a handful of each trouble; return what was `Landed`"
+    once = 1 / max(files, 1)
     trouble = dict(payload_bytes=60, deliveries=2, versions=0.15, version_lag=0.2, ties=0.04, redelivered_records=0.04, null_keys=0.04,
-                   missing_updated_at=0.1, outside_day=0.04, redelivered_files=1 / files, truncated_files=1 / files, seed=764)  # a day that has everything in 40 records
+                   missing_updated_at=0.1, outside_day=0.04, redelivered_files=once, truncated_files=once, seed=764)
     return land_sample(folder, files=files, records_per_file=records_per_file, **{**trouble, **options})
