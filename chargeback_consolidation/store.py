@@ -163,15 +163,17 @@ class LocalStore:
 
     def create(self, path, data):
         "Create the file `path` with `data` unless it exists; True if this call created it"
-        sink = self.stage(path)
-        try:
-            sink.write(data); sink.close()
-            hidden = join(os.path.dirname(path), sink.token)
-            try: os.link(hidden, path)
+        for attempt in range(5):
+            sink = self.stage(path)
+            try:
+                sink.write(data); sink.close()
+                os.link(join(os.path.dirname(path), sink.token), path)
+                sync_folder(os.path.dirname(path))
+                return True
             except FileExistsError: return False
-            sync_folder(os.path.dirname(path))
-            return True
-        finally: self.discard(path, sink.token)
+            except FileNotFoundError: continue      # a repair has swept the hidden file away
+            finally: self.discard(path, sink.token)
+        raise StoreError('{} cannot be created'.format(path))
 
     def probe(self, folder):
         "Find out whether commits are possible under `folder`: `StoreError` if it cannot be written to or lacks hard links"
