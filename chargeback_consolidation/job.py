@@ -29,8 +29,8 @@ from .settings import ArgumentError, Settings, help_text, parse
 from .store import FileEntry, StoreError, join, store_for
 from .catalog import GlueCatalog, Partition, Table, open_catalog, register
 from .landing import Inventory, Source, build_index, get_spark, read_notes, take_inventory
-from .quality import QualityFailed, check_verdict, common_schema, digest_of, judge, measure, sentence, split_sum
-from .versions import losers
+from .quality import QualityFailed, check_verdict, common_schema, judge, sentence
+from .versions import digest_columns, digest_of, losers
 from .layout import Held, add_readers, lay_out
 from .copy import Balance, ConservationBroken, audit, copy_slots, piece_frame
 from .ledger import Commit, Ledger, LedgerDamaged, Taken, open_ledger, settle, slot_paths, write_manifest
@@ -86,7 +86,7 @@ def consolidate(run):
     for attempt in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores).persist()
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day).persist()
         try:
             plan = decide(run, state, index, bad)
             if lost_race(run, state, plan.bad): continue
@@ -152,17 +152,16 @@ def no_data_message(run):
             '--ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success').format(run.partition.day, ' or '.join(run.partition.locations))
 
 # %% ../nbs/10_job.ipynb #155791df
-Plan = namedtuple('Plan', 'notes bad schema unit measures lost losers findings slots records rows_in work')
+Plan = namedtuple('Plan', 'used bad schema unit lost losers findings slots records rows_in work')
 Plan.__doc__ = """What a run will do.
-notes: {number: Note}. bad: {number: (rule, cause)} of sources left out. schema, unit: of the day. measures: {number: Row of `measure`} of those used.
-lost: {number: Row source, rows, hash_low, hash_high}: how many rows of a source lose. losers: DataFrame of them, or None. findings: of quality.
+used: {number: Note} of the sources that take part. bad: {number: (rule, cause)} of those left out. schema, unit: of the day.
+lost: {number: Row source, rows, low, high}: how many rows of a source lose. losers: DataFrame of them, or None. findings: of quality.
 slots: the layout. records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
     "The `Plan`. bad: {number as text or int: (rule, cause)}, sources that the copy found to be unreadable"
-    measures = {r['source']: r for r in measure(index, run.partition.day).collect()}
-    notes = read_notes((i, r['note']) for i, r in measures.items())
-    run.mark('index', files=len(notes), records=sum(r['records'] for r in measures.values()))
+    notes = read_notes((r['source'], r['note']) for r in index.where('position < 0').select('source', 'note').collect())
+    run.mark('index', files=len(notes), records=sum(n.rows for n in notes.values()))
     left_out = {i: (n.error, n.cause) for i, n in notes.items() if n.error}
     left_out.update({int(i): tuple(why) for i, why in bad.items() if int(i) in notes})
     settled = [i for i in state.sources if i >= SETTLED]
@@ -170,14 +169,14 @@ def decide(run, state, index, bad):
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
-    lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *split_sum(F.col('hash'), 'hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - measures[i]['null_keys'], n.rows, n.bytes) for i, n in used.items()}
-    new = sorted((i for i in used if i < SETTLED), key=lambda i: (measures[i]['first_event'] is None, measures[i]['first_event'], state.new[i].path))
+    lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
+    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes) for i, n in used.items()}
+    new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
-    slots = add_readers(slots, [i for i in new if measures[i]['null_keys']])
-    findings = judge_run(run, state, left_out, measures, new, used, lost)
+    slots = add_readers(slots, [i for i in new if used[i].null_keys])
+    findings = judge_run(run, state, left_out, used, lost)
     run.mark('decide', duplicates=sum(r['rows'] for r in lost.values()))
-    return Plan(notes, left_out, schema, unit, {i: measures[i] for i in used}, lost, lost_rows if lost else None, findings, slots,
+    return Plan(used, left_out, schema, unit, lost, lost_rows if lost else None, findings, slots,
                 sum(used[i].rows for i in new), sum(n.rows for n in used.values()), bool(new) or any(s.keeps is None for s in slots))
 
 def without(index, left_out):
@@ -190,13 +189,14 @@ def path_frame(run, state):
     paths = [(i, t.path) for i, t in enumerate(state.taken)] + [(i, e.path) for i, e in state.new.items()]
     return run.session().createDataFrame(pd.DataFrame(paths, columns=['file', 'path']), 'file int, path string')
 
-def judge_run(run, state, left_out, measures, new, used, lost):
+def judge_run(run, state, left_out, used, lost):
     "The findings of the quality rules"
-    def total(name): return sum(measures[i][name] for i in new)
+    new = [n for i, n in used.items() if i < SETTLED]
+    def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for i, (rule, _) in left_out.items() if rule in rules)
     counts = {'duplicate': sum(r['rows'] for r in lost.values()), 'null_key': total('null_keys'), 'missing_version': total('missing_versions'),
               'outside_day': total('outside_day'), 'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
-    wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(used[i].rows for i in new), 'files': len(state.inventory.files)}
+    wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new), 'files': len(state.inventory.files)}
     return judge(counts, wholes, run.settings)
 
 # %% ../nbs/10_job.ipynb #ac9c02fb
@@ -217,7 +217,7 @@ def write(run, state, plan):
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
     number, day, root, name = next_number(state), run.partition.day, run.settings.output_path, run.name
     def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
-    keyless = {i: m['null_keys'] for i, m in plan.measures.items()}
+    keyless = {i: n.null_keys for i, n in plan.used.items()}
     pieces = piece_frame(run.session(), plan.slots, state.sources, keyless, plan.losers)
     slots = copy_slots(pieces, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
     bad = {int(i): tuple(why) for result in slots.values() for i, why in result.get('bad', {}).items()}
@@ -230,10 +230,10 @@ def next_number(state): return state.head.number + 1 if state.head else 1
 def balance(state, plan, written):
     "The `Balance` of the run"
     files = day_files(state, plan, written)
-    def digest(rows): return digest_of(sum(r['hash_low'] or 0 for r in rows), sum(r['hash_high'] or 0 for r in rows))
+    lost = digest_of(sum(r['low'] for r in plan.lost.values()), sum(r['high'] for r in plan.lost.values()))
     return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files), duplicates=sum(r['rows'] for r in plan.lost.values()),
                    quarantined=sum(r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']),
-                   winners=(digest(plan.measures.values()) - digest(plan.lost.values())) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
+                   winners=(sum(n.digest for n in plan.used.values()) - lost) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
 
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
@@ -249,7 +249,7 @@ def relative(run, file):
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
     number, ledger = next_number(state), run.ledger
-    taken = state.taken + [Taken(e.path, e.size, e.etag, plan.notes[i].rows if i in plan.measures else 0, number if i in plan.measures else 0) for i, e in state.new.items()]
+    taken = state.taken + [Taken(e.path, e.size, e.etag, plan.used[i].rows if i in plan.used else 0, number if i in plan.used else 0) for i, e in state.new.items()]
     manifest = join(ledger.folder, '{:06d}-{}.files'.format(number, run.name))
     ledger.store.create(manifest, write_manifest(taken))
     files = tuple(relative(run, f) for f in day_files(state, plan, written))
@@ -306,7 +306,7 @@ def run_report(run, state, **facts):
 
 def plan_facts(state, plan):
     "What the plan adds to a report"
-    used = [i for i in plan.measures if i < SETTLED]
+    used = [i for i in plan.used if i < SETTLED]
     rules = {f.rule: f.count for f in plan.findings}
     warnings = tuple(sentence(f) for f in plan.findings if f.level == 'warn')
     return dict(records_processed=plan.records, duplicates_removed=rules['duplicate'], quarantined=rules['null_key'], files_taken=len(used),
@@ -323,7 +323,7 @@ def final_report(run, state, plan, files, number):
 def dry_report(run, state, plan):
     "What would have been done; not a byte was written"
     files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
-    size = sum(n.bytes for i, n in plan.notes.items() if i in plan.measures)
+    size = sum(n.bytes for n in plan.used.values())
     message = '{:,} records of {:,} files would go into {} files of about {:.1f} MB uncompressed, {} of them rewritten'.format(
         plan.records, len(state.new) - len(plan.bad), files, size / max(1, files) / 1e6, writes)
     return run_report(run, state, status='dry run', message=message, **dict(plan_facts(state, plan), output_files=0))

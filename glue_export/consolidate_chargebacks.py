@@ -1127,7 +1127,7 @@ INDEX = ('source int, position int, key string, hash bigint, updated bigint, upd
          'file int, row int, note string')
 INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
                           ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()), ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
-CHUNK = 1 << 16     # records; the index comes in batches of about so many
+CHUNK = 1 << 16     # records; the index is made in batches of about so many
 
 def check_deciding(schema):
     "`SchemaConflict` where the columns that decide are missing or cannot decide"
@@ -1140,15 +1140,27 @@ def check_deciding(schema):
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
             raise SchemaConflict('column {} is {}: a version must be a timestamp, a date or an integer'.format(name, kind))
 
+Shape = namedtuple('Shape', 'schema columns maybe_old')
+Shape.__doc__ = "What files with the same columns have in common. schema: plain. columns: those that decide. maybe_old: True if INT96 timestamps are possible."
+
+def shape_of(parquet, shapes):
+    "The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`"
+    raw = parquet.schema_arrow
+    key = raw.serialize().to_pybytes()
+    if key not in shapes:
+        schema = plain_schema(raw)
+        check_deciding(schema)
+        shapes[key] = Shape(schema, [name for name in DECIDING if name in schema.names], any('timestamp[ns]' in str(f.type) for f in schema))
+    return shapes[key]
+
 def deciding_table(
     parquet,    # ParquetFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
+    shapes,     # dict for `shape_of`
 ):
     "What decides in a file: (its plain schema, what its INT96 columns need or '', table with the deciding columns)"
-    schema = plain_schema(parquet.schema_arrow)
-    check_deciding(schema)
-    there = [name for name in DECIDING if name in schema.names]
-    old = int96_columns(parquet) if any('timestamp[ns]' in str(f.type) for f in schema) else []
+    schema, there, maybe_old = shape_of(parquet, shapes)
+    old = int96_columns(parquet) if maybe_old else []
     table, need = parquet.read(columns=there + [name for name in old if name not in there], use_threads=False), ''
     if table.num_rows != parquet.metadata.num_rows: raise ValueError('the footer promises {} rows, there are {}'.format(parquet.metadata.num_rows, table.num_rows))
     if old:
@@ -1157,7 +1169,8 @@ def deciding_table(
         schema = pa.schema([f.with_metadata({'int96': '1'}) if f.name in old else f for f in schema])
         if need == 'us':
             for name in old: table = table.set_column(table.schema.get_field_index(name), name, micros[name])
-    return schema, need, table.select(there).cast(pa.schema([plain_field(table.schema.field(name)) for name in there]))
+    plain = pa.schema([plain_field(table.schema.field(name)) for name in there])
+    return schema, need, table.select(there) if table.schema.equals(plain) else table.select(there).cast(plain)
 
 
 def index_rows(tables, files):
@@ -1170,7 +1183,7 @@ def index_rows(tables, files):
         return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, table[name].type)
     keys = key_texts(column(KEY))
     (updated, updated_ns), (event, event_ns) = instants(column(UPDATED)), instants(column(EVENT))
-    lengths = np.array([t.num_rows for t in tables])
+    lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)
     position = np.concatenate([np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)])
     origins = [origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)]
@@ -1179,10 +1192,35 @@ def index_rows(tables, files):
                                        pa.array(file, mask=file < 0), pa.array(row, mask=file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
 
 def note_rows(notes):
-    "Index rows that carry the notes on files. notes: {source id: text}"
-    n = len(notes)
-    columns = [pa.array(list(notes), pa.int32()), pa.array([-1] * n, pa.int32())] + [pa.nulls(n, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [pa.array(list(notes.values()), pa.string())]
+    "Index rows that carry the notes on files. notes: {source id: dict}"
+    n, texts = len(notes), [json.dumps(note) for note in notes.values()]
+    columns = [pa.array(list(notes), pa.int32()), pa.array([-1] * n, pa.int32())] + [pa.nulls(n, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [pa.array(texts, pa.string())]
     return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+
+
+def micros_of(day):
+    "The first microsecond of `day`, UTC, since 1970"
+    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
+
+def measure(batch, day):
+    "The counts of each source in a batch of index rows: {source id: dict}. Records come source by source."
+    if not batch.num_rows: return {}
+    def values(name): return batch.column(batch.schema.get_field_index(name))
+    source = values('source').to_numpy()
+    starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+    event, known = values('event').fill_null(0).to_numpy(), np.asarray(values('event').is_valid())
+    outside = known & ((event < micros_of(day)) | (event >= micros_of(day) + 86400 * 10**6))
+    def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
+    first = np.minimum.reduceat(np.where(known, event, np.iinfo(np.int64).max), starts).tolist()
+    counts = zip(count(np.asarray(values('key').is_null())), count(np.asarray(values('updated').is_null())), count(outside), first,
+                 np.add.reduceat(values('hash').to_numpy().view(np.uint64), starts).tolist())
+    return {id: dict(zip(('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest'), c)) for id, c in zip(source[starts].tolist(), counts)}
+
+def add_measures(note, more):
+    "Add the counts of a further piece of a file to its note"
+    for name in ('null_keys', 'missing_versions', 'outside_day'): note[name] += more[name]
+    note['first_event'] = min(note['first_event'], more['first_event'])
+    note['digest'] = (note['digest'] + more['digest']) % 2**64
 
 
 def sources_of(batches):
@@ -1199,35 +1237,6 @@ def read_sources(sources, stores):
         if not s.lineage and s.size <= SMALL: yield s, next(fetched)[1]
         else: yield s, attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
 
-def read_index(sources, stores):
-    "Index rows, as RecordBatches, for a list of sources"
-    notes, seen, gathered, files, shape = {}, set(), [], [], None
-    def flush():
-        rows = [index_rows(gathered, files)] if gathered else []
-        if notes: rows.append(note_rows(notes))
-        notes.clear(); gathered.clear(); files.clear()
-        return rows
-    for source, content in read_sources(sources, stores):
-        def reopened(unit): return open_parquet(content if isinstance(content, bytes) else stores[0 if not source.lineage else 1].open(FileEntry(source.path, source.size, source.etag)), unit)
-        try:
-            if isinstance(content, Exception): raise content
-            parquet = open_parquet(content)
-            schema, need, table = deciding_table(parquet, reopened)
-            origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
-        except Exception as e:
-            notes[source.id] = json.dumps({'error': error_kind(e), 'cause': cause_of(e)})
-            continue
-        if table.schema != shape or sum(len(t) for t in gathered) > CHUNK:
-            for rows in flush(): yield rows
-            shape = table.schema
-        notes[source.id] = json.dumps(note_of(parquet, schema, need, seen))
-        for first in range(0, table.num_rows, CHUNK):
-            gathered.append(table.slice(first, CHUNK))
-            files.append((source.id, first, origin and (origin[0][first:first + CHUNK], origin[1][first:first + CHUNK])))
-            if len(gathered[-1]) == CHUNK:
-                for rows in flush(): yield rows
-    for rows in flush(): yield rows
-
 def error_kind(error):
     "Which rule of quality a file's error belongs to"
     return 'schema' if isinstance(error, SchemaConflict) else 'changed' if isinstance(error, SourceChanged) else 'unreadable'
@@ -1239,7 +1248,80 @@ def note_of(parquet, schema, need, seen):
     first = {} if name in seen else {'packed': base64.b64encode(packed).decode()}
     seen.add(name)
     groups = range(parquet.metadata.num_row_groups)
-    return dict(first, rows=parquet.metadata.num_rows, bytes=sum(parquet.metadata.row_group(i).total_byte_size for i in groups), int96=need, schema=name)
+    return dict(first, rows=parquet.metadata.num_rows, bytes=sum(parquet.metadata.row_group(i).total_byte_size for i in groups), int96=need, schema=name,
+                null_keys=0, missing_versions=0, outside_day=0, first_event=2**63 - 1, digest=0)
+
+def read_index(sources, stores, day):
+    "Index rows of a list of sources, as RecordBatches, and at the end the notes"
+    notes, gathered, files, shape, waiting = {}, [], [], None, 0
+    seen, shapes = set(), {}
+    def flush():
+        if not gathered: return []
+        rows = index_rows(gathered, files)
+        for id, more in measure(rows, day).items(): add_measures(notes[id], more)
+        gathered.clear(); files.clear()
+        return [rows]
+    for source, content in read_sources(sources, stores):
+        def reopened(unit): return open_parquet(content if isinstance(content, bytes) else stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag)), unit)
+        try:
+            if isinstance(content, Exception): raise content
+            parquet = open_parquet(content)
+            schema, need, table = deciding_table(parquet, reopened, shapes)
+            origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
+        except Exception as e:
+            notes[source.id] = {'error': error_kind(e), 'cause': cause_of(e)}
+            continue
+        if waiting > CHUNK or not table.schema.equals(shape or table.schema):
+            for rows in flush(): yield rows
+            waiting = 0
+        shape = table.schema
+        notes[source.id] = note_of(parquet, schema, need, seen)
+        for first in range(0, table.num_rows, CHUNK):
+            gathered.append(table.slice(first, CHUNK))
+            files.append((source.id, first, origin and (origin[0][first:first + CHUNK], origin[1][first:first + CHUNK])))
+            waiting += len(gathered[-1])
+            if len(gathered[-1]) == CHUNK:
+                for rows in flush(): yield rows
+                waiting = 0
+    for rows in flush(): yield rows
+    yield note_rows(notes)
+
+
+def pack(batch):
+    "A RecordBatch as bytes"
+    sink = pa.BufferOutputStream()
+    writer = pa.RecordBatchStreamWriter(sink, batch.schema)
+    writer.write_batch(batch); writer.close()
+    return sink.getvalue().to_pybytes()
+
+def scatter(batches, buckets):
+    "Batches of index rows as packed bundles: RecordBatches of bucket and rows. Records without a key have no contender and stay behind; notes go to bucket 0."
+    for batch in batches:
+        hashes = batch.column(batch.schema.get_field_index('hash'))
+        if hashes.null_count: numbers, bundles = [0], [pack(batch)]
+        else:
+            table = pa.Table.from_batches([batch])
+            bucket = (hashes.to_numpy().view(np.uint64) % np.uint64(buckets)).astype(np.int64)
+            bucket[np.asarray(batch.column(batch.schema.get_field_index('key')).is_null())] = buckets
+            order = np.argsort(bucket, kind='stable')
+            edges = np.searchsorted(bucket[order], np.arange(buckets + 1))
+            ordered = table.take(pa.array(order)).combine_chunks()
+            numbers = [i for i in range(buckets) if edges[i] < edges[i + 1]]
+            bundles = [pack(rows) for i in numbers for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches()]
+        yield pa.RecordBatch.from_arrays([pa.array(numbers, pa.int32()), pa.array(bundles, pa.binary())], names=['bucket', 'rows'])
+
+def sift(batches):
+    "Of the bundles of a bucket: the contenders and the notes"
+    tables = [pa.ipc.open_stream(bundle.as_buffer()).read_all() for batch in batches for bundle in batch.column(batch.schema.get_field_index('rows'))]
+    if not tables: return
+    table = pa.concat_tables(tables)
+    hashes = table['hash'].fill_null(0).to_numpy()
+    order = np.argsort(hashes, kind='stable')
+    equal = hashes[order][1:] == hashes[order][:-1]
+    wanted = np.zeros(len(hashes), bool)
+    wanted[order[1:][equal]] = wanted[order[:-1][equal]] = True
+    wanted |= table['position'].to_numpy() < 0
+    for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield rows
 
 
 SOURCES = 'id int, path string, size bigint, etag string, lineage string'
@@ -1249,20 +1331,27 @@ def source_frame(spark, sources):
     tasks = max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
     return spark.createDataFrame(pd.DataFrame(sources, columns=Source._fields), SOURCES).repartition(tasks)
 
+def bucket_count(spark, sources):
+    "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
+    return min(2000, max(spark.sparkContext.defaultParallelism, 1 + sum(s.size for s in sources) // (256 << 20)))
+
 def build_index(
     spark,
     sources,        # list of Source
     stores,         # (of landing, of the output)
+    day,            # date
 ):
-    "The index of `sources`: a DataFrame of `INDEX`"
-    def work(batches): return read_index(list(sources_of(batches)), stores)
-    return map_arrow(source_frame(spark, sources), work, INDEX)
+    "The contenders among the records of `sources`, and a note on each of them: a DataFrame of `INDEX`"
+    buckets = bucket_count(spark, sources)
+    def read(batches): return scatter(read_index(list(sources_of(batches)), stores, day), buckets)
+    bundles = map_arrow(source_frame(spark, sources), read, 'bucket int, rows binary')
+    return map_arrow(bundles.repartition(buckets, 'bucket'), sift, INDEX)
 
 
-Note = namedtuple('Note', 'rows bytes int96 schema error cause')
+Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
 Note.__doc__ = """What the index found out about a source.
-rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema.
-error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
+rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
 
 def read_notes(
     rows,   # iterable of (source id, note text)
@@ -1270,8 +1359,10 @@ def read_notes(
     "`Note`s by source id"
     found = {id: json.loads(text) for id, text in rows}
     schemas = {n['schema']: pa.ipc.read_schema(pa.BufferReader(base64.b64decode(n['packed']))) for n in found.values() if 'packed' in n}
-    return {id: Note(0, 0, '', None, n['error'], n['cause']) if 'error' in n else Note(n['rows'], n['bytes'], n['int96'], schemas[n['schema']], '', '')
-            for id, n in sorted(found.items())}
+    def note(n):
+        if 'error' in n: return Note(0, 0, '', None, 0, 0, 0, 0, 0, n['error'], n['cause'])
+        return Note(**dict({k: v for k, v in n.items() if k != 'packed'}, schema=schemas[n['schema']], error='', cause=''))
+    return {id: note(n) for id, n in sorted(found.items())}
 
 
 # --- Quality (04_quality.ipynb)
@@ -1343,32 +1434,6 @@ def in_micros(field):
     return field.with_type(change(field.type))
 
 
-def split_sum(column, name):
-    "The sum of a bigint column's low and high 32 bits, as two columns"
-    return [F.sum(column.bitwiseAND(F.lit(0xFFFFFFFF))).alias(name + '_low'), F.sum(F.shiftRight(column, 32)).alias(name + '_high')]
-
-def digest_of(low, high):
-    "A digest from the two sums: the sum of the 64-bit numbers, modulo 2**64"
-    return ((low or 0) + ((high or 0) << 32)) % 2**64
-
-def micros_of(day):
-    "The first microsecond of `day`, UTC, since 1970"
-    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
-
-def measure(
-    index,  # DataFrame of INDEX
-    day,    # date
-):
-    "One row for each source: source, records, null_keys, missing_versions, outside_day, first_event, hash_low, hash_high, note"
-    start = micros_of(day)
-    event, record = F.col('event'), F.col('position') >= 0
-    outside = (event < start) | (event >= start + 86400 * 10**6)
-    def count(condition, name): return F.sum(F.when(record & condition, 1).otherwise(0)).alias(name)
-    return index.groupBy('source').agg(
-        count(F.lit(True), 'records'), count(F.col('key').isNull(), 'null_keys'), count(F.col('updated').isNull(), 'missing_versions'),
-        count(outside, 'outside_day'), F.min('event').alias('first_event'), *split_sum(F.col('hash'), 'hash'), F.max('note').alias('note'))
-
-
 Rule = namedtuple('Rule', 'name whole meaning')
 RULES = (
     Rule('duplicate', 'rows', 'rows that repeat or precede another version of their chargeback'),
@@ -1413,13 +1478,6 @@ def check_verdict(findings):
 # --- Versions (05_versions.ipynb)
 
 
-def contenders(index):
-    "The records of `index` whose key hash occurs more than once"
-    records = index.where((F.col('position') >= 0) & F.col('key').isNotNull())
-    repeated = records.groupBy('hash').count().where('count > 1').select('hash')
-    return records.join(repeated, on='hash', how='left_semi')
-
-
 def latest_first():
     "The columns that order versions, the winner first"
     missing = F.col('updated').isNull()
@@ -1428,14 +1486,22 @@ def latest_first():
 
 
 def losers(
-    index,  # DataFrame of INDEX
+    index,  # DataFrame of INDEX: the contenders, and notes
     paths,  # DataFrame file int, path string: the landing file of each number
 ):
     "The records that do not win: source, position, hash"
-    own = contenders(index).withColumn('row', F.coalesce('row', 'position')).withColumn('file', F.coalesce('file', 'source'))
+    own = index.where('position >= 0').withColumn('row', F.coalesce('row', 'position')).withColumn('file', F.coalesce('file', 'source'))
     best = Window.partitionBy('hash', 'key').orderBy(*latest_first())
     ranked = own.join(F.broadcast(paths), on='file', how='left').withColumn('place', F.row_number().over(best))
     return ranked.where('place > 1').select('source', 'position', 'hash')
+
+def digest_columns(name):
+    "The sum of a bigint column's low and high 32 bits, as two columns: a sum of 64-bit numbers overflows, and newer Sparks refuse to"
+    return [F.sum(F.col(name).bitwiseAND(F.lit(0xFFFFFFFF))).alias('low'), F.sum(F.expr('shiftright({}, 32)'.format(name))).alias('high')]
+
+def digest_of(low, high):
+    "The sum of the 64-bit numbers, modulo 2**64"
+    return ((low or 0) + ((high or 0) << 32)) % 2**64
 
 
 # --- Layout (06_layout.ipynb)
@@ -2117,7 +2183,7 @@ def consolidate(run):
     for attempt in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores).persist()
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day).persist()
         try:
             plan = decide(run, state, index, bad)
             if lost_race(run, state, plan.bad): continue
@@ -2183,17 +2249,16 @@ def no_data_message(run):
             '--ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success').format(run.partition.day, ' or '.join(run.partition.locations))
 
 
-Plan = namedtuple('Plan', 'notes bad schema unit measures lost losers findings slots records rows_in work')
+Plan = namedtuple('Plan', 'used bad schema unit lost losers findings slots records rows_in work')
 Plan.__doc__ = """What a run will do.
-notes: {number: Note}. bad: {number: (rule, cause)} of sources left out. schema, unit: of the day. measures: {number: Row of `measure`} of those used.
-lost: {number: Row source, rows, hash_low, hash_high}: how many rows of a source lose. losers: DataFrame of them, or None. findings: of quality.
+used: {number: Note} of the sources that take part. bad: {number: (rule, cause)} of those left out. schema, unit: of the day.
+lost: {number: Row source, rows, low, high}: how many rows of a source lose. losers: DataFrame of them, or None. findings: of quality.
 slots: the layout. records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
     "The `Plan`. bad: {number as text or int: (rule, cause)}, sources that the copy found to be unreadable"
-    measures = {r['source']: r for r in measure(index, run.partition.day).collect()}
-    notes = read_notes((i, r['note']) for i, r in measures.items())
-    run.mark('index', files=len(notes), records=sum(r['records'] for r in measures.values()))
+    notes = read_notes((r['source'], r['note']) for r in index.where('position < 0').select('source', 'note').collect())
+    run.mark('index', files=len(notes), records=sum(n.rows for n in notes.values()))
     left_out = {i: (n.error, n.cause) for i, n in notes.items() if n.error}
     left_out.update({int(i): tuple(why) for i, why in bad.items() if int(i) in notes})
     settled = [i for i in state.sources if i >= SETTLED]
@@ -2201,14 +2266,14 @@ def decide(run, state, index, bad):
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
-    lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *split_sum(F.col('hash'), 'hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - measures[i]['null_keys'], n.rows, n.bytes) for i, n in used.items()}
-    new = sorted((i for i in used if i < SETTLED), key=lambda i: (measures[i]['first_event'] is None, measures[i]['first_event'], state.new[i].path))
+    lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
+    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes) for i, n in used.items()}
+    new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
-    slots = add_readers(slots, [i for i in new if measures[i]['null_keys']])
-    findings = judge_run(run, state, left_out, measures, new, used, lost)
+    slots = add_readers(slots, [i for i in new if used[i].null_keys])
+    findings = judge_run(run, state, left_out, used, lost)
     run.mark('decide', duplicates=sum(r['rows'] for r in lost.values()))
-    return Plan(notes, left_out, schema, unit, {i: measures[i] for i in used}, lost, lost_rows if lost else None, findings, slots,
+    return Plan(used, left_out, schema, unit, lost, lost_rows if lost else None, findings, slots,
                 sum(used[i].rows for i in new), sum(n.rows for n in used.values()), bool(new) or any(s.keeps is None for s in slots))
 
 def without(index, left_out):
@@ -2221,13 +2286,14 @@ def path_frame(run, state):
     paths = [(i, t.path) for i, t in enumerate(state.taken)] + [(i, e.path) for i, e in state.new.items()]
     return run.session().createDataFrame(pd.DataFrame(paths, columns=['file', 'path']), 'file int, path string')
 
-def judge_run(run, state, left_out, measures, new, used, lost):
+def judge_run(run, state, left_out, used, lost):
     "The findings of the quality rules"
-    def total(name): return sum(measures[i][name] for i in new)
+    new = [n for i, n in used.items() if i < SETTLED]
+    def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for i, (rule, _) in left_out.items() if rule in rules)
     counts = {'duplicate': sum(r['rows'] for r in lost.values()), 'null_key': total('null_keys'), 'missing_version': total('missing_versions'),
               'outside_day': total('outside_day'), 'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
-    wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(used[i].rows for i in new), 'files': len(state.inventory.files)}
+    wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new), 'files': len(state.inventory.files)}
     return judge(counts, wholes, run.settings)
 
 
@@ -2248,7 +2314,7 @@ def write(run, state, plan):
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
     number, day, root, name = next_number(state), run.partition.day, run.settings.output_path, run.name
     def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
-    keyless = {i: m['null_keys'] for i, m in plan.measures.items()}
+    keyless = {i: n.null_keys for i, n in plan.used.items()}
     pieces = piece_frame(run.session(), plan.slots, state.sources, keyless, plan.losers)
     slots = copy_slots(pieces, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
     bad = {int(i): tuple(why) for result in slots.values() for i, why in result.get('bad', {}).items()}
@@ -2261,10 +2327,10 @@ def next_number(state): return state.head.number + 1 if state.head else 1
 def balance(state, plan, written):
     "The `Balance` of the run"
     files = day_files(state, plan, written)
-    def digest(rows): return digest_of(sum(r['hash_low'] or 0 for r in rows), sum(r['hash_high'] or 0 for r in rows))
+    lost = digest_of(sum(r['low'] for r in plan.lost.values()), sum(r['high'] for r in plan.lost.values()))
     return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files), duplicates=sum(r['rows'] for r in plan.lost.values()),
                    quarantined=sum(r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']),
-                   winners=(digest(plan.measures.values()) - digest(plan.lost.values())) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
+                   winners=(sum(n.digest for n in plan.used.values()) - lost) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
 
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
@@ -2280,7 +2346,7 @@ def relative(run, file):
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
     number, ledger = next_number(state), run.ledger
-    taken = state.taken + [Taken(e.path, e.size, e.etag, plan.notes[i].rows if i in plan.measures else 0, number if i in plan.measures else 0) for i, e in state.new.items()]
+    taken = state.taken + [Taken(e.path, e.size, e.etag, plan.used[i].rows if i in plan.used else 0, number if i in plan.used else 0) for i, e in state.new.items()]
     manifest = join(ledger.folder, '{:06d}-{}.files'.format(number, run.name))
     ledger.store.create(manifest, write_manifest(taken))
     files = tuple(relative(run, f) for f in day_files(state, plan, written))
@@ -2337,7 +2403,7 @@ def run_report(run, state, **facts):
 
 def plan_facts(state, plan):
     "What the plan adds to a report"
-    used = [i for i in plan.measures if i < SETTLED]
+    used = [i for i in plan.used if i < SETTLED]
     rules = {f.rule: f.count for f in plan.findings}
     warnings = tuple(sentence(f) for f in plan.findings if f.level == 'warn')
     return dict(records_processed=plan.records, duplicates_removed=rules['duplicate'], quarantined=rules['null_key'], files_taken=len(used),
@@ -2354,7 +2420,7 @@ def final_report(run, state, plan, files, number):
 def dry_report(run, state, plan):
     "What would have been done; not a byte was written"
     files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
-    size = sum(n.bytes for i, n in plan.notes.items() if i in plan.measures)
+    size = sum(n.bytes for n in plan.used.values())
     message = '{:,} records of {:,} files would go into {} files of about {:.1f} MB uncompressed, {} of them rewritten'.format(
         plan.records, len(state.new) - len(plan.bad), files, size / max(1, files) / 1e6, writes)
     return run_report(run, state, status='dry run', message=message, **dict(plan_facts(state, plan), output_files=0))
