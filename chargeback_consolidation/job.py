@@ -18,6 +18,7 @@ import time
 import uuid
 from collections import namedtuple
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 import pandas as pd
 import pyarrow as pa
@@ -258,7 +259,7 @@ def commit_of(run, state, plan, written):
     report = final_report(run, state, plan, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.anew else 'consolidate', str(run.partition.day), files, kept + aside, manifest[len(run.settings.output_path) + 1:],
-                  base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else '', dict(report.__dict__, versions=versions()))
+                  base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else '', dict(report.__dict__, at=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S'), versions=versions()))
 
 def versions():
     "What the run was made with"
