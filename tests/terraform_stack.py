@@ -2,6 +2,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,10 +40,10 @@ class Moto:
 
 
 class Stack:
-    "The module in a working folder with its state: `apply`, `plan`, `destroy`, `outputs`"
+    "The module in a working folder with its state: `apply`, `plan`, `destroy`, `outputs`. What `apply` is given holds from then on"
 
     def __init__(self, folder, endpoint):
-        self.program = shutil.which("terraform")
+        self.program, self.variables = shutil.which("terraform"), {}
         if not self.program: raise Missing("terraform is not installed")
         # The module's default for script_path is the file beside its folder.
         self.folder = Path(folder) / "glue_export/terraform"
@@ -70,32 +71,35 @@ class Stack:
         if code: raise Missing("terraform init cannot get hashicorp/aws: set TERRAFORM_PLUGIN_DIR to the root of a mirror that has it")
         return self
 
-    def _variables(self, variables):
-        if variables: (self.folder / "test.auto.tfvars.json").write_text(json.dumps(variables))
+    def _write(self, variables):
+        (self.folder / "test.auto.tfvars.json").write_text(json.dumps(variables))
 
     def apply(self, **variables):
         "Apply; the counts (added, changed, destroyed)"
-        self._variables(variables)
-        _, text = self.run("apply", "-auto-approve", "-json")
-        summary = [json.loads(line) for line in text.splitlines() if '"change_summary"' in line][-1]["changes"]
-        return summary["add"], summary["change"], summary["remove"]
+        self.variables.update(variables)
+        self._write(self.variables)
+        _, text = self.run("apply", "-auto-approve", "-no-color")
+        return tuple(map(int, re.search(r"(\d+) added, (\d+) changed, (\d+) destroyed", text).groups()))
 
     def plan(self, *words, **variables):
-        "Plan; {address: (actions, planned values)} of the resources that would change"
-        self._variables(variables)
-        self.run("plan", "-out=test.plan", *words)
+        "Plan with other variables; {address: (actions, planned values)} of the resources that would change"
+        self._write({**self.variables, **variables})
+        self.run("plan", "-no-color", "-out=test.plan", *words)
         _, text = self.run("show", "-json", "test.plan")
         return {c["address"]: (c["change"]["actions"], c["change"]["after"]) for c in json.loads(text)["resource_changes"]
                 if c["change"]["actions"] not in (["no-op"], ["read"])}
 
-    def refuses(self, **variables):
-        "What Terraform says against the variables"
-        self._variables(variables)
-        return " ".join(self.run("plan", "-no-color", expect=(1,))[1].replace("│", " ").split())
+    def refusal(self, **variables):
+        "What Terraform says against the variables, on one line"
+        self._write({**self.variables, **variables})
+        return " ".join(self.run("plan", "-no-color", "-refresh=false", expect=(1,))[1].replace("│", " ").split())
 
     def addresses(self): return self.run("state", "list")[1].split()
     def outputs(self): return {k: v["value"] for k, v in json.loads(self.run("output", "-json")[1]).items()}
-    def destroy(self): self.run("destroy", "-auto-approve", "-no-color")
+
+    def destroy(self):
+        self._write(self.variables)
+        self.run("destroy", "-auto-approve", "-no-color")
 
 
 def complete_moto():

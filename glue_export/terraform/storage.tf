@@ -2,11 +2,7 @@ locals {
   # One bucket may serve several purposes, hence by name.
   created_buckets = toset([for purpose in var.create_buckets : local.bucket_names[purpose]])
 
-  # bucket => prefix of the files that the rule for incomplete uploads is about; the whole bucket where it is ours
-  lifecycle_buckets = merge(
-    var.manage_output_lifecycle ? { (var.output_bucket) = "${var.output_prefix}/" } : {},
-    { for bucket in local.created_buckets : bucket => "" },
-  )
+  lifecycle_buckets = setunion(local.created_buckets, var.manage_output_lifecycle ? [var.output_bucket] : [])
 }
 
 resource "aws_s3_bucket" "created" {
@@ -107,9 +103,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   rule {
     id     = "abort-incomplete-uploads"
     status = "Enabled"
-    filter {
-      prefix = each.value
-    }
+    filter {}
     abort_incomplete_multipart_upload {
       days_after_initiation = var.abort_incomplete_uploads_days
     }
@@ -134,9 +128,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     content {
       id     = "remove-old-versions"
       status = "Enabled"
-      filter {
-        prefix = ""
-      }
+      filter {}
       noncurrent_version_expiration {
         noncurrent_days = var.noncurrent_version_days
       }
