@@ -96,10 +96,6 @@ resource "aws_glue_job" "this" {
       error_message = "output_database and output_table go together: give both or neither."
     }
     precondition {
-      condition     = var.abort_incomplete_uploads_days * 1440 > var.timeout_minutes
-      error_message = "abort_incomplete_uploads_days must be longer than timeout_minutes, or S3 removes what a run is still writing."
-    }
-    precondition {
       condition     = length(local.uploads) == length(var.library_paths) + 1
       error_message = "The script and library_paths must have different file names."
     }

@@ -131,7 +131,7 @@ variable "manage_output_lifecycle" {
 }
 
 variable "abort_incomplete_uploads_days" {
-  description = "Days after which an upload that was never completed is removed. A committed file can still be such an upload until the next run completes it, so this must be longer than the job may stand still."
+  description = "Days after which an upload that was never completed is removed. A committed file can still be such an upload until the next run completes it, so this must be longer than the job may stand still, and is never shorter than a run."
   type        = number
   default     = 14
 
