@@ -68,7 +68,7 @@ def test_script_is_uploaded_under_the_hash_of_its_content(stack, outputs, moto):
     assert found["SSEKMSKeyId"] == outputs["kms_key_arn"]
 
 
-def test_job_is_small_and_never_runs_beside_itself(moto):
+def test_job_is_small_and_never_runs_beside_itself(stack, moto):
     job = moto.client("glue").get_job(JobName=JOB)["Job"]
     assert (job["GlueVersion"], job["WorkerType"], job["NumberOfWorkers"], job["ExecutionClass"]) == ("5.1", "G.1X", 2, "STANDARD")
     assert job["ExecutionProperty"]["MaxConcurrentRuns"] == 1
