@@ -141,7 +141,7 @@ def settle(
         if not store.publish(path, file['token']):
             now = ledger.head()
             if now.number > commit.number: return settle(ledger, now, passed, rebuild)
-            if rebuild: continue
+            if rebuild or file in commit.quarantine and 'c{:06d}'.format(commit.number) not in file['path']: continue
             raise LedgerDamaged('{} is gone, though commit {} of {} names it: restore it, or rebuild the day with --REPROCESS true'.format(path, commit.number, commit.day))
         passed()
     remove_superseded(ledger, commit, sorted(there), passed)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FileEntry', 'SourceChanged', 'StoreError', 'join', 'is_hidden', 'Sink', 'sync_folder', 'LocalSink', 'LocalStore',
-           'aws_client', 'error_code', 'split_s3', 'S3File', 'S3Sink', 'S3Store', 's3_create', 'conditional_put',
-           's3_probe', 'store_for', 'attempt', 'read_each']
+           'aws_place', 'aws_client', 'error_code', 'split_s3', 'S3File', 'S3Sink', 'S3Store', 's3_create',
+           'conditional_put', 's3_probe', 'store_for', 'attempt', 'read_each']
 
 # %% ../nbs/01_store.ipynb #80d810ec
 import io
@@ -185,15 +185,18 @@ class LocalStore:
         except OSError as e: raise StoreError('{} cannot hold the ledger: {}'.format(folder, e.strerror)) from None
 
 # %% ../nbs/01_store.ipynb #5186825e
-def aws_client(service, threads=1):
-    "A boto3 client with retries, for the region, endpoint and credentials that boto3's users expect"
+def aws_place(service):
+    "The (endpoint, region) that the environment gives for a service; None where boto3 finds it by itself"
+    endpoint = os.environ.get('AWS_ENDPOINT_URL_' + service.upper()) or os.environ.get('AWS_ENDPOINT_URL')
+    return endpoint or None, os.environ.get('AWS_REGION') or os.environ.get('AWS_DEFAULT_REGION')
+
+def aws_client(service, threads=1, place=None):
+    "A boto3 client with retries, for the endpoint, region and credentials that boto3's users expect"
     import boto3
     from botocore.config import Config
-    endpoint = os.environ.get('AWS_ENDPOINT_URL_' + service.upper()) or os.environ.get('AWS_ENDPOINT_URL') or None
-    options = {'retries': {'mode': 'standard', 'max_attempts': 10}, 'max_pool_connections': max(10, threads),
-               'connect_timeout': 5, 'read_timeout': 30}
+    endpoint, region = place or aws_place(service)
+    options = {'retries': {'mode': 'standard', 'max_attempts': 10}, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
     if service == 's3' and endpoint: options['s3'] = {'addressing_style': 'path'}
-    region = os.environ.get('AWS_REGION') or os.environ.get('AWS_DEFAULT_REGION')
     return boto3.session.Session().client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
 
 def error_code(error):
@@ -271,14 +274,14 @@ class S3Store:
     threads = 16    # requests at once in a task, so that latency is hidden
 
     def __init__(self, kms_key_id=None):
-        self.kms_key_id, self._client = kms_key_id, None
+        self.kms_key_id, self.place, self._client = kms_key_id, aws_place('s3'), None
 
     def __getstate__(self): return dict(self.__dict__, _client=None)
 
     @property
     def client(self):
         "A boto3 client, made once in each process"
-        if self._client is None: self._client = aws_client('s3', self.threads)
+        if self._client is None: self._client = aws_client('s3', self.threads, self.place)
         return self._client
 
     def encryption(self):

@@ -427,15 +427,18 @@ class LocalStore:
         except OSError as e: raise StoreError('{} cannot hold the ledger: {}'.format(folder, e.strerror)) from None
 
 
-def aws_client(service, threads=1):
-    "A boto3 client with retries, for the region, endpoint and credentials that boto3's users expect"
+def aws_place(service):
+    "The (endpoint, region) that the environment gives for a service; None where boto3 finds it by itself"
+    endpoint = os.environ.get('AWS_ENDPOINT_URL_' + service.upper()) or os.environ.get('AWS_ENDPOINT_URL')
+    return endpoint or None, os.environ.get('AWS_REGION') or os.environ.get('AWS_DEFAULT_REGION')
+
+def aws_client(service, threads=1, place=None):
+    "A boto3 client with retries, for the endpoint, region and credentials that boto3's users expect"
     import boto3
     from botocore.config import Config
-    endpoint = os.environ.get('AWS_ENDPOINT_URL_' + service.upper()) or os.environ.get('AWS_ENDPOINT_URL') or None
-    options = {'retries': {'mode': 'standard', 'max_attempts': 10}, 'max_pool_connections': max(10, threads),
-               'connect_timeout': 5, 'read_timeout': 30}
+    endpoint, region = place or aws_place(service)
+    options = {'retries': {'mode': 'standard', 'max_attempts': 10}, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
     if service == 's3' and endpoint: options['s3'] = {'addressing_style': 'path'}
-    region = os.environ.get('AWS_REGION') or os.environ.get('AWS_DEFAULT_REGION')
     return boto3.session.Session().client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
 
 def error_code(error):
@@ -513,14 +516,14 @@ class S3Store:
     threads = 16    # requests at once in a task, so that latency is hidden
 
     def __init__(self, kms_key_id=None):
-        self.kms_key_id, self._client = kms_key_id, None
+        self.kms_key_id, self.place, self._client = kms_key_id, aws_place('s3'), None
 
     def __getstate__(self): return dict(self.__dict__, _client=None)
 
     @property
     def client(self):
         "A boto3 client, made once in each process"
-        if self._client is None: self._client = aws_client('s3', self.threads)
+        if self._client is None: self._client = aws_client('s3', self.threads, self.place)
         return self._client
 
     def encryption(self):
@@ -1985,7 +1988,7 @@ def settle(
         if not store.publish(path, file['token']):
             now = ledger.head()
             if now.number > commit.number: return settle(ledger, now, passed, rebuild)
-            if rebuild: continue
+            if rebuild or file in commit.quarantine and 'c{:06d}'.format(commit.number) not in file['path']: continue
             raise LedgerDamaged('{} is gone, though commit {} of {} names it: restore it, or rebuild the day with --REPROCESS true'.format(path, commit.number, commit.day))
         passed()
     remove_superseded(ledger, commit, sorted(there), passed)
@@ -2355,7 +2358,7 @@ def commit_of(run, state, plan, written):
     report = final_report(run, state, plan, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.anew else 'consolidate', str(run.partition.day), files, kept + aside, manifest[len(run.settings.output_path) + 1:],
-                  base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else '', dict(report.__dict__, versions=versions()))
+                  base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else '', dict(report.__dict__, at=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S'), versions=versions()))
 
 def versions():
     "What the run was made with"

@@ -1,0 +1,162 @@
+"AWS on this machine: moto over HTTP, and a proxy before it that counts requests and makes some of them fail."
+import http.client
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+
+REGION = 'eu-west-1'
+os.environ.setdefault('AWS_ACCESS_KEY_ID', 'testing')
+os.environ.setdefault('AWS_SECRET_ACCESS_KEY', 'testing')
+os.environ.setdefault('AWS_DEFAULT_REGION', REGION)
+os.environ.setdefault('AWS_EC2_METADATA_DISABLED', 'true')
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+@contextmanager
+def moto():
+    "The address of a moto server in a process of its own"
+    port = free_port()
+    server = subprocess.Popen([sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            try:
+                socket.create_connection(('127.0.0.1', port), 1).close()
+                break
+            except OSError: time.sleep(0.1)
+        yield f'http://127.0.0.1:{port}'
+    finally:
+        server.kill()
+        server.wait()
+
+
+def client(service, endpoint):
+    return boto3.client(service, endpoint_url=endpoint, region_name=REGION)
+
+
+def operation(method, path):
+    "What a request to S3 does, in the words of its API"
+    url = urlsplit(path)
+    query = parse_qs(url.query, keep_blank_values=True)
+    has_key = '/' in url.path.strip('/')
+    if method == 'GET': return 'GET' if has_key and 'uploads' not in query else 'LIST_UPLOADS' if 'uploads' in query else 'LIST'
+    if method == 'POST': return 'CREATE_UPLOAD' if 'uploads' in query else 'COMPLETE' if 'uploadId' in query else 'DELETE'
+    if method == 'PUT': return 'UPLOAD_PART' if 'uploadId' in query else 'PUT'
+    return 'ABORT' if method == 'DELETE' and 'uploadId' in query else method
+
+
+class Proxy:
+    "A proxy to S3. `requests` holds (operation, path); `fault` decides for each request: None, '503', 'reset', 'lost' (done, but the answer is not sent) or 'slow'."
+
+    def __init__(self, target, fault=lambda number, operation, path: None):
+        self.target, self.fault, self.requests, self.faults, self.lock = urlsplit(target), fault, [], Counter(), threading.Lock()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = 'HTTP/1.1'
+
+            def log_message(self, *args): pass
+
+            def handle_any(self):
+                body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
+                done = operation(self.command, self.path)
+                with proxy.lock:
+                    proxy.requests.append((done, urlsplit(self.path).path))
+                    fault = proxy.fault(len(proxy.requests), done, self.path)
+                    if fault: proxy.faults[fault] += 1
+                if fault == 'slow': time.sleep(0.2)
+                if fault == 'reset': return self.hang_up()
+                if fault == '503':
+                    text = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+                    return self.answer(503, [('Content-Type', 'application/xml')], text)
+                status, headers, text = self.forward(body)
+                if fault == 'lost': return self.hang_up()
+                self.answer(status, headers, text)
+
+            def forward(self, body):
+                connection = http.client.HTTPConnection(proxy.target.hostname, proxy.target.port, timeout=60)
+                connection.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != 'expect'})
+                answer = connection.getresponse()
+                text = answer.read()
+                connection.close()
+                return answer.status, answer.getheaders(), text
+
+            def answer(self, status, headers, text):
+                self.send_response(status)
+                length = None
+                for k, v in headers:
+                    if k.lower() == 'content-length': length = v
+                    elif k.lower() not in ('transfer-encoding', 'connection', 'date', 'server'): self.send_header(k, v)
+                self.send_header('Content-Length', length if self.command == 'HEAD' and length else str(len(text)))
+                self.end_headers()
+                if self.command != 'HEAD': self.wfile.write(text)
+
+            def hang_up(self):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+                self.close_connection = True
+                self.connection.close()
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, request, address): pass
+
+        self.server = Server(('127.0.0.1', 0), Handler)
+        self.endpoint = f'http://127.0.0.1:{self.server.server_address[1]}'
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *args):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def count(self, *operations, under=''):
+        return sum(1 for done, path in self.requests if done in operations and under in path)
+
+
+def seeded(seed, share):
+    "A fault for a `share` of all requests"
+    chance = random.Random(seed)
+    return lambda number, operation, path: chance.choice(['503', 'reset', 'lost', 'slow']) if chance.random() < share else None
+
+
+@contextmanager
+def environment(**values):
+    "Environment variables for a while; None removes one"
+    before = {k: os.environ.get(k) for k in values}
+    def put(wanted):
+        for k, v in wanted.items():
+            if v is None: os.environ.pop(k, None)
+            else: os.environ[k] = v
+    put(values)
+    try: yield
+    finally: put(before)
+
+
+def upload(endpoint, folder, bucket, prefix=''):
+    "Copy a local folder into a bucket, which is created"
+    s3 = client('s3', endpoint)
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={'LocationConstraint': REGION})
+    for path in sorted(Path(folder).rglob('*')):
+        if path.is_file(): s3.put_object(Bucket=bucket, Key=prefix + path.relative_to(folder).as_posix(), Body=path.read_bytes())

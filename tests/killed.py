@@ -1,0 +1,45 @@
+"""A run of the job that is killed at a named phase: `python killed.py PHASE argument ...`.
+
+The whole process group gets SIGKILL, the JVM and Spark's workers included. A phase is a stage of the job ('look', 'index', ...: at its end), 'copying' (as soon as a file
+is staged), 'creating' (before the link that makes the commit record, on a disk), or 'settling N' (after the N-th change of the roll forward).
+"""
+import os
+import signal
+import sys
+import threading
+import time
+
+from chargeback_consolidation import job
+from chargeback_consolidation.ledger import Ledger
+from chargeback_consolidation.settings import parse
+from chargeback_consolidation.store import store_for
+
+
+def die(): os.killpg(0, signal.SIGKILL)
+
+
+def killer(phase):
+    changes = []
+    def observe(stage, seconds, facts):
+        if stage == 'settling': changes.append(stage)
+        if phase == (f'settling {len(changes)}' if stage == 'settling' else stage): die()
+    return observe
+
+
+def die_when_staged(settings):
+    ledger = Ledger(store_for(settings.output_path), settings.output_path, settings.partition_date)
+    while not ledger.store.staged(ledger.partition): time.sleep(0.002)
+    die()
+
+
+def die_when_linking():
+    link = os.link
+    def killing(source, target, **kwargs): die() if target.endswith('.json') else link(source, target, **kwargs)
+    os.link = killing
+
+
+if __name__ == '__main__':
+    phase, words = sys.argv[1], sys.argv[2:]
+    if phase == 'creating': die_when_linking()
+    if phase == 'copying': threading.Thread(target=die_when_staged, args=(parse(words),), daemon=True).start()
+    sys.exit(job.main(words, observe=killer(phase)))
