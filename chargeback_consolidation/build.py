@@ -258,7 +258,8 @@ def readme_cell(cell, folder): # a cell of `NBProcessor`; the notebook's folder
     if cell.cell_type == 'markdown': return [relink(cell.source, folder)]
     code = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M).strip()
     if cell.cell_type != 'code' or not code or 'hide' in cell.directives_: return []
-    return [f'```python\n{code}\n```', *(shown(o) for o in cell.outputs)]
+    silent = cell.directives_.get('echo:') == ['false']
+    return [*([] if silent else [f'```python\n{code}\n```']), *(shown(o) for o in cell.outputs)]
 
 # %% ../nbs/13_build.ipynb #3faa2fc2
 README_NOTE = '<!-- Made from {folder}/index.ipynb by `make export`: change that, not this file. -->'

@@ -1,0 +1,121 @@
+"""Measure the job beside what one would pick instead, on this machine, in one sitting, whole processes, in turn.
+
+    python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,tuned,duckdb,polars,textbook,late] [--write]
+
+Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in bench/results.json, from which the README's table and plot are made.
+The day is generated once for each size and kept under build/bench.
+"""
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+WAYS = ('ours', 'tuned', 'duckdb', 'polars', 'textbook')
+
+
+def land(files, late=False):
+    "A day without broken files (Spark's reader would stop at them), as a catalog folder; late: without its last 1 %"
+    from chargeback_consolidation.sample import land_sample
+    folder = ROOT / 'build/bench' / f'{files}{"-late" if late else ""}'
+    clean = dict(files=files, truncated_files=0.0, empty_files=0.0, deliveries=100)
+    if not late: land_sample(str(folder), **clean)
+    else:
+        for delivery in range(1, 100): land_sample(str(folder), delivery=delivery, **clean)
+    return folder
+
+
+def ours(lake, out):
+    return [sys.executable, ROOT / 'glue_export/consolidate_chargebacks.py', '--CATALOG', lake, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', out,
+            '--OUTPUT_FILE_COUNT', '10', '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', '2025-11-02']
+
+
+def command(way, lake, out):
+    return ours(lake, out) if way in ('ours', 'late') else [sys.executable, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out]
+
+
+def memory(process):
+    "Bytes of a process tree, shared pages counted once"
+    total = 0
+    for p in [process] + process.children(recursive=True):
+        try:
+            with open(f'/proc/{p.pid}/smaps_rollup') as f: total += next(int(line.split()[1]) for line in f if line.startswith('Pss:')) * 1024
+        except (OSError, StopIteration, psutil.Error): pass
+    return total
+
+
+def measure(words):
+    "(seconds, peak bytes, stdout) of a command as a whole process"
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    start, peak = time.perf_counter(), 0
+    with open(ROOT / 'build/bench/said', 'w+') as said:
+        run = subprocess.Popen([str(w) for w in words], stdout=said, stderr=subprocess.STDOUT, env=environment)
+        tree = psutil.Process(run.pid)
+        while run.poll() is None:
+            try: peak = max(peak, memory(tree))
+            except psutil.Error: pass
+            time.sleep(0.1)
+        seconds = time.perf_counter() - start
+        said.seek(0)
+        text = said.read()
+    if run.returncode: raise SystemExit(f'{words[1]} failed ({run.returncode}):\n{text[-2000:]}')
+    return seconds, peak, text
+
+
+def one(way, files):
+    "A measured run of a way, its output written anew"
+    out = ROOT / 'build/bench/out'
+    shutil.rmtree(out, ignore_errors=True)
+    lake = land(files, late=way == 'late')
+    if way == 'late':
+        measure(ours(lake, out))
+        from chargeback_consolidation.sample import land_sample
+        land_sample(str(lake), delivery=100, files=files, truncated_files=0.0, empty_files=0.0, deliveries=100)
+    seconds, peak, text = measure(command(way, lake, out))
+    if way == 'late': shutil.rmtree(lake)
+    size = sum(p.stat().st_size for p in out.rglob('*.parquet') if '_' != p.relative_to(out).parts[0][0])
+    stages = next((json.loads(line)['stages'] for line in text.splitlines() if line.startswith('{')), [])
+    return {'seconds': seconds, 'peak': peak, 'bytes': size, 'stages': stages}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--files', type=int, default=12500)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--ways', default=','.join(WAYS))
+    parser.add_argument('--write', action='store_true', help='keep the results for the README')
+    a = parser.parse_args()
+    land(a.files)
+    found = {way: [] for way in a.ways.split(',')}
+    for round in range(a.rounds):
+        for way in found:
+            if way == 'textbook' and round >= 3: continue    # it takes longer than all others together
+            found[way].append(one(way, a.files))
+            print(f'round {round + 1} {way:<14}{found[way][-1]["seconds"]:>8.1f} s {found[way][-1]["peak"] / 1e6:>8.0f} MB', flush=True)
+    rows = {way: {key: statistics.median(r[key] for r in runs) for key in ('seconds', 'peak', 'bytes')} for way, runs in found.items()}
+    base = rows.get('ours', next(iter(rows.values())))
+    print(f'\n{a.files:,} files, medians of {a.rounds} rounds\n{"way":<14}{"seconds":>9}{"of ours":>9}{"peak MB":>9}{"out MB":>9}')
+    for way, r in rows.items(): print(f'{way:<14}{r["seconds"]:>9.1f}{r["seconds"] / base["seconds"]:>9.2f}{r["peak"] / 1e6:>9.0f}{r["bytes"] / 1e6:>9.0f}')
+    if 'ours' in found:
+        middle = sorted(found['ours'], key=lambda r: r['seconds'])[len(found['ours']) // 2]
+        print('stages: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in middle['stages']))
+    if a.write:
+        path = ROOT / 'bench/results.json'
+        results = json.loads(path.read_text()) if path.exists() else {}
+        results[str(a.files)] = {'date': str(date.today()), 'machine': f'{os.cpu_count()} cores, {round_gb()} GB, Python {platform.python_version()}', 'rounds': a.rounds, 'ways': rows}
+        path.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n')
+
+
+def round_gb(): return round(psutil.virtual_memory().total / 2**30)
+
+
+if __name__ == '__main__': main()
