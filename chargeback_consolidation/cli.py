@@ -176,7 +176,7 @@ class Checked(click.ParamType):
     def convert(self, value, param, ctx):
         if not isinstance(value, str): return value
         try: return self.reader(value.strip() or ' ')
-        except ValueError as e: raise click.ClickException('{} {}, not {!r}'.format(param.opts[0], e, value))
+        except ValueError as e: raise click.ClickException('{} {}, not {!r}'.format(param.opts[0], e, value)) from None
 
 def day_options(f):
     "The options that name a day of an output"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
-from .landing import (KEY, SOURCES, SchemaConflict, Source, cause_of, error_kind, key_hashes, key_texts, map_arrow, open_parquet,
+from .landing import (KEY, SOURCES, SchemaConflict, Source, cause_of, error_kind, field_of, key_hashes, key_texts, map_arrow, open_parquet,
                                                read_lineage, read_sources, sources_of, write_lineage)
 from .store import join
 
@@ -238,10 +238,10 @@ def parts_of(batches):
     "The `Part`s in batches, by slot"
     slots = {}
     for batch in batches:
-        def column(name): return batch.column(batch.schema.get_field_index(name))
-        numbers = zip(*(column(name).to_pylist() for name in ('slot', 'place', 'skip', 'take', 'keyless')))
+        drops = field_of(batch, 'drop')
+        numbers = zip(*(field_of(batch, name).to_pylist() for name in ('slot', 'place', 'skip', 'take', 'keyless')))
         for i, (source, (slot, place, skip, take, keyless)) in enumerate(zip(sources_of([batch]), numbers)):
-            slots.setdefault(slot, []).append(Part(source, place, skip, take, keyless, np.asarray(column('drop')[i].values)))
+            slots.setdefault(slot, []).append(Part(source, place, skip, take, keyless, np.asarray(drops[i].values)))
     return {slot: sorted(parts, key=lambda p: p.place) for slot, parts in sorted(slots.items())}
 
 # %% ../nbs/07_copy.ipynb #6549acb5

@@ -340,7 +340,7 @@ def check_output(settings, table, partitions):
     "`ArgumentError` if what is written could touch what is read, or cannot be written at all"
     output = settings.output_path
     real = (lambda p: p) if output.startswith('s3://') else os.path.realpath
-    for source in [table.location] + [l for p in partitions for l in p.locations]:
+    for source in [table.location] + [location for p in partitions for location in p.locations]:
         if (real(output) + '/').startswith((source if source.startswith('s3://') else os.path.realpath(source)) + '/'):
             raise ArgumentError('--OUTPUT_PATH {} lies inside the landing folder {}: choose another'.format(output, source))
     if output.startswith('s3://'): return

@@ -23,6 +23,7 @@ from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta, timezone
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -955,6 +956,10 @@ def map_arrow(
         for batch in work(pa.RecordBatch.from_pandas(f, preserve_index=False) for f in frames): yield batch.to_pandas(integer_object_nulls=True)
     return frame.mapInPandas(through_pandas, schema)
 
+def field_of(batch, name):
+    "A column of a RecordBatch by name"
+    return batch.column(batch.schema.get_field_index(name))
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -1208,7 +1213,7 @@ def micros_of(day):
 def measure(batch, day):
     "The counts of each source in a batch of index rows: {source id: dict}. Records come source by source."
     if not batch.num_rows: return {}
-    def values(name): return batch.column(batch.schema.get_field_index(name))
+    def values(name): return field_of(batch, name)
     source = values('source').to_numpy()
     starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
     event, known = values('event').fill_null(0).to_numpy(), np.asarray(values('event').is_valid())
@@ -1229,7 +1234,7 @@ def add_measures(note, more):
 def sources_of(batches):
     "The `Source`s in batches of `SOURCES` columns"
     for batch in batches:
-        for values in zip(*(batch.column(batch.schema.get_field_index(name)).to_pylist() for name in Source._fields)): yield Source(*values)
+        for values in zip(*(field_of(batch, name).to_pylist() for name in Source._fields)): yield Source(*values)
 
 def read_sources(sources, stores):
     "For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception). stores: (of landing, of the output)"
@@ -1239,6 +1244,11 @@ def read_sources(sources, stores):
     for s in sources:
         if not s.lineage and s.size <= SMALL: yield s, next(fetched)[1]
         else: yield s, attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
+
+def reopen(source, content, stores, unit):
+    "The ParquetFile of a source with its INT96 timestamps in `unit`"
+    if not isinstance(content, bytes): content = stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag))
+    return open_parquet(content, unit)
 
 def error_kind(error):
     "Which rule of quality a file's error belongs to"
@@ -1265,11 +1275,10 @@ def read_index(sources, stores, day):
         gathered.clear(); files.clear()
         return [rows]
     for source, content in read_sources(sources, stores):
-        def reopened(unit): return open_parquet(content if isinstance(content, bytes) else stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag)), unit)
         try:
             if isinstance(content, Exception): raise content
             parquet = open_parquet(content)
-            schema, need, table = deciding_table(parquet, reopened, shapes)
+            schema, need, table = deciding_table(parquet, partial(reopen, source, content, stores), shapes)
             origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
         except Exception as e:
             notes[source.id] = {'error': error_kind(e), 'cause': cause_of(e)}
@@ -1300,12 +1309,12 @@ def pack(batch):
 def scatter(batches, buckets):
     "Batches of index rows as packed bundles: RecordBatches of bucket and rows. Records without a key have no contender and stay behind; notes go to bucket 0."
     for batch in batches:
-        hashes = batch.column(batch.schema.get_field_index('hash'))
+        hashes = field_of(batch, 'hash')
         if hashes.null_count: numbers, bundles = [0], [pack(batch)]
         else:
             table = pa.Table.from_batches([batch])
             bucket = (hashes.to_numpy().view(np.uint64) % np.uint64(buckets)).astype(np.int64)
-            bucket[np.asarray(batch.column(batch.schema.get_field_index('key')).is_null())] = buckets
+            bucket[np.asarray(field_of(batch, 'key').is_null())] = buckets
             order = np.argsort(bucket, kind='stable')
             edges = np.searchsorted(bucket[order], np.arange(buckets + 1))
             ordered = table.take(pa.array(order)).combine_chunks()
@@ -1315,7 +1324,7 @@ def scatter(batches, buckets):
 
 def sift(batches):
     "Of the bundles of a bucket: the contenders and the notes"
-    tables = [pa.ipc.open_stream(bundle.as_buffer()).read_all() for batch in batches for bundle in batch.column(batch.schema.get_field_index('rows'))]
+    tables = [pa.ipc.open_stream(bundle.as_buffer()).read_all() for batch in batches for bundle in field_of(batch, 'rows')]
     if not tables: return
     table = pa.concat_tables(tables)
     hashes = table['hash'].fill_null(0).to_numpy()
@@ -1823,10 +1832,10 @@ def parts_of(batches):
     "The `Part`s in batches, by slot"
     slots = {}
     for batch in batches:
-        def column(name): return batch.column(batch.schema.get_field_index(name))
-        numbers = zip(*(column(name).to_pylist() for name in ('slot', 'place', 'skip', 'take', 'keyless')))
+        drops = field_of(batch, 'drop')
+        numbers = zip(*(field_of(batch, name).to_pylist() for name in ('slot', 'place', 'skip', 'take', 'keyless')))
         for i, (source, (slot, place, skip, take, keyless)) in enumerate(zip(sources_of([batch]), numbers)):
-            slots.setdefault(slot, []).append(Part(source, place, skip, take, keyless, np.asarray(column('drop')[i].values)))
+            slots.setdefault(slot, []).append(Part(source, place, skip, take, keyless, np.asarray(drops[i].values)))
     return {slot: sorted(parts, key=lambda p: p.place) for slot, parts in sorted(slots.items())}
 
 
@@ -2439,7 +2448,7 @@ def check_output(settings, table, partitions):
     "`ArgumentError` if what is written could touch what is read, or cannot be written at all"
     output = settings.output_path
     real = (lambda p: p) if output.startswith('s3://') else os.path.realpath
-    for source in [table.location] + [l for p in partitions for l in p.locations]:
+    for source in [table.location] + [location for p in partitions for location in p.locations]:
         if (real(output) + '/').startswith((source if source.startswith('s3://') else os.path.realpath(source)) + '/'):
             raise ArgumentError('--OUTPUT_PATH {} lies inside the landing folder {}: choose another'.format(output, source))
     if output.startswith('s3://'): return

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,9 @@ def worlds(session, endpoint, tmp_path_factory):
     cloud, cloud_before = prepared(S3World(endpoint, 'base', folder=tmp_path_factory.mktemp('cloud')).create(), session)
     after = undisturbed.listed()
     assert cloud_before == before and before != after and max(after.values()) == 1
+    numbers = count()
     return {'local': (local, before, after, lambda: local.copy(tmp_path_factory.mktemp('copy') / 'lake')),
-            's3': (cloud, before, after, lambda n=iter(range(1000)): cloud.copy(f'copy-{next(n)}'))}
+            's3': (cloud, before, after, lambda: cloud.copy(f"copy-{next(numbers)}"))}
 
 
 def kill(world, phase):

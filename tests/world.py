@@ -47,7 +47,7 @@ class World:
         found = Counter()
         for entry in entries:
             with self.ledger().store.open(entry) as f: table = pq.read_table(pa.BufferReader(f.read()), columns=['chargeback_id', 'updated_at', 'status'])
-            found.update(zip(*(table[c].to_pylist() for c in table.column_names)))
+            found.update(tuple(row.values()) for row in table.to_pylist())
         return found
 
     def listed(self):
