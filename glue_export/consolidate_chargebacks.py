@@ -1678,8 +1678,8 @@ class SlotWriter:
         if self.writer is None:
             self.sink = self.store.stage(self.path)
             self.writer = open_writer(self.sink, table, self.codec)
-        for chunk in table[KEY].chunks:
-            self.digest = (self.digest + int(key_hashes(key_texts(chunk)).view(np.uint64).sum(dtype=np.uint64))) % 2**64
+        keys = key_hashes(key_texts(pa.concat_arrays(table[KEY].chunks)))
+        self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
         self.writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     def close(self):
