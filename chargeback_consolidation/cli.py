@@ -18,6 +18,7 @@ from datetime import timedelta
 
 import rich_click as click
 from pyspark import SparkContext
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
@@ -82,8 +83,8 @@ def megabytes(size): return '{:,.1f}'.format(size / 1e6)
 
 def grid(title, columns, rows):
     "A table of texts; columns whose name begins with a blank are numbers"
-    table = Grid(title=title, title_justify='left')
-    for c in columns: table.add_column(c.strip(), justify='right' if c[:1] == ' ' else 'left', overflow='fold')
+    table = Grid(title=title, title_justify='left', box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for c in columns: table.add_column(c.strip(), justify='right' if c[:1] == ' ' else 'left', no_wrap=True)
     for row in rows: table.add_row(*map(str, row))
     return table
 
@@ -194,16 +195,19 @@ def day_ledger(output, day):
 @day_options
 @click.option('--json', 'as_json', is_flag=True, help='Everything the ledger knows, one line for each execution.')
 def history(output, day, as_json):
-    "The executions of a day, from the ledger."
+    """The executions of a day, from the ledger.
+
+    Columns: number of the commit, what it was, when, which execution of the day, landing files taken, records in them, duplicates removed, rows put into quarantine,
+    files and rows of the day afterwards, seconds."""
     ledger = day_ledger(output, day)
     commits = [ledger.load(n) for n in ledger.numbers()]
     if as_json:
         for c in commits: print(json.dumps(dict(c.report, commit=c.number, run=c.run, kind=c.kind), sort_keys=True))
         return 0
-    rows = [(c.number, c.kind, c.report.get('at', ''), c.report.get('arguments', {}).get('EXECUTION_SEQUENCE', ''), *(
+    rows = [(c.number, c.kind, c.report.get('at', '')[:16], c.report.get('arguments', {}).get('EXECUTION_SEQUENCE', ''), *(
              '{:,}'.format(c.report.get(k, 0)) for k in ('files_taken', 'records_processed', 'duplicates_removed', 'quarantined')), len(c.files), '{:,}'.format(c.rows),
-             '{:.1f}'.format(c.report.get('duration_seconds', 0))) for c in commits]
-    Console().print(grid('{} of {}'.format(day, output), (' commit', 'kind', 'at (UTC)', ' execution', ' files taken', ' records', ' duplicates', ' quarantined', ' output files', ' rows', ' seconds'), rows))
+             '{:.0f}'.format(c.report.get('duration_seconds', 0))) for c in commits]
+    Console().print(grid('{} of {}'.format(day, output), (' #', 'kind', 'at (UTC)', ' run', ' files', ' records', ' duplicates', ' aside', ' out', ' rows', ' s'), rows))
 
 @commands.command()
 @day_options

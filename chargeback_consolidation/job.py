@@ -127,6 +127,8 @@ def look(run):
     s, ledger = run.settings, run.ledger
     if not s.dry_run: ledger.store.probe(join(s.output_path, '_ledger'))
     head = open_ledger(ledger, settled=not s.dry_run, passed=lambda: run.observe('settling', 0.0, {}), rebuild=s.reprocess)
+    if s.dry_run and head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
+        raise LedgerDamaged('commit {} of {} was interrupted: a run or `repair` rolls it forward, then a dry run can plan'.format(head.number, head.day))
     inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations)
     before = ledger.taken(head)
     if s.reprocess: check_complete(run, before, inventory)
