@@ -197,17 +197,17 @@ def day_ledger(output, day):
 def history(output, day, as_json):
     """The executions of a day, from the ledger.
 
-    Columns: number of the commit, what it was, when, which execution of the day, landing files taken, records in them, duplicates removed, rows put into quarantine,
+    Columns: number of the commit (and what it was, unless a consolidation), when, which execution of the day, landing files taken, records in them, duplicates removed, rows put into quarantine,
     files and rows of the day afterwards, seconds."""
     ledger = day_ledger(output, day)
     commits = [ledger.load(n) for n in ledger.numbers()]
     if as_json:
         for c in commits: print(json.dumps(dict(c.report, commit=c.number, run=c.run, kind=c.kind), sort_keys=True))
         return 0
-    rows = [(c.number, c.kind, c.report.get('at', '')[:16], c.report.get('arguments', {}).get('EXECUTION_SEQUENCE', ''), *(
+    rows = [('{} {}'.format(c.number, '' if c.kind == 'consolidate' else c.kind), c.report.get('at', '')[:16], c.report.get('arguments', {}).get('EXECUTION_SEQUENCE', ''), *(
              '{:,}'.format(c.report.get(k, 0)) for k in ('files_taken', 'records_processed', 'duplicates_removed', 'quarantined')), len(c.files), '{:,}'.format(c.rows),
              '{:.0f}'.format(c.report.get('duration_seconds', 0))) for c in commits]
-    Console().print(grid('{} of {}'.format(day, output), (' #', 'kind', 'at (UTC)', ' run', ' files', ' records', ' duplicates', ' aside', ' out', ' rows', ' s'), rows))
+    Console().print(grid('{} of {}'.format(day, output), ('#', 'at (UTC)', ' run', ' taken', ' records', ' dupl.', ' aside', ' out', ' rows', ' s'), rows))
 
 @commands.command()
 @day_options
