@@ -10,10 +10,10 @@ import pytest
 from days import LENIENT, Day, Execution, File, Lake, days, land, tree
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from oracle import by_key, columns, consolidated, rows_of
+from pyspark.sql import functions as F
 
 from chargeback_consolidation import job, versions
 from chargeback_consolidation.job import NoData
-from chargeback_consolidation.layout import Slot
 
 DAYS, SEED, ITEMS = int(os.environ.get("CHARGEBACK_DAYS", 200)), int(os.environ.get("CHARGEBACK_SEED", 0)), 10
 
@@ -70,9 +70,74 @@ def test_every_day_is_what_the_oracle_says(spark, item):
 
     @seed(number)
     @settings(max_examples=-(-DAYS // ITEMS), deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
-              phases=[Phase.generate] + [Phase.shrink] * ("CHARGEBACK_NO_SHRINK" not in os.environ), suppress_health_check=list(HealthCheck))
+              phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck))
     @given(days())
     def every(day):
         check(day)
 
     every()
+
+
+# The properties can fail: each of these bugs is noticed
+
+TROUBLE = Day(seed=1, keys=40, key="string", time="ns", missing=0.4, keyless=0.05, executions=(Execution(5, "snappy"), Execution(3, "zstd")), files=(
+    File("2025/11/02/z.parquet", 0, 40, (("count", 0), ("detail", 0))), File("2025/11/02/a.parquet", 0, 30, (("score", 0), ("amount", 0)), mtime=9),
+    File("2025/11/02/b.parquet", 1, 40, (("score", 1), ("name", 2)), versions=False), File("2025/11/2/m.parquet", 1, 30, (("count", 3), ("detail", 1), ("amount", 1)))))
+
+
+def order(change):
+    "A mutant of the order of versions: the six columns, changed"
+    def mutate(monkeypatch):
+        updated, updated_ns, event, event_ns, path, row = versions.latest_first()
+        monkeypatch.setattr(versions, "latest_first", lambda: change(updated, updated_ns, event, event_ns, path, row))
+    return mutate
+
+
+def wrapped(name, change):
+    "A mutant of a function that the job calls: what it returns, changed"
+    def mutate(monkeypatch):
+        real = getattr(job, name)
+        monkeypatch.setattr(job, name, lambda *args: change(real(*args)))
+    return mutate
+
+
+def given_other(name, change):
+    "A mutant of a function that the job calls: what it is given, changed"
+    def mutate(monkeypatch):
+        real = getattr(job, name)
+        monkeypatch.setattr(job, name, lambda *args: real(*change(*args)))
+    return mutate
+
+
+def touch(run, *more):
+    "Write to the landing folder"
+    os.utime(os.path.join(run.partition.locations[0], "a.parquet"))
+    return run, *more
+
+
+MUTANTS = {
+    "the lesser path wins": order(lambda u, un, e, en, path, row: [u, un, e, en, F.col("path").asc(), row]),
+    "the earlier row wins": order(lambda u, un, e, en, path, row: [u, un, e, en, path, F.col("row").asc()]),
+    "the event does not count": order(lambda u, un, e, en, path, row: [u, un, path, row]),
+    "the event does not stand in": order(lambda u, un, *others: [F.col("updated").desc_nulls_last(), F.col("updated_ns").desc_nulls_last(), *others]),
+    "missing is the highest": order(lambda u, un, e, *others: [F.coalesce("updated", "event").desc_nulls_first(), un, F.col("event").desc_nulls_first(), *others]),
+    "nanoseconds do not count": order(lambda u, un, e, en, path, row: [u, e, path, row]),
+    "the earliest wins": order(lambda u, *others: [F.coalesce("updated", "event").asc(), *others]),
+    "a file is overlooked": wrapped("take_inventory", lambda found: replace(found, files=found.files[1:])),
+    "origins are mixed up": wrapped("path_frame", lambda frame: frame.withColumn("path", F.expr("translate(path, 'abmz', 'zmba')"))),
+    "a column is lost": given_other("copy_slots", lambda pieces, schema, *more: (pieces, schema.remove(schema.get_field_index("stamp")), *more)),
+    "one file too many": given_other("lay_out", lambda settled, new, count, anew: (settled, new, count + 1, anew)),
+    "a duplicate is not counted": wrapped("plan_facts", lambda facts: dict(facts, duplicates_removed=facts["duplicates_removed"] - 1)),
+    "the landing folder is written to": given_other("finish", touch),
+}
+
+
+def test_the_day_of_trouble_is_in_order(spark):
+    check(TROUBLE)
+
+
+@pytest.mark.parametrize("mutate", MUTANTS.values(), ids=MUTANTS)
+def test_a_bug_is_noticed(spark, monkeypatch, mutate):
+    mutate(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(TROUBLE)
