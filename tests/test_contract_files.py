@@ -262,6 +262,38 @@ def test_c8_pyarrow_duckdb_polars_and_spark_read_the_same(lake, spark):
     assert plain(map(tuple, spark.read.parquet(str(lake.partition)).select(names).collect())) == wanted
 
 
+DRIFT = {"a column more": ({}, {"channel": pa.array(["web"])}), "wider integers": ({"n": pa.int32()}, {"n": pa.array([2**40])}),
+         "wider decimals": ({"n": pa.decimal128(9, 2)}, {"n": pa.array([Decimal("0.0001")])}), "a field more": ({"detail": pa.struct({"a": pa.int32()})}, {"detail": pa.array([{"b": 1}])})}
+
+
+@pytest.mark.parametrize(("first", "late"), DRIFT.values(), ids=DRIFT)
+def test_c8_a_late_file_with_other_columns_leaves_one_schema(lake, spark, first, late):
+    "A reader takes the schema of a folder from any one of its files: Spark does, and pyarrow"
+    for i in range(8):
+        lake.land(f"{i}.parquet", chargebacks([f"{i}{j}" for j in range(50)], **{name: pa.nulls(50, kind) for name, kind in first.items()}))
+    lake.run(OUTPUT_FILE_COUNT=4)
+    lake.land("late.parquet", chargebacks(["late"], **late))
+    lake.run(OUTPUT_FILE_COUNT=4)
+    assert len({pq.read_schema(path).remove_metadata() for path in lake.files()}) == 1
+    [name], value = late, [{"a": None, "b": 1}] if "detail" in late else next(iter(late.values())).to_pylist()
+    for path in lake.files():
+        others = [other for other in lake.files() if other != path]
+        found = ds.dataset([path, *others]).to_table(filter=ds.field("chargeback_id") == "late")
+        assert found[name].to_pylist() == value
+    found = spark.read.parquet(str(lake.partition)).where("chargeback_id = 'late'").select(name).collect()
+    assert [row[0].asDict() if name == "detail" else row[0] for row in found] == value
+
+
+def test_c8_a_column_without_rows_is_a_column_of_the_day(lake):
+    lake.land("a.parquet", chargebacks([], channel=pa.array([], pa.string())))
+    lake.run()
+    lake.land("b.parquet", chargebacks(["b"]))
+    lake.run()
+    apart = pq.read_schema(lake.files()[0]).names
+    lake.run(REPROCESS=True)
+    assert apart == pq.read_schema(lake.files()[0]).names == ["chargeback_id", "updated_at", "event_timestamp", "channel"]
+
+
 WIDER = [  # what lands first, what lands then, what comes out
     (pa.int8(), pa.int64(), pa.int64()), (pa.int64(), pa.int16(), pa.int64()), (pa.uint8(), pa.int8(), pa.int16()), (pa.uint32(), pa.int8(), pa.int64()),
     (pa.float32(), pa.float64(), pa.float64()), (pa.decimal128(9, 2), pa.decimal128(9, 4), pa.decimal128(11, 4)), (pa.decimal128(38, 2), pa.decimal128(9, 2), pa.decimal128(38, 2)),

@@ -22,7 +22,7 @@ ALLOWED = set(sys.stdlib_module_names) | {
 
 class OnlyTheRuntime:
     def find_spec(self, name, path=None, target=None):
-        if path is None and name not in ALLOWED: raise ModuleNotFoundError('no module named %r here' % name, name=name)
+        if path is None and name not in ALLOWED and name[0] != '_': raise ModuleNotFoundError('no module named %r here' % name, name=name)
 
 sys.meta_path.insert(0, OnlyTheRuntime())
 """
