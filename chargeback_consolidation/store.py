@@ -197,7 +197,7 @@ def aws_client(service, threads=1, place=None):
     endpoint, region = place or aws_place(service)
     options = {'retries': {'mode': 'standard', 'max_attempts': 10}, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
     if service == 's3' and endpoint: options['s3'] = {'addressing_style': 'path'}
-    return boto3.session.Session().client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
+    return boto3.client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
 
 def error_code(error):
     "The code of a botocore ClientError ('NoSuchKey', '412', ...), or an empty text for any other exception"
@@ -283,6 +283,10 @@ class S3Store:
         "A boto3 client, made once in each process"
         if self._client is None: self._client = aws_client('s3', self.threads, self.place)
         return self._client
+
+    def connect(self):
+        "Make the client now, in one thread: sixteen that need it at once would make sixteen"
+        return self.client
 
     def encryption(self):
         "Arguments of a write that ask for SSE-KMS, where a key is given"
@@ -428,6 +432,7 @@ def read_each(store, entries):
     if store.threads == 1:
         for entry in entries: yield entry, attempt(store.read, entry)
         return
+    store.connect()
     with ThreadPoolExecutor(store.threads) as pool:
         window = deque()
         for entry in entries:

@@ -440,7 +440,7 @@ def aws_client(service, threads=1, place=None):
     endpoint, region = place or aws_place(service)
     options = {'retries': {'mode': 'standard', 'max_attempts': 10}, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
     if service == 's3' and endpoint: options['s3'] = {'addressing_style': 'path'}
-    return boto3.session.Session().client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
+    return boto3.client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
 
 def error_code(error):
     "The code of a botocore ClientError ('NoSuchKey', '412', ...), or an empty text for any other exception"
@@ -526,6 +526,10 @@ class S3Store:
         "A boto3 client, made once in each process"
         if self._client is None: self._client = aws_client('s3', self.threads, self.place)
         return self._client
+
+    def connect(self):
+        "Make the client now, in one thread: sixteen that need it at once would make sixteen"
+        return self.client
 
     def encryption(self):
         "Arguments of a write that ask for SSE-KMS, where a key is given"
@@ -671,6 +675,7 @@ def read_each(store, entries):
     if store.threads == 1:
         for entry in entries: yield entry, attempt(store.read, entry)
         return
+    store.connect()
     with ThreadPoolExecutor(store.threads) as pool:
         window = deque()
         for entry in entries:
@@ -2164,12 +2169,9 @@ class Run:
     started: float          # of time.monotonic
     stages: list            # (stage, seconds), grows as the run goes on
     marks: list             # the time of the last mark
-
-    @property
-    def stores(self): return store_for(self.table.location), store_for(self.settings.output_path, self.settings.kms_key_id)
-
-    @property
-    def ledger(self): return Ledger(self.stores[1], self.settings.output_path, self.partition.day)
+    unsure: list            # the number of a commit whose outcome is not known yet
+    stores: tuple           # (of landing, of the output)
+    ledger: Ledger
 
     def mark(self, stage, **facts):
         "The end of a stage"
@@ -2182,8 +2184,9 @@ def quiet(stage, seconds, facts): pass
 
 def start_run(settings, table, partition, session=get_spark, observe=quiet):
     "A fresh `Run`"
-    now = time.monotonic()
-    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], now, [], [now])
+    now, stores = time.monotonic(), (store_for(table.location), store_for(settings.output_path, settings.kms_key_id))
+    ledger = Ledger(stores[1], settings.output_path, partition.day)
+    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], now, [], [now], [], stores, ledger)
 
 
 ATTEMPTS = 6
@@ -2208,9 +2211,7 @@ def consolidate(run):
                 continue
             audit(balance(state, plan, written)); run.mark('audit')
             commit = commit_of(run, state, plan, written)
-            if run.ledger.publish_commit(commit):
-                run.mark('commit', number=commit.number)
-                return finish(run, state, plan, commit)
+            if publish(run, commit): return finish(run, state, plan, commit)
         finally:
             index.unpersist()
             clean_up(run)
@@ -2315,13 +2316,19 @@ def lost_race(run, state, bad):
     "True if another run has superseded what this one was reading; `LedgerDamaged` if a consolidated file is broken"
     broken = [(i, why) for i, why in bad.items() if int(i) >= SETTLED]
     if not broken: return False
-    if run.ledger.head().number > state.head.number: return True
+    if overtaken(run, state): return True
     i, (_, cause) = broken[0]
     raise LedgerDamaged('{} cannot be read ({}): restore it, or rebuild the day with --REPROCESS true'.format(state.sources[int(i)].path, cause))
 
 
 Written = namedtuple('Written', 'slots bad')
 Written.__doc__ = "slots: {slot: what was staged for it}. bad: {number: (rule, cause)} of sources that turned out to be broken."
+OVERTAKEN = {-1: ('changed', 'another run has committed')}
+
+def overtaken(run, state):
+    "True if another run has committed since `state` was looked at"
+    head = run.ledger.head()
+    return (head.number if head else 0) >= next_number(state)
 
 def write(run, state, plan):
     "Stage the files of the plan"
@@ -2330,11 +2337,13 @@ def write(run, state, plan):
     def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
     keyless = {i: n.null_keys for i, n in plan.used.items()}
     pieces = piece_frame(run.session(), plan.slots, state.sources, keyless, plan.losers)
-    slots = copy_slots(pieces, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
+    try: slots = copy_slots(pieces, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
+    except Exception:
+        if overtaken(run, state): return Written({}, OVERTAKEN)
+        raise
     bad = {int(i): tuple(why) for result in slots.values() for i, why in result.get('bad', {}).items()}
     run.mark('copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file')))
-    if bad and lost_race(run, state, bad): return Written({}, {i: why for i, why in bad.items() if i < SETTLED} or {-1: ('changed', 'superseded')})
-    return Written(slots, bad)
+    return Written({}, OVERTAKEN) if bad and lost_race(run, state, bad) else Written(slots, bad)
 
 def next_number(state): return state.head.number + 1 if state.head else 1
 
@@ -2375,6 +2384,14 @@ def versions():
     "What the run was made with"
     return {'chargeback_consolidation': __version__, 'python': platform.python_version(), 'pyspark': pyspark.__version__, 'pyarrow': pa.__version__}
 
+def publish(run, commit):
+    "Make the commit; False if the race is lost. While the answer is out nothing staged may be dropped: the record might still appear."
+    run.unsure.append(commit.number)
+    won = run.ledger.publish_commit(commit)
+    run.unsure.clear()
+    if won: run.mark('commit', number=commit.number)
+    return won
+
 def finish(run, state, plan, commit):
     "Roll the commit forward, make it known, report"
     settle(run.ledger, commit, lambda: run.observe('settling', 0.0, {}))
@@ -2393,9 +2410,9 @@ def make_known(run, commit):
     return []
 
 def clean_up(run):
-    "Drop what this run staged and did not commit; files of a commit are published by now"
+    "Drop what this run staged and did not commit; if it cannot know whether it did, the next run finds out"
     ledger, word = run.ledger, '-' + run.name
-    if run.settings.dry_run: return
+    if run.settings.dry_run or run.unsure: return
     head = ledger.head()
     if head and head.run == run.name: return
     for folder in (ledger.partition, ledger.quarantine):
