@@ -129,6 +129,7 @@ class Day:
     keyless: float          # share of rows without a key
     files: tuple
     executions: tuple
+    at_once: bool = True    # whether to execute it all in one, too
 
 
 DETAIL = [pa.struct({"a": pa.int32(), "b": pa.float32()}), pa.struct({"a": pa.int64(), "b": pa.float64(), "c": pa.string()}),
@@ -237,6 +238,7 @@ def land(lake, day, execution):
 # Strategies
 
 FOLDERS = ["2025/11/02", "2025/11/02", "2025/11/02/hour=07", "2025/11/2", "year=2025/month=11/day=02", "partition_0=2025/partition_1=11/partition_2=2"]
+COUNTS = [1, 2, 2, 3, 3, 4, 5, 7, 9, 12]
 NAMES = ["part-0", "part-1", "part-10", "part-2", "b b", "Ä", "z=1", "chargebacks%20x", "A", "a.b"]
 
 
@@ -258,12 +260,12 @@ def files(draw, executions, number):
 @st.composite
 def days(draw):
     "A `Day`"
-    executions = draw(st.sampled_from([1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6]))
+    executions = draw(st.sampled_from([1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5, 6]))
     found = tuple(draw(files(executions, number)) for number in range(draw(st.integers(1, 7))))
     rows = max(1, sum(f.rows for f in found))
     rate = draw(st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.6, 0.9]))
     return Day(seed=draw(st.integers(0, 2**16)), keys=max(1, int(rows * (1 - rate))) if rate else 0, key=draw(st.sampled_from(["string", "string", "string", "int64", "binary"])),
                time=draw(st.sampled_from(["us", "int96", "ns", "far", "ms", "s"])), missing=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
                keyless=draw(st.sampled_from([0.0, 0.0, 0.05, 0.5])), files=found,
-               executions=tuple(Execution(draw(st.integers(1, 12)), draw(st.sampled_from(["snappy", "gzip", "zstd", "lz4", "none"])),
+               at_once=draw(st.booleans()), executions=tuple(Execution(draw(st.sampled_from(COUNTS)), draw(st.sampled_from(["snappy", "gzip", "zstd", "lz4", "none"])),
                                           draw(st.sampled_from([False] * 8 + [True]))) for _ in range(executions)))

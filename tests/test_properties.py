@@ -57,7 +57,7 @@ def check(day):
             report = execute(lake, execution)
             check_day(lake, execution, report)
             assert tree(lake.table) == before, "the landing folder has changed"
-        if len(day.executions) > 1 and report is not None:
+        if day.at_once and len(day.executions) > 1 and report is not None:
             parts = by_key(rows_of(lake.files()))
             lake.output = lake.root / "at once"
             check_day(lake, execution, execute(lake, replace(execution, reprocess=False)))
