@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'SETTLED', 'Plan', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'NoData', 'Conflict', 'Run', 'quiet', 'start_run',
-           'consolidate', 'State', 'look', 'check_complete', 'no_data_message', 'decide', 'without', 'path_frame',
-           'judge_run', 'lost_race', 'overtaken', 'write', 'next_number', 'balance', 'day_files', 'relative',
-           'commit_of', 'versions', 'publish', 'finish', 'make_known', 'clean_up', 'run_report', 'plan_facts',
-           'final_report', 'dry_report', 'nothing_new', 'check_output', 'plan_runs', 'log_stage', 'tell', 'run_all',
-           'main', 'is_outside_fault']
+           'consolidate', 'State', 'look', 'check_complete', 'no_data_message', 'decide', 'schema_of', 'without',
+           'path_frame', 'judge_run', 'lost_race', 'overtaken', 'write', 'next_number', 'balance', 'day_files',
+           'relative', 'commit_of', 'versions', 'publish', 'finish', 'make_known', 'clean_up', 'run_report',
+           'plan_facts', 'final_report', 'dry_report', 'nothing_new', 'check_output', 'plan_runs', 'log_stage', 'tell',
+           'run_all', 'main', 'is_outside_fault']
 
 # %% ../nbs/10_job.ipynb #8e82c42a
 import base64
@@ -165,12 +165,12 @@ def decide(run, state, index, bad):
     left_out = {i: (n.error, n.cause) for i, n in notes.items() if n.error}
     left_out.update({int(i): tuple(why) for i, why in bad.items() if int(i) in notes})
     settled = [i for i in state.sources if i >= SETTLED]
-    schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled)
+    schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled, None if state.anew else schema_of(state.head))
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
     lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes) for i, n in used.items()}
+    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(schema)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
     slots = add_readers(slots, [i for i in new if used[i].null_keys])
@@ -178,6 +178,10 @@ def decide(run, state, index, bad):
     run.mark('decide', duplicates=sum(r['rows'] for r in lost.values()))
     return Plan(used, left_out, schema, unit, lost, lost_rows if lost else None, findings, slots,
                 sum(used[i].rows for i in new), sum(n.rows for n in used.values()), bool(new) or any(s.keeps is None for s in slots))
+
+def schema_of(commit):
+    "The day's schema as of a commit, or None"
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema))) if commit and commit.schema else None
 
 def without(index, left_out):
     "The index without some sources"
@@ -292,8 +296,7 @@ def make_known(run, commit):
     "Register the day in the Glue catalog, where that is asked for; warnings if the catalog refuses: the next run repeats it"
     s = run.settings
     if not s.output_table or not commit or not commit.schema or s.dry_run: return []
-    schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
-    register(GlueCatalog(), s, schema, run.partition.day, run.ledger.partition)
+    register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
     run.mark('register')
     return []
 

@@ -11,8 +11,9 @@ from collections import namedtuple
 import numpy as np
 
 # %% ../nbs/06_layout.ipynb #368280f8
-Held = namedtuple('Held', 'id kept rows bytes')
-Held.__doc__ = "What a source brings. id: of the source. kept: rows that stay. rows: in the file. bytes: uncompressed, of all rows."
+Held = namedtuple('Held', 'id kept rows bytes stale')
+Held.__new__.__defaults__ = (False,)
+Held.__doc__ = "What a source brings. id: of the source. kept: rows that stay. rows: in the file. bytes: uncompressed, of all rows. stale: a consolidated file that lacks columns of the day."
 
 Piece = namedtuple('Piece', 'source skip take')
 Piece.__doc__ = "Of the rows that `source` (an id) keeps: leave out the first `skip`, then take `take`."
@@ -87,14 +88,15 @@ def lay_out(
 ):
     "The `Slot`s of the day: `count` of them, fewer only if there are fewer rows"
     n = min(count, sum(h.kept for h in settled) + sum(h.kept for h in new))
+    if not n: return []
     chosen = None
-    if len(settled) == n and n and not anew:
-        touched = [i for i, h in enumerate(settled) if h.kept < h.rows]
+    if len(settled) == n and not anew:
+        touched = [i for i, h in enumerate(settled) if h.kept < h.rows or h.stale]
         if all(h.kept for h in settled): chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
     if chosen is None: return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
     gains = fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
     parts = dict(zip(chosen, cut(new, gains)))
-    return [Slot(None, [Piece(h.id, 0, h.kept)] + parts[i]) if parts.get(i) or h.kept < h.rows else Slot(h.id, []) for i, h in enumerate(settled)]
+    return [Slot(None, [Piece(h.id, 0, h.kept)] + parts[i]) if parts.get(i) or h.kept < h.rows or h.stale else Slot(h.id, []) for i, h in enumerate(settled)]
 
 # %% ../nbs/06_layout.ipynb #bba645a3
 def add_readers(slots, ids):

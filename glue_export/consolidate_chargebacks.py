@@ -1422,13 +1422,14 @@ def wider_fields(a, b):
 def common_schema(
     notes,          # {source id: Note}
     settled=(),     # ids of consolidated sources, whose schemas cannot be set aside
+    earlier=None,   # the day's schema as of the last commit: a column stays, even if no row has it yet
 ):
     "The day's schema, the unit of INT96 columns ('ns' or 'us'), and {source id: cause} for files that do not fit"
     groups, conflicts = {}, {}
     for id, note in notes.items():
         if not note.error: groups.setdefault((note.schema.serialize().to_pybytes(), note.int96), []).append(id)
     def weight(item): return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
-    schema, unit = None, 'any'
+    schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
         fields = notes[ids[0]].schema
         try:
@@ -1437,18 +1438,18 @@ def common_schema(
                 raise SchemaConflict('INT96 timestamps need {} here and {} elsewhere'.format(need, unit))
         except SchemaConflict as e: conflicts.update({id: str(e) for id in ids})
         else: schema, unit = merged, need if need in ('us', 'ns') else unit
-    if unit == 'us': schema = pa.schema([in_micros(f) if f.metadata else f for f in schema])
+    if unit == 'us': schema = pa.schema([in_unit(f, 'us') for f in schema])
     return schema, 'us' if unit == 'us' else 'ns', conflicts
 
-def in_micros(field):
-    "An INT96 field that is read as microseconds"
+def in_unit(field, unit):
+    "An INT96 field as it is when read in `unit`; any other field as it is"
     def change(kind):
         t = pa.types
-        if t.is_timestamp(kind): return pa.timestamp('us')
-        if t.is_struct(kind): return pa.struct([in_micros(f) for f in list_fields(kind)])
-        if t.is_list(kind): return pa.list_(in_micros(kind.value_field))
+        if t.is_timestamp(kind): return pa.timestamp(unit)
+        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in list_fields(kind)])
+        if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
         return pa.map_(change(kind.key_type), change(kind.item_type)) if t.is_map(kind) else kind
-    return field.with_type(change(field.type))
+    return field.with_type(change(field.type)) if field.metadata and b'int96' in field.metadata else field
 
 
 Rule = namedtuple('Rule', 'name whole meaning')
@@ -1524,8 +1525,9 @@ def digest_of(low, high):
 # --- Layout (06_layout.ipynb)
 
 
-Held = namedtuple('Held', 'id kept rows bytes')
-Held.__doc__ = "What a source brings. id: of the source. kept: rows that stay. rows: in the file. bytes: uncompressed, of all rows."
+Held = namedtuple('Held', 'id kept rows bytes stale')
+Held.__new__.__defaults__ = (False,)
+Held.__doc__ = "What a source brings. id: of the source. kept: rows that stay. rows: in the file. bytes: uncompressed, of all rows. stale: a consolidated file that lacks columns of the day."
 
 Piece = namedtuple('Piece', 'source skip take')
 Piece.__doc__ = "Of the rows that `source` (an id) keeps: leave out the first `skip`, then take `take`."
@@ -1600,14 +1602,15 @@ def lay_out(
 ):
     "The `Slot`s of the day: `count` of them, fewer only if there are fewer rows"
     n = min(count, sum(h.kept for h in settled) + sum(h.kept for h in new))
+    if not n: return []
     chosen = None
-    if len(settled) == n and n and not anew:
-        touched = [i for i, h in enumerate(settled) if h.kept < h.rows]
+    if len(settled) == n and not anew:
+        touched = [i for i, h in enumerate(settled) if h.kept < h.rows or h.stale]
         if all(h.kept for h in settled): chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
     if chosen is None: return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
     gains = fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
     parts = dict(zip(chosen, cut(new, gains)))
-    return [Slot(None, [Piece(h.id, 0, h.kept)] + parts[i]) if parts.get(i) or h.kept < h.rows else Slot(h.id, []) for i, h in enumerate(settled)]
+    return [Slot(None, [Piece(h.id, 0, h.kept)] + parts[i]) if parts.get(i) or h.kept < h.rows or h.stale else Slot(h.id, []) for i, h in enumerate(settled)]
 
 
 def add_readers(slots, ids):
@@ -1632,7 +1635,7 @@ def adapt_column(column, field):
 
 def adapt(table, schema):
     "`table` with exactly the columns of `schema`"
-    if table.schema.equals(schema): return table
+    if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with the schema's metadata
     there = set(table.column_names)
     columns = [adapt_column(table[f.name], f) if f.name in there else pa.chunked_array([pa.nulls(table.num_rows, f.type)]) for f in schema]
     return pa.table(columns, schema=schema)
@@ -2277,12 +2280,12 @@ def decide(run, state, index, bad):
     left_out = {i: (n.error, n.cause) for i, n in notes.items() if n.error}
     left_out.update({int(i): tuple(why) for i, why in bad.items() if int(i) in notes})
     settled = [i for i in state.sources if i >= SETTLED]
-    schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled)
+    schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled, None if state.anew else schema_of(state.head))
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
     lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes) for i, n in used.items()}
+    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(schema)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
     slots = add_readers(slots, [i for i in new if used[i].null_keys])
@@ -2290,6 +2293,10 @@ def decide(run, state, index, bad):
     run.mark('decide', duplicates=sum(r['rows'] for r in lost.values()))
     return Plan(used, left_out, schema, unit, lost, lost_rows if lost else None, findings, slots,
                 sum(used[i].rows for i in new), sum(n.rows for n in used.values()), bool(new) or any(s.keeps is None for s in slots))
+
+def schema_of(commit):
+    "The day's schema as of a commit, or None"
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema))) if commit and commit.schema else None
 
 def without(index, left_out):
     "The index without some sources"
@@ -2404,8 +2411,7 @@ def make_known(run, commit):
     "Register the day in the Glue catalog, where that is asked for; warnings if the catalog refuses: the next run repeats it"
     s = run.settings
     if not s.output_table or not commit or not commit.schema or s.dry_run: return []
-    schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
-    register(GlueCatalog(), s, schema, run.partition.day, run.ledger.partition)
+    register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
     run.mark('register')
     return []
 
