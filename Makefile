@@ -16,7 +16,7 @@ CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-ta
 	--output-path $(LAKE)/consolidated/chargebacks --output-file-count 10 --compression-codec snappy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lab export notebooks clean
+.PHONY: help demo test check evidence bench lab export notebooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ test: $(READY) ## Run all tests, those in the notebooks too
 
 check: $(READY) ## Check that notebooks, library, Glue script and README agree, and that the code is tidy
 	@$(BUILD) check
+
+evidence: $(READY) ## Run the fault tests and keep what they show for the README
+	@rm -f build/matrices.jsonl; mkdir -p build
+	@CHARGEBACK_MATRICES=$(CURDIR)/build/matrices.jsonl $(BIN)/pytest -n $(WORKERS) --dist loadgroup tests/test_kills.py tests/test_races.py tests/test_s3.py tests/test_hostile.py
+	@$(BIN)/python tests/matrices.py build/matrices.jsonl && $(BUILD) refresh nbs/index.ipynb
 
 bench: $(READY) ## Measure the pipeline beside what one would pick instead
 	@$(BIN)/python bench/bench.py

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matrices import record
 
 from chargeback_consolidation import job
 from chargeback_consolidation.landing import find_java
@@ -71,6 +72,7 @@ def test_c6_mutated_files(tmp_path, spark, seed, timestamps, compression):
     assert report.records_processed == report.rows_after + report.duplicates_removed + report.quarantined
     assert len(named) > FUZZED // 10 and report.files_taken > FUZZED // 50, 'the mutations are too strong or too weak to show anything'
     assert lake.rows().num_rows == report.rows_after
+    record('fuzz', seed=seed, files=FUZZED // 2, named=len(named))
 
 
 def encrypted():
