@@ -92,6 +92,7 @@ def read_time(text, limits=None):
     "An ISO 8601 timestamp, as UTC"
     try: found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
     except ValueError: raise ValueError('must be an ISO timestamp such as 2025-11-03T05:00:00Z') from None
+    if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
     return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 def read_text(text, limits=None):

@@ -115,6 +115,7 @@ def read_time(text, limits=None):
     "An ISO 8601 timestamp, as UTC"
     try: found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
     except ValueError: raise ValueError('must be an ISO timestamp such as 2025-11-03T05:00:00Z') from None
+    if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
     return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 def read_text(text, limits=None):
@@ -723,6 +724,11 @@ def read_day(words):
     except ValueError: return None
 
 
+def check_readable(folder):
+    "`folder`; `ArgumentError` if its files may not be listed"
+    if not os.access(folder, os.R_OK | os.X_OK): raise ArgumentError('--SOURCE_TABLE: no permission to read the folder {}'.format(folder))
+    return folder
+
 class LocalCatalog:
     "Databases are folders, tables are folders in them"
     def __init__(self, root):
@@ -737,12 +743,11 @@ class LocalCatalog:
             there = [] if word is None else self.store.folders(os.path.dirname(folder))
             hint = '; there is: ' + ', '.join(there[:10]) if there else ''
             raise ArgumentError('--{}: the folder {} {}{}'.format(argument, folder, what, hint))
-        if not os.access(folder, os.R_OK | os.X_OK): raise ArgumentError('--SOURCE_TABLE: no permission to read the folder {}'.format(folder))
-        return Table('{}.{}'.format(database, name), folder)
+        return Table('{}.{}'.format(database, name), check_readable(folder))
 
     def partition(self, table, day):
         "The `Partition` of `day`"
-        found = tuple(join(table.location, f) for f in day_folders(day) if os.path.isdir(join(table.location, f)))
+        found = tuple(check_readable(join(table.location, f)) for f in day_folders(day) if os.path.isdir(join(table.location, f)))
         return Partition(day, found or (join(table.location, day_folders(day)[0]),))
 
     def partitions(self, table):

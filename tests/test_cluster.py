@@ -1,0 +1,153 @@
+"""The exported script on a standalone cluster: a master and two workers, each a process with a folder of its own and without our package.
+
+A worker is killed in mid-run, and the rows are the same.
+"""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+import runtimes
+from aws import client, free_port
+from aws import moto as moto_server
+from runtimes import SCRIPT, as_glue, catalog_table, digest, download, environment_of, words_of
+
+pytestmark = [pytest.mark.xdist_group("runtimes"), pytest.mark.timeout(1800)]
+
+
+class Process:
+    "A process whose output goes to a file; `wait_for` a pattern in it"
+
+    def __init__(self, words, folder, environment):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "log"
+        with open(self.log, "w") as log:
+            self.popen = subprocess.Popen(list(map(str, words)), cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def wait_for(self, pattern, seconds=120):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = re.search(pattern, self.log.read_text(errors="replace"), re.MULTILINE)
+            if found: return found.group()
+            if self.popen.poll() is not None: break
+            time.sleep(0.05)
+        raise AssertionError(f"no {pattern!r} in the output of {self.popen.args[:3]}:\n{self.log.read_text(errors='replace')[-6000:]}")
+
+    def kill(self):
+        "SIGKILL, for the process and all below it"
+        try: below = psutil.Process(self.popen.pid).children(recursive=True)
+        except psutil.NoSuchProcess: below = []
+        for process in [self.popen, *below]:
+            try: os.kill(process.pid, signal.SIGKILL)
+            except ProcessLookupError: pass
+        self.popen.wait()
+        return len(below)
+
+
+class Cluster:
+    "A master and two workers of one core"
+
+    def __init__(self, runtime, folder):
+        self.runtime, self.folder = runtime, folder
+        self.spark = next(runtime.folder.glob("lib/python*/site-packages/pyspark"))
+        self.url = f"spark://127.0.0.1:{free_port()}"
+        self.processes = [self.start("master", "master.Master", "--host", "127.0.0.1", "--port", self.url.rsplit(":")[-1], "--webui-port", 0)]
+        self.processes[0].wait_for("I have been elected leader")
+        self.workers = [self.start(name, "worker.Worker", "--cores", 1, "--memory", "1g", "--webui-port", 0, "--work-dir", folder / name / "work", self.url)
+                        for name in ("worker-1", "worker-2")]
+        self.processes += self.workers
+        for worker in self.workers: worker.wait_for("Successfully registered with master")
+
+    def __enter__(self): return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.processes): process.kill()
+
+    def environment(self, **more):
+        # Executors have credentials, as a role would give them, and nothing else of AWS.
+        credentials = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
+        return environment_of(self.runtime, SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=str(self.runtime.bin / "python"), **credentials, **more)
+
+    def start(self, name, kind, *words):
+        return Process([self.spark / "bin/spark-class", f"org.apache.spark.deploy.{kind}", *words], self.folder / name, self.environment())
+
+    def submit(self, name, words, **more):
+        "The driver of a run, started"
+        settings = {"spark.executor.memory": "512m", "spark.driver.memory": "512m", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false",
+                    "spark.driver.host": "127.0.0.1"}
+        options = [word for k, v in settings.items() for word in ("--conf", f"{k}={v}")]
+        script = self.folder / name / SCRIPT.name
+        script.parent.mkdir()
+        shutil.copy(SCRIPT, script)
+        run = Process([self.spark / "bin/spark-submit", "--master", self.url, "--deploy-mode", "client", *options, script, *words], script.parent, self.environment(**more))
+        self.processes.append(run)
+        return run
+
+
+def finish(run):
+    "Wait for a run to succeed"
+    assert run.popen.wait(600) == 0, run.log.read_text(errors="replace")[-6000:]
+    return run.log.read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    glue = "5.1"
+    found, missing = runtimes.present()
+    if glue in missing: pytest.skip(f"Glue {glue}: {missing[glue]}")
+    try: return runtimes.prepare(runtimes.RUNTIMES[glue])
+    except runtimes.Missing as e: pytest.skip(str(e))
+
+
+@pytest.fixture(scope="module")
+def landing(tmp_path_factory): return runtimes.Landing(tmp_path_factory.mktemp("landing"))
+
+
+@pytest.fixture(scope="module")
+def local(landing, tmp_path_factory):
+    "The digest of the same landing, consolidated in this process"
+    return digest(runtimes.run_here(landing, tmp_path_factory.mktemp("here")))
+
+
+@pytest.fixture
+def cluster(runtime, tmp_path):
+    with Cluster(runtime, tmp_path / "cluster") as found: yield found
+
+
+def test_same_digest_on_a_cluster_whether_or_not_a_worker_dies(cluster, landing, local, tmp_path):
+    lake, output = tmp_path / "lake", tmp_path / "out"
+    for step in (0, 1):
+        landing.add(step, lake)
+        finish(cluster.submit(f"run-{step}", as_glue(words_of(lake, output), step)))
+    assert digest(output) == local
+    # Both workers had a part in it, from folders of their own.
+    assert all(list(w.log.parent.glob("work/app-*/*/stderr")) for w in cluster.workers)
+
+
+@pytest.mark.parametrize("stage", ["index", "decide"])
+def test_same_digest_when_a_worker_is_killed(cluster, landing, local, tmp_path, stage):
+    lake, output = tmp_path / "lake", tmp_path / "out"
+    landing.add(0, lake)
+    finish(cluster.submit("run-0", as_glue(words_of(lake, output), 0)))
+    landing.add(1, lake)
+    run = cluster.submit("run-1", as_glue(words_of(lake, output), 1))
+    run.wait_for(f"^stage {stage} .*$")
+    assert run.popen.poll() is None and cluster.workers[0].kill() > 0
+    finish(run)
+    assert digest(output) == local
+
+
+def test_same_digest_from_s3_with_executors_that_know_no_endpoint(cluster, landing, local, tmp_path):
+    with moto_server() as endpoint:
+        s3 = client("s3", endpoint)
+        s3.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        catalog_table(client("glue", endpoint), "lake", f"s3://lake/{runtimes.TABLE}", [runtimes.DAY, runtimes.TYPED])
+        for step in (0, 1):
+            landing.put(step, s3, "lake")
+            words = words_of(None, "s3://lake/consolidated", SOURCE_DATABASE="lake", ALLOW_EMPTY="true")
+            finish(cluster.submit(f"run-{step}", as_glue(words, step), AWS_ENDPOINT_URL=endpoint, AWS_DEFAULT_REGION="eu-west-1"))
+        assert digest(download(s3, "lake", "consolidated/", tmp_path / "out")) == local
