@@ -27,9 +27,10 @@ def adapt_column(column, field):
     "`column` with the type of `field`; `SchemaConflict` if a value would change"
     if column.type.equals(field.type): return column
     try:
+        if pa.types.is_timestamp(field.type): return column.cast(pa.timestamp(field.type.unit, column.type.tz)).cast(pa.int64()).cast(field.type)
         if pa.types.is_nested(field.type): return pa.chunked_array([pa.array(column.to_pylist(), field.type)])
         return column.cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError) as e: raise SchemaConflict('column {} does not fit: {}'.format(field.name, type(e).__name__)) from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, AttributeError, TypeError, OverflowError) as e: raise SchemaConflict('column {} does not fit: {}'.format(field.name, type(e).__name__)) from None
 
 def adapt(table, schema):
     "`table` with exactly the columns of `schema`"

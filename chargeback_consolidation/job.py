@@ -31,7 +31,7 @@ from .settings import ArgumentError, Settings, help_text, parse
 from .store import FileEntry, StoreError, join, store_for
 from .catalog import GlueCatalog, Partition, Table, open_catalog, register
 from .landing import Inventory, Source, build_index, get_spark, read_notes, take_inventory
-from .quality import QualityFailed, check_verdict, common_schema, judge, sentence
+from .quality import QualityFailed, check_verdict, common_schema, in_unit, judge, sentence
 from .versions import digest_columns, digest_of, losers
 from .layout import Held, add_readers, lay_out
 from .copy import Balance, ConservationBroken, audit, copy_slots, piece_frame
@@ -168,9 +168,10 @@ def decide(run, state, index, bad):
     schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled, None if state.anew else schema_of(state.head))
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
+    written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
     lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
     lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(schema)) for i, n in used.items()}
+    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
     slots = add_readers(slots, [i for i in new if used[i].null_keys])

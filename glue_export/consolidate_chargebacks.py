@@ -1390,11 +1390,12 @@ def read_notes(
 # --- Quality (04_quality.ipynb)
 
 
-def wider_type(a, b):
-    "The Arrow type that holds all values of `a` and `b` exactly; `SchemaConflict` if there is none by the rules"
+def wider_type(a, b, old=False):
+    "The Arrow type that holds all values of `a` and `b` exactly; `SchemaConflict` if there is none by the rules. old: one of them is INT96"
     t = pa.types
     if a.equals(b) or t.is_null(b): return a
     if t.is_null(a): return b
+    if old and t.is_timestamp(a) and t.is_timestamp(b): return pa.timestamp('ns')
     if t.is_integer(a) and t.is_integer(b):
         signed = t.is_signed_integer(a) or t.is_signed_integer(b)
         need = max(k.bit_width * (2 if signed and not t.is_signed_integer(k) else 1) for k in (a, b))
@@ -1404,24 +1405,28 @@ def wider_type(a, b):
         scale = max(a.scale, b.scale)
         digits = max(a.precision - a.scale, b.precision - b.scale) + scale
         if digits <= 38: return pa.decimal128(digits, scale)
-    if t.is_struct(a) and t.is_struct(b): return pa.struct(wider_fields(list_fields(a), list_fields(b)))
-    if t.is_list(a) and t.is_list(b): return pa.list_(wider_field(a.value_field, b.value_field))
-    if t.is_map(a) and t.is_map(b): return pa.map_(wider_type(a.key_type, b.key_type), wider_type(a.item_type, b.item_type))
+    if t.is_struct(a) and t.is_struct(b): return pa.struct(wider_fields(list_fields(a), list_fields(b), old))
+    if t.is_list(a) and t.is_list(b): return pa.list_(wider_field(a.value_field, b.value_field, old))
+    if t.is_map(a) and t.is_map(b): return pa.map_(wider_type(a.key_type, b.key_type, old), wider_type(a.item_type, b.item_type, old))
     raise SchemaConflict('is {} here and {} elsewhere'.format(b, a))
 
 def list_fields(kind):
     return [kind[i] for i in range(kind.num_fields)]
 
-def wider_field(a, b):
+def is_int96(field):
+    "True if a field holds INT96 timestamps"
+    return bool(field.metadata) and b'int96' in field.metadata
+
+def wider_field(a, b, old=False):
     "The field that holds both; what was INT96 in one stays INT96"
-    try: kind = wider_type(a.type, b.type)
+    try: kind = wider_type(a.type, b.type, old or is_int96(a) or is_int96(b))
     except SchemaConflict as e: raise SchemaConflict(str(e) if str(e).startswith('column') else 'column {} {}'.format(b.name, e)) from None
     return pa.field(a.name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
 
-def wider_fields(a, b):
+def wider_fields(a, b, old=False):
     "The union of two lists of fields by name; a field that one side lacks may be null"
     names, other = {f.name for f in a}, {f.name: f for f in b}
-    return [wider_field(f, other[f.name]) if f.name in other else f.with_nullable(True) for f in a] + [f.with_nullable(True) for f in b if f.name not in names]
+    return [wider_field(f, other[f.name], old) if f.name in other else f.with_nullable(True) for f in a] + [f.with_nullable(True) for f in b if f.name not in names]
 
 
 def common_schema(
@@ -1443,8 +1448,13 @@ def common_schema(
                 raise SchemaConflict('INT96 timestamps need {} here and {} elsewhere'.format(need, unit))
         except SchemaConflict as e: conflicts.update({id: str(e) for id in ids})
         else: schema, unit = merged, need if need in ('us', 'ns') else unit
-    if unit == 'us': schema = pa.schema([in_unit(f, 'us') for f in schema])
-    return schema, 'us' if unit == 'us' else 'ns', conflicts
+    unit = 'us' if unit == 'us' else 'ns'
+    if schema is not None and any(map(is_int96, schema)): schema = pa.schema([in_unit(as_int96(f), unit) for f in schema])
+    return schema, unit, conflicts
+
+def as_int96(field):
+    "A field with timestamps as INT96; any other field as it is"
+    return field.with_metadata({'int96': '1'}) if 'timestamp[' in str(field.type) else field
 
 def in_unit(field, unit):
     "An INT96 field as it is when read in `unit`; any other field as it is"
@@ -1454,7 +1464,7 @@ def in_unit(field, unit):
         if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in list_fields(kind)])
         if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
         return pa.map_(change(kind.key_type), change(kind.item_type)) if t.is_map(kind) else kind
-    return field.with_type(change(field.type)) if field.metadata and b'int96' in field.metadata else field
+    return field.with_type(change(field.type)) if is_int96(field) else field
 
 
 Rule = namedtuple('Rule', 'name whole meaning')
@@ -1634,9 +1644,10 @@ def adapt_column(column, field):
     "`column` with the type of `field`; `SchemaConflict` if a value would change"
     if column.type.equals(field.type): return column
     try:
+        if pa.types.is_timestamp(field.type): return column.cast(pa.timestamp(field.type.unit, column.type.tz)).cast(pa.int64()).cast(field.type)
         if pa.types.is_nested(field.type): return pa.chunked_array([pa.array(column.to_pylist(), field.type)])
         return column.cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError) as e: raise SchemaConflict('column {} does not fit: {}'.format(field.name, type(e).__name__)) from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, AttributeError, TypeError, OverflowError) as e: raise SchemaConflict('column {} does not fit: {}'.format(field.name, type(e).__name__)) from None
 
 def adapt(table, schema):
     "`table` with exactly the columns of `schema`"
@@ -2288,9 +2299,10 @@ def decide(run, state, index, bad):
     schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled, None if state.anew else schema_of(state.head))
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
+    written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
     lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
     lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(schema)) for i, n in used.items()}
+    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
     slots = add_readers(slots, [i for i in new if used[i].null_keys])
