@@ -28,7 +28,7 @@ class Process:
         with open(self.log, "w") as log:
             self.popen = subprocess.Popen(list(map(str, words)), cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
-    def wait_for(self, pattern, seconds=120):
+    def wait_for(self, pattern, seconds=400):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = re.search(pattern, self.log.read_text(errors="replace"), re.MULTILINE)
@@ -55,12 +55,18 @@ class Cluster:
         self.runtime, self.folder = runtime, folder
         self.spark = next(runtime.folder.glob("lib/python*/site-packages/pyspark"))
         self.url = f"spark://127.0.0.1:{free_port()}"
-        self.processes = [self.start("master", "master.Master", "--host", "127.0.0.1", "--port", self.url.rsplit(":")[-1], "--webui-port", 0)]
-        self.processes[0].wait_for("I have been elected leader")
-        self.workers = [self.start(name, "worker.Worker", "--cores", 1, "--memory", "1g", "--webui-port", 0, "--work-dir", folder / name / "work", self.url)
-                        for name in ("worker-1", "worker-2")]
-        self.processes += self.workers
+        self.processes, self.workers = [], []
+        self.start("master", "master.Master", "--host", "127.0.0.1", "--port", self.url.rsplit(":")[-1], "--webui-port", 0).wait_for("I have been elected leader")
+        self.complete()
+
+    def complete(self):
+        "Start workers until there are two"
+        self.workers = [w for w in self.workers if w.popen.poll() is None]
+        while len(self.workers) < 2:
+            name = f"worker-{len(self.processes)}"
+            self.workers.append(self.start(name, "worker.Worker", "--cores", 1, "--memory", "1g", "--webui-port", 0, "--work-dir", self.folder / name / "work", self.url))
         for worker in self.workers: worker.wait_for("Successfully registered with master")
+        return self
 
     def __enter__(self): return self
 
@@ -73,12 +79,13 @@ class Cluster:
         return environment_of(self.runtime, SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=str(self.runtime.bin / "python"), **credentials, **more)
 
     def start(self, name, kind, *words):
-        return Process([self.spark / "bin/spark-class", f"org.apache.spark.deploy.{kind}", *words], self.folder / name, self.environment())
+        self.processes.append(Process([self.spark / "bin/spark-class", f"org.apache.spark.deploy.{kind}", *words], self.folder / name, self.environment()))
+        return self.processes[-1]
 
     def submit(self, name, words, **more):
         "The driver of a run, started"
         settings = {"spark.executor.memory": "512m", "spark.driver.memory": "512m", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false",
-                    "spark.driver.host": "127.0.0.1"}
+                    "spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "4"}
         options = [word for k, v in settings.items() for word in ("--conf", f"{k}={v}")]
         script = self.folder / name / SCRIPT.name
         script.parent.mkdir()
@@ -108,37 +115,46 @@ def landing(tmp_path_factory): return runtimes.Landing(tmp_path_factory.mktemp("
 
 
 @pytest.fixture(scope="module")
-def local(landing, tmp_path_factory):
-    "The digest of the same landing, consolidated in this process"
-    return digest(runtimes.run_here(landing, tmp_path_factory.mktemp("here")))
+def begun(landing, tmp_path_factory):
+    "A folder with `lake` and `out` in which the first run has been done, in this process, and the rest has landed"
+    folder = tmp_path_factory.mktemp("here")
+    runtimes.run_here(landing, folder, 0)
+    landing.add(1, folder / "lake")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(landing, begun, tmp_path_factory):
+    "The digest when the second run is done in this process too"
+    folder = shutil.copytree(begun, tmp_path_factory.mktemp("local") / "copy")
+    return digest(runtimes.run_here(landing, folder, 1))
+
+
+@pytest.fixture(scope="module")
+def one_cluster(runtime, tmp_path_factory):
+    with Cluster(runtime, tmp_path_factory.mktemp("cluster")) as found: yield found
 
 
 @pytest.fixture
-def cluster(runtime, tmp_path):
-    with Cluster(runtime, tmp_path / "cluster") as found: yield found
+def cluster(one_cluster): return one_cluster.complete()
 
 
-def test_same_digest_on_a_cluster_whether_or_not_a_worker_dies(cluster, landing, local, tmp_path):
-    lake, output = tmp_path / "lake", tmp_path / "out"
-    for step in (0, 1):
-        landing.add(step, lake)
-        finish(cluster.submit(f"run-{step}", as_glue(words_of(lake, output), step)))
-    assert digest(output) == local
+def test_same_digest_on_a_cluster(cluster, landing, local, tmp_path):
+    for step in (0, 1): landing.add(step, tmp_path / "lake")
+    finish(cluster.submit("run", as_glue(words_of(tmp_path / "lake", tmp_path / "out"))))
+    assert digest(tmp_path / "out") == local
     # Both workers had a part in it, from folders of their own.
     assert all(list(w.log.parent.glob("work/app-*/*/stderr")) for w in cluster.workers)
 
 
 @pytest.mark.parametrize("stage", ["index", "decide"])
-def test_same_digest_when_a_worker_is_killed(cluster, landing, local, tmp_path, stage):
-    lake, output = tmp_path / "lake", tmp_path / "out"
-    landing.add(0, lake)
-    finish(cluster.submit("run-0", as_glue(words_of(lake, output), 0)))
-    landing.add(1, lake)
-    run = cluster.submit("run-1", as_glue(words_of(lake, output), 1))
+def test_same_digest_when_a_worker_is_killed(cluster, begun, local, tmp_path, stage):
+    folder = shutil.copytree(begun, tmp_path / "copy")
+    run = cluster.submit(f"run-{stage}", as_glue(words_of(folder / "lake", folder / "out"), 1))
     run.wait_for(f"^stage {stage} .*$")
-    assert run.popen.poll() is None and cluster.workers[0].kill() > 0
+    assert cluster.workers[0].kill() > 0 and run.popen.poll() is None
     finish(run)
-    assert digest(output) == local
+    assert digest(folder / "out") == local
 
 
 def test_same_digest_from_s3_with_executors_that_know_no_endpoint(cluster, landing, local, tmp_path):
@@ -146,8 +162,7 @@ def test_same_digest_from_s3_with_executors_that_know_no_endpoint(cluster, landi
         s3 = client("s3", endpoint)
         s3.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         catalog_table(client("glue", endpoint), "lake", f"s3://lake/{runtimes.TABLE}", [runtimes.DAY, runtimes.TYPED])
-        for step in (0, 1):
-            landing.put(step, s3, "lake")
-            words = words_of(None, "s3://lake/consolidated", SOURCE_DATABASE="lake", ALLOW_EMPTY="true")
-            finish(cluster.submit(f"run-{step}", as_glue(words, step), AWS_ENDPOINT_URL=endpoint, AWS_DEFAULT_REGION="eu-west-1"))
+        for step in (0, 1): landing.put(step, s3, "lake")
+        words = words_of(None, "s3://lake/consolidated", SOURCE_DATABASE="lake")
+        finish(cluster.submit("run-s3", as_glue(words), AWS_ENDPOINT_URL=endpoint, AWS_DEFAULT_REGION="eu-west-1"))
         assert digest(download(s3, "lake", "consolidated/", tmp_path / "out")) == local
