@@ -15,8 +15,11 @@ LAND        := $(CLI) land-sample $(TABLE) --database landing --table chargeback
 CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-table chargebacks \
 	--output-path $(LAKE)/consolidated/chargebacks --output-file-count 10 --compression-codec snappy
 
+# They make environments of their own, one for each Glue release, and take as long as all other tests together.
+OTHER_RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_end.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check evidence bench lab export notebooks clean
+.PHONY: help demo test runtimes check evidence bench lab export notebooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +29,12 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	  $(LAND) --delivery $$k && $(CONSOLIDATE) --execution-sequence $$k || exit $$?; \
 	done
 
-test: $(READY) ## Run all tests, those in the notebooks too
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+test: $(READY) ## Run all tests, those in the notebooks too; not those of `make runtimes`
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(addprefix --ignore=,$(OTHER_RUNTIMES))
+
+runtimes: $(READY) ## Run the exported script on every Glue runtime, on a cluster, and as deployed
+	@$(BIN)/python tests/runtimes.py
+	@$(BIN)/pytest $(OTHER_RUNTIMES)
 
 check: $(READY) ## Check that notebooks, library, Glue script and README agree, and that the code is tidy
 	@$(BUILD) check
