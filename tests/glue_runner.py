@@ -75,7 +75,8 @@ def submit(runtime, script, words, endpoint, timeout):
     folder, started, lines = script.parent, time.monotonic(), []
     for name, text in (("log4j.properties", QUIET), ("log4j2.properties", QUIET2)): Path(folder, name).write_text(text)
     java = f"-Dlog4j.configuration=file:{folder}/log4j.properties -Dlog4j2.configurationFile=file:{folder}/log4j2.properties"
-    spark = {"spark.driver.memory": "1g", "spark.driver.host": "127.0.0.1", "spark.driver.extraJavaOptions": java, "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
+    spark = {"spark.driver.memory": "1g", "spark.driver.host": "127.0.0.1", "spark.driver.extraJavaOptions": java, "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false",
+             "spark.sql.shuffle.partitions": "4"}
     options = [word for k, v in spark.items() for word in ("--conf", f"{k}={v}")]
     aws = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION,
            "AWS_EC2_METADATA_DISABLED": "true"}
@@ -84,19 +85,16 @@ def submit(runtime, script, words, endpoint, timeout):
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
 
     def follow(stream):
-        found = []
         for line in stream:
-            if line.strip(): found.append(line.rstrip("\n")); lines.append((int(time.time() * 1000), found[-1]))
-        return found
+            if line.strip(): lines.append((int(time.time() * 1000), line.rstrip("\n")))
     with ThreadPoolExecutor(2) as pool:
-        _, said = (pool.submit(follow, stream) for stream in (process.stdout, process.stderr))
+        for stream in (process.stdout, process.stderr): pool.submit(follow, stream)
         try: code = process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             code = None
-        said = said.result()
     state = "TIMEOUT" if code is None else "FAILED" if code else "SUCCEEDED"
-    error = f"Exit code {code}: {said[-1] if said else 'the script said nothing'}" if code else "the job run timed out" if code is None else ""
+    error = f"Exit code {code}: {lines[-1][1] if lines else 'the script said nothing'}" if code else "the job run timed out" if code is None else ""
     return Outcome(state, code, error, time.monotonic() - started, lines)
 
 
