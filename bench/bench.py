@@ -1,6 +1,8 @@
 """Measure the job beside what one would pick instead, on this machine, in one sitting, whole processes, in turn.
 
-    python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,tuned,duckdb,polars,textbook,late] [--write]
+    python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,duckdb,polars,tuned,textbook,late] [--write]
+
+`bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the files, after the others.
 
 Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in bench/results.json, from which the README's table and plot are made.
 The day is generated once for each size and kept under build/bench.
@@ -20,7 +22,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-WAYS = ('ours', 'tuned', 'duckdb', 'polars', 'textbook')
+WAYS = ('ours', 'bare', 'duckdb', 'polars', 'late', 'tuned', 'textbook')
 
 
 def land(files, late=False):
@@ -40,6 +42,7 @@ def ours(lake, out):
 
 
 def command(way, lake, out):
+    if way == 'bare': return [ours(lake, out)[0], ROOT / 'bench/bare.py', *ours(lake, out)[2:]]
     return ours(lake, out) if way in ('ours', 'late') else [sys.executable, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out]
 
 
@@ -63,7 +66,8 @@ def measure(words):
         while run.poll() is None:
             try: peak = max(peak, memory(tree))
             except psutil.Error: pass
-            time.sleep(0.1)
+            try: run.wait(0.25)
+            except subprocess.TimeoutExpired: pass
         seconds = time.perf_counter() - start
         said.seek(0)
         text = said.read()
@@ -109,13 +113,16 @@ def main():
         middle = sorted(found['ours'], key=lambda r: r['seconds'])[len(found['ours']) // 2]
         print('stages: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in middle['stages']))
     if a.write:
-        path = ROOT / 'bench/results.json'
-        results = json.loads(path.read_text()) if path.exists() else {}
-        results[str(a.files)] = {'date': str(date.today()), 'machine': f'{os.cpu_count()} cores, {round_gb()} GB, Python {platform.python_version()}', 'rounds': a.rounds, 'ways': rows}
-        path.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n')
+        stages = {name: statistics.median(dict(run['stages'])[name] for run in found['ours']) for name, _ in found['ours'][0]['stages']} if 'ours' in found else {}
+        keep(str(a.files), {'rounds': a.rounds, 'ways': rows, 'stages': stages})
 
 
-def round_gb(): return round(psutil.virtual_memory().total / 2**30)
+def keep(name, value):
+    "Keep a result for the README and the notebooks, with the date and the shape of this machine"
+    path, memory = ROOT / 'bench/results.json', round(psutil.virtual_memory().total / 2**30)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[name] = {'date': str(date.today()), 'machine': f'{os.cpu_count()} cores, {memory} GB, Python {platform.python_version()}', **value}
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n')
 
 
 if __name__ == '__main__': main()

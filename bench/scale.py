@@ -1,0 +1,127 @@
+"""What a day of 50 million records in 500,000 files asks of the driver: the job's own planning, over synthetic entries.
+
+    python bench/scale.py [--files 500000] [--records 100] [--output-files 100] [--write]
+
+Nothing is read or written but the ledger's records. The listing, the notes on files, the losers, the layout, the pieces as Spark gets them, the manifest and the commit record
+are the real ones, of real size. Prints seconds and the peak memory of Python and JVM after each step.
+"""
+import argparse
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / 'bench')]
+DAY = date(2025, 11, 2)
+
+
+class Listing:
+    "A store whose landing folder holds `count` files, as a listing tells them"
+
+    def __init__(self, count): self.count = count
+
+    def list(self, folder, recursive=True):
+        from chargeback_consolidation.store import FileEntry
+        return [FileEntry(f'{folder}/chargebacks-{i:012d}-{i * 2654435761 % 2**32:08x}.parquet', 75000 + i % 997, f'{i * 11400714819323198485 % 2**128:032x}') for i in range(self.count)]
+
+
+def notes(spark, files, records, lost):
+    "An index as `build_index` returns it: a note on each file, and `lost` contenders in pairs"
+    import json
+
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from chargeback_consolidation.landing import INDEX, note_of, open_parquet
+    from chargeback_consolidation.sample import schema
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema().empty_table(), sink)
+    parquet = open_parquet(sink.getvalue().to_pybytes())
+    first = note_of(parquet, parquet.schema_arrow, '', set())
+    packed = first.pop('packed')
+
+    def note(i):
+        return json.dumps(dict(first, rows=records, bytes=records * 800, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64, **({} if i else {'packed': packed})))
+
+    def work(frames):
+        for frame in frames: yield pd.DataFrame({'source': frame['id'].astype('int32'), 'position': np.int32(-1), 'note': [note(int(i)) for i in frame['id']]})
+    columns = [c.split(' ') for c in INDEX.split(', ')]
+    values = {'source': f'id * 7919 % {files}', 'position': f'id div {files} % {records}', 'key': f'id % {lost // 2}', 'hash': f'id % {lost // 2}', 'updated': 'id', 'updated_ns': '0', 'event': 'id', 'event_ns': '0'}
+    noted = spark.range(0, files, 1, 16).mapInPandas(work, 'source int, position int, note string')
+    pairs = spark.range(lost).selectExpr(*(f'cast({values.get(name, "null")} as {kind}) as {name}' for name, kind in columns))
+    return noted.selectExpr(*(name if name in noted.columns else f'cast(null as {kind}) as {name}' for name, kind in columns)).union(pairs)
+
+
+def main():
+    from bench import keep, memory
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--files', type=int, default=500_000)
+    parser.add_argument('--records', type=int, default=100, help='in a file')
+    parser.add_argument('--output-files', type=int, default=100)
+    parser.add_argument('--lost', type=float, default=0.02, help='share of records that are contenders')
+    parser.add_argument('--write', action='store_true', help='keep the results for the notebook')
+    a = parser.parse_args()
+
+    from pyspark.sql import functions as F
+
+    from chargeback_consolidation import job
+    from chargeback_consolidation.catalog import Partition, Table
+    from chargeback_consolidation.landing import Source, get_spark, take_inventory, write_lineage
+    from chargeback_consolidation.settings import parse
+    folder = tempfile.mkdtemp()
+    settings = parse(['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', f'{folder}/out', '--OUTPUT_FILE_COUNT', str(a.output_files),
+                      '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', str(DAY)])
+    table, partition = Table('landing.chargebacks', 's3://landing/chargebacks'), Partition(DAY, ('s3://landing/chargebacks/2025/11/02',))
+    steps, last = [], time.perf_counter()
+
+    def step(name):
+        nonlocal last
+        now, python, whole = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, memory(psutil.Process())
+        steps.append({'step': name, 'seconds': now - last, 'python': python, 'tree': whole})
+        print(f'{name:<12}{now - last:>8.1f} s   peak of Python {python / 1e6:>6.0f} MB   all processes now {whole / 1e6:>6.0f} MB', flush=True)
+        last = time.perf_counter()
+
+    spark = get_spark()
+    step('start')
+    run = job.start_run(settings, table, partition, get_spark)
+    run.ledger.store.probe(run.ledger.folder)
+    inventory = take_inventory(Listing(a.files), table.location, partition.locations)
+    new = dict(enumerate(inventory.files))
+    sources = {i: Source(i, f'{table.location}/{e.path}', e.size, e.etag, '') for i, e in new.items()}
+    state = job.State(None, [], inventory, new, sources, False, True)
+    step('listing')
+    index = notes(spark, a.files, a.records, int(a.files * a.records * a.lost)).persist()
+    plan = job.decide(run, state, index, {})
+    step('decide')
+    pieces = job.piece_frame(spark, plan.slots, sources, {}, plan.losers)
+    tasks = pieces.select(F.spark_partition_id().alias('task'), 'slot').distinct().count()
+    step('pieces')
+    rows = a.files * a.records
+    per_slot = rows // len(plan.slots)
+    slot = np.arange(per_slot)
+    kept = np.random.default_rng(1).random(per_slot) > a.lost / 2
+    lineage = len(write_lineage((slot // a.records)[kept].astype(np.int32), (slot % a.records)[kept].astype(np.int32)))
+    files = {i: {'file': {'path': f'{folder}/out/{job.slot_paths(DAY, i, 1, run.name)["file"]}', 'rows': per_slot, 'bytes': 65_000_000, 'groups': 5, 'digest': 2**63 + i,
+                          'token': '.token', 'lineage': f'{folder}/out/{job.slot_paths(DAY, i, 1, run.name)["lineage"]}'}, 'quarantine': None} for i in range(len(plan.slots))}
+    commit = job.commit_of(run, state, plan, job.Written(files, {}))
+    manifest = os.path.getsize(f'{folder}/out/{commit.manifest}')
+    record = len(commit.data())
+    step('commit')
+    assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(r['rows'] for r in plan.lost.values())
+    print(f'manifest {manifest / 1e6:.1f} MB, commit record {record / 1e3:.0f} kB, lineage {lineage * len(plan.slots) / 1e6:.1f} MB in {len(plan.slots)} files; '
+          f'{tasks} copy tasks')
+    if a.write:
+        keep('scale', {'files': a.files, 'records': rows, 'output_files': len(plan.slots), 'manifest': manifest, 'record': record, 'lineage': lineage * len(plan.slots), 'tasks': tasks, 'steps': steps})
+    shutil.rmtree(folder)
+
+
+if __name__ == '__main__': main()
