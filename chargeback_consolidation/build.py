@@ -402,9 +402,10 @@ def _notebook_problem(text, cfg):
 
 # %% ../nbs/13_build.ipynb #922c2bfe
 def lint(root='.'): # the project's folder
-    "A line for each of ruff's findings in the code that is not a notebook"
+    "A line for each of ruff's findings in the code and in the investigations"
     with project(root) as cfg:
-        folders = [o for o in (cfg.lib_path.name, 'glue_export', 'tests', 'bench') if (cfg.config_path/o).is_dir()]
+        places = cfg.lib_path.name, 'glue_export/*.py', 'tests', 'bench', f'{cfg.nbs_path.name}/investigations'
+        folders = [str(o.relative_to(cfg.config_path)) for place in places for o in sorted(cfg.config_path.glob(place))]
         cmd = [sys.executable, '-m', 'ruff', 'check', '--quiet', '--output-format=concise', *folders]
         return subprocess.run(cmd, cwd=cfg.config_path, capture_output=True, text=True).stdout.splitlines()
 
