@@ -153,7 +153,7 @@ def copy_part(part, content, schema, unit, side_store, writer, quarantine):
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else (np.full(n, source.id, np.int32), position)
         if keep.any() or (keyless.any() and not part.skip): table = adapt(table, schema)
         if keyless.any() and not part.skip: quarantine.append((table.filter(pa.array(keyless)), file[keyless], row[keyless]))
-        if keep.all(): writer.add(table, weight, file, row)
+        if keep.any() and keep.all(): writer.add(table, weight, file, row)
         elif keep.any(): writer.add(table.filter(pa.array(keep)), weight * int(keep.sum()) // n, file[keep], row[keep])
     if passed < part.skip + part.take: raise ValueError('{} rows were promised, {} are there'.format(part.skip + part.take, passed))
 
