@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'ANY', 'shout', 'whisper', 'tasks_done', 'shown', 'megabytes', 'grid', 'before_and_after', 'teller',
            'commands', 'main', 'complain', 'consolidate', 'backfill', 'take_ends', 'Checked', 'day_options',
-           'day_ledger', 'history', 'snapshot', 'repair', 'sample_options', 'land_sample_command']
+           'day_ledger', 'history', 'snapshot', 'repair', 'cells_shown', 'tell_run', 'investigate', 'sample_options',
+           'land_sample_command']
 
 # %% ../nbs/12_cli.ipynb #7cd76033
 import json
@@ -226,6 +227,41 @@ def repair(output, day):
     "Roll an interrupted commit forward and remove what killed runs left behind."
     done = repair_day(Ledger(store_for(output), output, day), uuid.uuid4().hex[:8])
     print('\n'.join(done) if done else 'nothing to repair')
+
+# %% ../nbs/12_cli.ipynb #inv0code
+@contextmanager
+def cells_shown(console, days):
+    "A function (day, cells done, all) that shows the progress of `days` runs on `console`"
+    columns = (TextColumn('{task.description:<10}'), BarColumn(), MofNCompleteColumn(), TextColumn('cells'), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bars = {day: progress.add_task(str(day), total=None) for day in days}
+        yield lambda day, done, total: progress.update(bars[day], completed=done, total=total)
+
+def tell_run(console, request, record):
+    "What came of a run, for a person"
+    def say(text, **style): console.print(text, markup=False, highlight=False, soft_wrap=True, **style)
+    name = ' '.join(str(v) for v in (request.name, request.parameters.get('partition_date')) if v)
+    if isinstance(record, Exception): return complain('{} left no report: {}: {}'.format(name, type(record).__name__, record), 1)
+    if record['status'] == 'failed': complain('{} failed: {}'.format(name, record['error']), 1)
+    else: say('{}: {}'.format(name, (record['answer'] or {}).get('verdict', 'done')), style='bold')
+    for key in ('digest', 'page', 'record'):
+        value = record[key] if key != 'record' else record['notebook'].replace('.ipynb', '.record.json')
+        if value: say('{:<7} {}'.format(key, value))
+
+@commands.command(context_settings=ANY, add_help_option=False, short_help='Answer a question about a day, with a report.')
+@click.argument('words', nargs=-1, type=click.UNPROCESSED)
+def investigate(words):
+    from chargeback_consolidation.investigate import broken, comparison_lines, find_notebook, help_for, investigations_text, plan_requests, run_all
+    if set(words) & {'--help', '-h'}: print(help_for(words[0]) if not words[0].startswith('-') else investigations_text()); return 0
+    requests, processes = plan_requests(words)
+    console, days = Console(), [r.parameters.get('partition_date') for r in requests]
+    with cells_shown(console, days) as tell: records = run_all(requests, processes, tell, lambda request, record: tell_run(console, request, record))
+    failed = [r for r in records if isinstance(r, Exception) or r['status'] == 'failed']
+    if len(records) > 1: console.print('{} of {} days have a report without an error'.format(len(records) - len(failed), len(records)))
+    again = None if failed or not records[0]['again'] else records[0]['again']
+    for line in comparison_lines(again) if again else (): console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if again and broken(again): return complain('inputs and code are the same and the result is not: this investigation cannot be trusted', 1)
+    return 1 if failed else 0
 
 # %% ../nbs/12_cli.ipynb #7f274606
 def sample_options(f):
