@@ -726,7 +726,7 @@ def read_day(words):
 
 def check_readable(folder):
     "`folder`; `ArgumentError` if its files may not be listed"
-    if not os.access(folder, os.R_OK | os.X_OK): raise ArgumentError('--SOURCE_TABLE: no permission to read the folder {}'.format(folder))
+    if not folder.startswith('s3://') and not os.access(folder, os.R_OK | os.X_OK): raise ArgumentError('--SOURCE_TABLE: no permission to read the folder {}'.format(folder))
     return folder
 
 class LocalCatalog:
@@ -734,11 +734,16 @@ class LocalCatalog:
     def __init__(self, root):
         self.root, self.store = root, store_for(root)
 
+    def is_folder(self, path):
+        if not path.startswith('s3://'): return os.path.isdir(path)
+        above, _, name = path.rpartition('/')
+        return above == 's3:/' or name in self.store.folders(above)
+
     def table(self, database, name):
         "The `Table`; `ArgumentError` if there is none"
         for argument, folder, word in (('CATALOG', self.root, None), ('SOURCE_DATABASE', join(self.root, database), database),
                                        ('SOURCE_TABLE', join(self.root, database, name), name)):
-            if os.path.isdir(folder): continue
+            if self.is_folder(folder): continue
             what = 'is a file, not a folder' if os.path.exists(folder) else 'does not exist'
             there = [] if word is None else self.store.folders(os.path.dirname(folder))
             hint = '; there is: ' + ', '.join(there[:10]) if there else ''
@@ -747,7 +752,7 @@ class LocalCatalog:
 
     def partition(self, table, day):
         "The `Partition` of `day`"
-        found = tuple(check_readable(join(table.location, f)) for f in day_folders(day) if os.path.isdir(join(table.location, f)))
+        found = tuple(check_readable(join(table.location, f)) for f in day_folders(day) if self.is_folder(join(table.location, f)))
         return Partition(day, found or (join(table.location, day_folders(day)[0]),))
 
     def partitions(self, table):

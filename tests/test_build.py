@@ -1,9 +1,11 @@
 "What the build room promises: a script that is whole, outputs that are fresh, and nothing out of step unnoticed."
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from execnb.nbio import mk_cell, new_nb, read_nb, write_nb
 
@@ -26,11 +28,17 @@ def notebook(*cells):
     return new_nb(made, {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}})
 
 
+def why_notebook():
+    nb = notebook("# Why", "output_path = ''", "from pkg.rates import rate as picture\n\nanswer = 1\nanswer", "#| hide\npicture(answer, 2)", "x = 2")
+    nb.cells[1].metadata = {"tags": ["parameters"]}
+    return nb
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
     "A small project in which all is well"
     root = tmp_path_factory.mktemp("project")
-    (root / "nbs").mkdir()
+    (root / "nbs/investigations").mkdir(parents=True)
     ini = "repo=pkg\nuser=me\nlib_name=pkg\nlib_path=pkg\nversion=1.0\nupdate_pyproject=False\nallowed_cell_metadata_keys=tags\n"
     (root / "settings.ini").write_text("[DEFAULT]\n" + ini)
     (root / "ruff.toml").write_text('lint.select = ["F"]\nlint.ignore = ["F401"]\n')
@@ -42,6 +50,7 @@ def template(tmp_path_factory):
     }
     for name, nb in stages.items():
         write_nb(nb, root / "nbs" / f"{name}.ipynb")
+    write_nb(why_notebook(), root / "nbs/investigations/why.ipynb")
     build.export(root)
     build.refresh(root=root)
     build.export(root)
@@ -159,6 +168,58 @@ def test_links_in_code_stay_as_they_are():
     assert build.relink(text, "nbs") == "```\n[a](b)\n```\n[a](LICENSE) <img src=\"nbs/images/x.svg\"> [c](mailto:x@example.com)"
 
 
+# The Studio notebooks
+
+
+def studio(root, name):
+    return json.loads((root / build.STUDIO / f"{name}.ipynb").read_text())
+
+
+def sources(nb):
+    return ["".join(o["source"]) for o in nb["cells"]]
+
+
+def test_a_studio_notebook_is_what_studio_reads(root):
+    nb = studio(root, "01_job")
+    nbformat.validate(nb, version=4, version_minor=4)
+    assert (nb["nbformat"], nb["nbformat_minor"], nb["metadata"]["kernelspec"]["name"]) == (4, 4, "glue_pyspark")
+    for o in nb["cells"]:
+        assert "id" not in o and (o["cell_type"] == "markdown" or (o["outputs"], o["execution_count"]) == ([], None))
+
+
+def test_magics_come_first_and_the_marker_last(root):
+    first, *middle, last = sources(studio(root, "01_job"))
+    magics = [line for line in first.split("\n") if not line.startswith("#")]
+    assert all(o.startswith("%") for o in magics) and {o.split()[0][1:] for o in magics} == {
+        "glue_version", "worker_type", "number_of_workers", "idle_timeout", "extra_py_files"}
+    assert last == "print('All cells have run: 01_job')"
+    assert middle == ["# Job", "from pkg.rates import rate", MAIN]  # no directives, no export of the notebook
+
+
+def test_an_investigation_shows_what_a_session_can(root):
+    _, title, parameters, fill, answer, picture, silent, _ = sources(studio(root, "investigations/why"))
+    assert (title, parameters) == ("# Why", "output_path = ''") and "fill_in(globals(), SAMPLE)" in fill
+    assert (answer.split("\n")[-1], picture, silent) == ("show(answer)", "show(picture(answer, 2))\n%matplot plt", "x = 2")
+
+
+def test_cells_are_written_for_a_session(root):
+    nb = notebook("# Cells", "SAMPLE = None  # a place", "#| eval: false\nlive()", "plot()", "ax.set(x=1,\n  y=2);", "import nbdev; nbdev.nbdev_export()")
+    nb.cells[1].metadata = {"tags": ["parameters"]}
+    nb.cells[3].outputs = [dict(output_type="display_data", data={"image/png": "iVBORw0KGgo="}, metadata={})]
+    write_nb(nb, root / "nbs/02_cells.ipynb")
+    build.build_studio(root)
+    made = studio(root, "02_cells")
+    assert sources(made)[2:-1] == [
+        f"SAMPLE = '{build.STUDIO_SAMPLE}'  # a place", "```python\nlive()\n```", "plot()\n%matplot plt", "_ = ax.set(x=1,\n  y=2)"]
+    assert made["cells"][3]["cell_type"] == "markdown"
+
+
+def test_a_studio_notebook_whose_source_is_gone_is_removed(root):
+    (root / "nbs/investigations/why.ipynb").unlink()
+    build.build_studio(root)
+    assert not (root / build.STUDIO / "investigations/why.ipynb").exists()
+
+
 # Saved outputs
 
 
@@ -239,7 +300,11 @@ def store_an_error(root):
         (lambda r: (r / "pkg/old.py").write_text(""), ["pkg/old.py: no notebook exports it"]),
         (lambda r: (r / "settings.ini").write_text((r / "settings.ini").read_text().replace("1.0", "1.1")),
          ["pkg/__init__.py: not what", f"{build.SCRIPT}: not what"]),
-        (forget_an_export, ["pkg/rates.py: not what", f"{build.SCRIPT}: not what"]),
+        (forget_an_export, ["pkg/rates.py: not what", f"{build.STUDIO}/00_rates.ipynb: not what", f"{build.SCRIPT}: not what"]),
+        (lambda r: append(r / build.STUDIO / "01_job.ipynb", "\n"), [f"{build.STUDIO}/01_job.ipynb: not what"]),
+        (lambda r: (r / build.STUDIO / "01_job.ipynb").unlink(), [f"{build.STUDIO}/01_job.ipynb: missing; run `make export`"]),
+        (lambda r: (r / build.STUDIO / "old.ipynb").write_text("{}"), [f"{build.STUDIO}/old.ipynb: no notebook exports it"]),
+        (lambda r: (r / "nbs/investigations/why.ipynb").unlink(), [f"{build.STUDIO}/investigations/why.ipynb: no notebook exports it"]),
         (number_a_cell, ["nbs/01_job.ipynb: not clean; run `make export`"]),
         (store_an_error, ["nbs/01_job.ipynb: holds the output of an error; run `make notebooks`"]),
         (lambda r: (r / "nbs/notes.ipynb").write_text("{}"), ["nbs/notes.ipynb: not a valid notebook"]),
@@ -256,6 +321,14 @@ def test_undefined_names_are_found(root):
     (root / "tests").mkdir()
     (root / "tests/test_x.py").write_text("missing\n")
     assert build.check(root) == ["tests/test_x.py:1:1: F821 Undefined name `missing`"]
+
+
+def test_investigations_are_linted(root):
+    nb = read_nb(root / "nbs/investigations/why.ipynb")
+    nb.cells[-1].set_source("missing")
+    write_nb(nb, root / "nbs/investigations/why.ipynb")
+    build.build_studio(root)
+    assert [o for o in build.check(root) if "`missing`" in o] == ["nbs/investigations/why.ipynb:cell 5:1:1: F821 Undefined name `missing`"]
 
 
 def test_export_mends_all_but_what_was_not_its_own(root):
