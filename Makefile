@@ -19,10 +19,10 @@ CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-ta
 OTHER_RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_end.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test runtimes check evidence bench lab export notebooks clean
+.PHONY: help demo test runtimes check evidence bench lab studio studio-test package export notebooks clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Land a sample day in four deliveries and consolidate it in four executions, under lake/
 	@for k in 1 2 3 4; do \
@@ -49,6 +49,15 @@ bench: $(READY) ## Measure the pipeline beside what one would pick instead
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
+
+studio: $(READY) ## Open the Studio notebooks in JupyterLab, with the Glue kernel and no AWS
+	@$(BIN)/python -m chargeback_consolidation.workbench lab
+
+studio-test: $(READY) ## Run all Studio notebooks through the Glue kernel, with Glue's packages alone
+	@$(BIN)/python tests/studio.py
+
+package: $(READY) ## Make the library's zip and wheel for Glue, in glue_export/dist/
+	@$(BIN)/python -m chargeback_consolidation.package
 
 export: $(READY) ## Write library, Glue script and README from the notebooks
 	@$(BUILD) export
