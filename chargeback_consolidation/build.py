@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['GLUE_HAS', 'SINCE_37', 'HEAD', 'TAIL', 'SCRIPT', 'LAST_STAGE', 'STUDIO', 'INVESTIGATIONS', 'STUDIO_BUCKET',
-           'STUDIO_LIBRARY', 'STUDIO_SAMPLE', 'STUDIO_MAGICS', 'STUDIO_FILL', 'STUDIO_DONE', 'STUDIO_METADATA',
-           'README_NOTE', 'COMMANDS', 'BuildError', 'project', 'numbered', 'export_library', 'Stage', 'read_stage',
-           'split_imports', 'join_imports', 'optional', 'check_foreign', 'check_own', 'defined', 'imported', 'Script',
-           'add_imports', 'add_stage', 'join_stages', 'build_script', 'silenced', 'shown_last', 'draws', 'studio_code',
-           'studio_cells', 'studio_notebook', 'studio_sources', 'made_for_studio', 'build_studio', 'relink', 'shown',
-           'readme_cell', 'make_readme', 'tidy', 'clean', 'new_shell', 'to_skip', 'run_notebook', 'all_notebooks',
-           'refresh', 'visible_notebooks', 'clean_notebooks', 'copy_sources', 'generated', 'stale_files',
-           'unclean_notebooks', 'lint', 'check', 'export', 'main']
+           'STUDIO_LIBRARY', 'STUDIO_SAMPLE', 'STUDIO_MAGICS', 'STUDIO_FILL', 'STUDIO_FIGURE', 'STUDIO_DONE',
+           'STUDIO_METADATA', 'README_NOTE', 'COMMANDS', 'BuildError', 'project', 'numbered', 'export_library', 'Stage',
+           'read_stage', 'split_imports', 'join_imports', 'optional', 'check_foreign', 'check_own', 'defined',
+           'imported', 'Script', 'add_imports', 'add_stage', 'join_stages', 'build_script', 'silenced', 'shown_last',
+           'draws', 'studio_code', 'studio_cells', 'studio_notebook', 'studio_sources', 'made_for_studio',
+           'build_studio', 'relink', 'shown', 'readme_cell', 'make_readme', 'tidy', 'clean', 'new_shell', 'to_skip',
+           'run_notebook', 'all_notebooks', 'refresh', 'visible_notebooks', 'clean_notebooks', 'copy_sources',
+           'generated', 'stale_files', 'unclean_notebooks', 'lint', 'check', 'export', 'main']
 
 # %% ../nbs/13_build.ipynb #078d77fa
 import argparse
@@ -256,6 +256,7 @@ from chargeback_consolidation.studio import fill_in, show
 
 SAMPLE = {STUDIO_SAMPLE!r}  # what is left empty above is filled in for a sample, which is landed and consolidated here
 if not output_path: fill_in(globals(), SAMPLE)'''
+STUDIO_FIGURE = 'plt.gcf().set_size_inches(8, 6)  # the shape in which the kernel shows every figure'
 STUDIO_DONE = "print('All cells have run: {name}')"
 STUDIO_METADATA = {
     'kernelspec': {'display_name': 'Glue PySpark', 'language': 'python', 'name': 'glue_pyspark'},
@@ -289,8 +290,8 @@ def studio_code(cell, # a code cell of `NBProcessor`
     src = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M).strip()
     if 'default_exp' in cell.directives_ or re.search(r'nbdev_export\(', src): return ''
     if 'parameters' in cell.metadata.get('tags', ()): src = re.sub(r'^SAMPLE = None', f'SAMPLE = {STUDIO_SAMPLE!r}', src, flags=re.M)
-    src = shown_last(src) if html else silenced(src)
-    return src + '\n%matplot plt' if draws(cell) else src
+    if not draws(cell): return shown_last(src) if html else silenced(src)
+    return '\n'.join([shown_last(src) if html else f'{silenced(src)}\n{STUDIO_FIGURE}', '%matplot plt'])
 
 # %% ../nbs/13_build.ipynb #c8f454f6
 def studio_cells(cell, # of `NBProcessor`

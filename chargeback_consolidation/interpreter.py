@@ -76,7 +76,7 @@ def run_magic(line, namespace):
     if name.strip() not in namespace: raise NameError("name '{}' is not defined: %matplot wants the name of matplotlib.pyplot".format(name.strip()))
     image = io.BytesIO()
     plt = namespace[name.strip()]
-    plt.gcf().savefig(image, format='png', bbox_inches='tight')
+    plt.gcf().savefig(image, format='png')
     plt.close('all')
     return {'MimeType': 'image/png', 'Result': base64.b64encode(image.getvalue()).decode()}
 

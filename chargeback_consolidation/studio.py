@@ -91,8 +91,9 @@ class Reader(HTMLParser):
         if tag == 'table': self.rows = []
         elif tag == 'tr' and self.rows is not None: self.rows.append([])
         elif tag == 'img': self.parts.append(base64.b64decode(dict(attributes).get('src', '').partition('base64,')[2]))
-        elif tag in BLOCKS: self.flush()
+        elif tag in BLOCKS or tag == 'br': self.flush()
         if tag in ('td', 'th'): self.text = ''
+        elif tag in ('span', 'code', 'b'): self.text += ' '
 
     def handle_endtag(self, tag):
         if tag in ('td', 'th') and self.rows: self.rows[-1].append(' '.join(self.text.split())); self.text = ''
@@ -129,12 +130,13 @@ def show(value):
         elif part: print(pd.DataFrame(part[1:], columns=part[0]).to_string(index=False, max_colwidth=60))
 
 def draw(png):
-    "A picture as pyplot's current figure"
+    "A picture as pyplot's current figure: at the top of a page of 4 to 3"
     import matplotlib.image
     import matplotlib.pyplot as plt
     image = matplotlib.image.imread(io.BytesIO(png))
     height, width = image.shape[:2]
-    figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
-    axes = figure.add_axes([0, 0, 1, 1])
+    page = max(height, width * 3 // 4)
+    figure = plt.figure(figsize=(page * 4 / 300, page / 100), dpi=100)
+    axes = figure.add_axes([0, 1 - height / page, width / (page * 4 / 3), height / page])
     axes.imshow(image)
     axes.set_axis_off()

@@ -210,7 +210,7 @@ def test_cells_are_written_for_a_session(root):
     build.build_studio(root)
     made = studio(root, "02_cells")
     assert sources(made)[2:-1] == [
-        f"SAMPLE = '{build.STUDIO_SAMPLE}'  # a place", "```python\nlive()\n```", "plot()\n%matplot plt", "_ = ax.set(x=1,\n  y=2)"]
+        f"SAMPLE = '{build.STUDIO_SAMPLE}'  # a place", "```python\nlive()\n```", f"plot()\n{build.STUDIO_FIGURE}\n%matplot plt", "_ = ax.set(x=1,\n  y=2)"]
     assert made["cells"][3]["cell_type"] == "markdown"
 
 
