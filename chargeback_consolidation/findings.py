@@ -10,11 +10,11 @@ __all__ = ['MASK_KEY', 'IDENTIFIERS', 'RECORD_TYPE', 'LEVELS', 'Found', 'Records
            'landing_files', 'footers', 'listed', 'standing', 'strangers', 'read_threaded', 'landing_sources', 'values',
            'stamps', 'later', 'same', 'ranked', 'places_of', 'match', 'read_plan', 'read_consolidated', 'row_origin',
            'cell_value', 'read_rows', 'instant', 'doubled', 'doubled_found', 'executions', 'examples', 'files_of',
-           'written_to', 'compare_keys', 'compare_quarantine', 'unreadable_found', 'lineage_found', 'per_file',
-           'records_of', 'reconcile', 'content_of', 'contenders', 'kinds_of', 'removed_records', 'duplicates', 'why',
-           'versions_of', 'decided', 'rows_now', 'planned_rows', 'traced', 'trace', 'last_times', 'missed',
-           'late_arrivals', 'sizes', 'day_counts', 'stands_out', 'outliers', 'quality_limits', 'Days', 'open_days',
-           'history']
+           'written_to', 'compare_keys', 'compare_quarantine', 'keys_changed', 'unreadable_found', 'lineage_found',
+           'per_file', 'records_of', 'reconcile', 'content_of', 'contenders', 'kinds_of', 'removed_records',
+           'duplicates', 'why', 'versions_of', 'decided', 'rows_now', 'planned_rows', 'traced', 'trace', 'last_times',
+           'missed', 'late_arrivals', 'sizes', 'day_counts', 'stands_out', 'outliers', 'quality_limits', 'Days',
+           'open_days', 'history']
 
 # %% ../nbs/14_findings.ipynb #8aa27f27
 import base64
@@ -126,14 +126,14 @@ def cell_text(value):
     if value is None or value is pd.NA or value != value: return ''
     if isinstance(value, (bool, np.bool_)): return 'yes' if value else 'no'
     if isinstance(value, (int, np.integer)): return '{:,}'.format(value)
-    return '{:,.4g}'.format(value) if isinstance(value, (float, np.floating)) else str(value)
+    return '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g') if isinstance(value, (float, np.floating)) else str(value)
 
 def as_html(frame):
     "A DataFrame as an HTML table; numbers to the right"
     right = [pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
     def row(tag, values): return '<tr>{}</tr>'.format(''.join('<{0}{1}>{2}</{0}>'.format(tag, ' class="n"' if r else '', html.escape(cell_text(v))) for v, r in zip(values, right)))
     body = ''.join(row('td', values) for values in zip(*(frame[c] for c in frame.columns)))
-    return '<table><thead>{}</thead><tbody>{}</tbody></table>'.format(row('th', frame.columns), body)
+    return '<div class="t"><table><thead>{}</thead><tbody>{}</tbody></table></div>'.format(row('th', [str(c).replace('_', ' ') if c not in IDENTIFIERS + (UPDATED, EVENT) else c for c in frame.columns]), body)
 
 def finding_html(found, mask):
     where = ', '.join(found.where[:5]) + (', and {:,} more'.format(len(found.where) - 5) if found.where[5:] else '')
@@ -422,8 +422,9 @@ def read_consolidated(day, landing):
     for slot, note in rows.notes.items():
         if note.error or plan[slot] is None: continue
         own, place = slice(rows.start[slot], rows.start[slot] + note.rows), places_of(landing.start, *plan[slot])
-        if len(place) == note.rows: origin[own] = place
-        else: origin[own] = match(hashes[own], place >= 0, landed[np.maximum(place, 0)], place)
+        planned = landed[np.maximum(place, 0)] if len(landed) else np.zeros(len(place), np.int64)
+        if len(place) == note.rows and (planned == hashes[own])[place >= 0].all(): origin[own] = place
+        else: origin[own] = match(hashes[own], place >= 0, planned, place)
     return Consolidated(rows.table, values(rows.table, 'position'), origin, plan, rows.notes)
 
 # %% ../nbs/14_findings.ipynb #a600bc76
@@ -468,7 +469,7 @@ def instant(micros):
     "An int64 array of microseconds since 1970 as texts; '' for LOWEST"
     micros = np.asarray(micros, np.int64)
     texts = np.datetime_as_string(np.where(micros == LOWEST, 0, micros).astype('datetime64[us]'), unit='ms')
-    return np.where(micros == LOWEST, '', np.char.replace(texts, 'T', ' '))
+    return np.array(['' if m == LOWEST else t.replace('T', ' ') for m, t in zip(micros, texts)], object)
 
 # %% ../nbs/14_findings.ipynb #f61da2c2
 def doubled(day, files, notes):
@@ -561,6 +562,11 @@ def compare_quarantine(day, files, landing, keyless):
     if extra: found.append(Found('quarantine rows extra', 'fail', len(extra), tuple(sorted({p for p, _ in extra})), '{:,} quarantined rows are in no landing file that was taken'.format(len(extra))))
     return found
 
+def keys_changed(day, rows):
+    "Output files with as many rows as were written and other keys, by the digest in the ledger: a list of `Found`. It holds even where the landing zone has expired."
+    bad = [s for s, note in rows.notes.items() if not note.error and note.rows == day.head.files[s]['rows'] and note.digest != day.head.files[s]['digest']]
+    return [Found('keys not as committed', 'fail', len(bad), files_of(day, bad), 'the keys of {:,} output files are not those that were committed'.format(len(bad)))] if bad else []
+
 def unreadable_found(files, landing):
     "Landing files that were taken and cannot be read any more, as a list of `Found`"
     broken = [n for n, note in landing.notes.items() if note.error]
@@ -596,7 +602,7 @@ def reconcile(day):
     if day.head:
         rows = read_consolidated(day, landing)
         differ, lost = compare_keys(day, files, landing, rows, order, wins)
-        found += differ + compare_quarantine(day, files, landing, keyless) + lineage_found(day, rows)
+        found += differ + compare_quarantine(day, files, landing, keyless) + lineage_found(day, rows) + keys_changed(day, rows)
         bad = runs.loc[~runs['balanced'], 'commit'].tolist()
         if bad: found.append(Found('not balanced', 'fail', len(bad), (), 'the counts of commit {} do not add up'.format(', '.join(map(str, bad)))))
     twins, every = doubled(day, files, landing.notes), per_file(files, landing, order, wins, lost)
@@ -671,7 +677,7 @@ def duplicates(day):
     rows = files.set_index('path')['rows']
     by_file = lost.groupby('path').agg(removed=('kind', 'size'), repeats=('kind', lambda k: int((k == REPEAT).sum()))).reset_index()
     by_file['records'] = by_file['path'].map(rows)
-    by_file['share'] = by_file['removed'] / by_file['records']
+    by_file['share, %'] = (100 * by_file['removed'] / by_file['records']).round(1)
     moves = lost[lost['kind'] != REPEAT].groupby(['status', 'won status'], dropna=False).size().reset_index(name='records').rename(columns={'won status': 'status of the winner'})
     runs = lost.groupby(['commit', 'won commit', 'kind']).size().reset_index(name='records').rename(columns={'commit': 'taken by commit', 'won commit': 'winner taken by commit'})
     counts = [(k, int(kinds.get(k, 0))) for k in (REPEAT, OLDER, TIE)]
@@ -744,14 +750,14 @@ def planned_rows(day, files, versions):
 def traced(day, files, versions, now):
     "What is wrong with the traced chargebacks: a list of `Found`"
     won = versions[versions['outcome'] == 'won']
-    planned, found, present = planned_rows(day, files, versions), [], now.groupby(KEY).size() if len(now) else {}
+    planned, found, present = planned_rows(day, files, versions), [], now[KEY].value_counts()
     twice = [k for k, n in dict(present).items() if n > 1]
     missing = won[~won[KEY].isin(now[KEY])]
     for v in missing.itertuples():
         place = planned.get((v.number, v.row))
         found.append(Found('not in the day', 'fail', 1, (place,) if place else (), 'the chargeback landed and was taken, but is not in the day' + ('; it was written to the file named here' if place else ''), (v.chargeback_id,)))
     if twice: found.append(Found('in the day twice', 'fail', len(twice), tuple(sorted(set(now.loc[now[KEY].isin(twice), 'file']))), 'the chargeback is in the day more than once', tuple(twice)))
-    for r in now.merge(won, on=KEY, how='left', suffixes=('', '_won')).itertuples():
+    for r in now.merge(won, on=KEY, how='left', suffixes=('', '_won')).itertuples() if len(now) else ():
         gone = files.loc[(files['path'] == r.landing_file) & files['state'].isin(('gone', 'rewritten')), 'state'] if r.landing_file else ()
         if len(gone): found.append(Found('landing file ' + gone.iloc[0], 'warn', 1, (r.landing_file,), 'the row in the day comes from a landing file that is ' + gone.iloc[0], (r.chargeback_id,)))
         elif r.path != r.path: found.append(Found('not in landing', 'fail', 1, (r.file,), 'the row in the day is in no landing file that was taken', (r.chargeback_id,)))
@@ -882,7 +888,10 @@ def day_counts(day):
         counts[rule.name] = count / whole if whole else 0.0
     return counts
 
-def stands_out(series):
+def stands_out(
+    series,         # numbers
+    wholes=None,    # for rates: of how many each is a rate
+):
     "For each number: (median of the others, whether it is far from it)"
     found = []
     for i, v in enumerate(series):
@@ -890,16 +899,17 @@ def stands_out(series):
         if len(others) < LEAST_DAYS: found.append((None, False)); continue
         median = float(np.median(others))
         usual = 1.4826 * float(np.median(np.abs(others - median)))
-        found.append((median, bool(abs(v - median) > max(LIKE * usual, 0.25 * abs(median), 1e-4))))
+        chance = (median * (1 - median) / max(1, wholes[i])) ** 0.5 if wholes is not None else 0.0
+        found.append((median, bool(abs(v - median) > max(LIKE * usual, LIKE * chance, 0.25 * abs(median), 1e-4))))
     return found
 
 COUNTED = ('records', 'landing files', 'rows')
 
 def outliers(table, limits):
     "What stands out in the history: a DataFrame date, what, value, median, threshold, level. limits: {rule: (warn, fail)}"
-    rows = []
+    rows, wholes = [], {r.name: (table['landing files'] if r.whole == 'files' else table['records']).to_numpy() for r in RULES}
     for name in COUNTED + tuple(r.name for r in RULES):
-        for day, value, (median, far) in zip(table['date'], table[name], stands_out(table[name])):
+        for day, value, (median, far) in zip(table['date'], table[name], stands_out(table[name], wholes.get(name))):
             warn, fail = limits.get(name, (None, None))
             level = 'fail' if fail is not None and value > fail else 'warn' if far or (warn is not None and value > warn) else ''
             if level: rows.append((day, name, value, median, fail if level == 'fail' else warn, 'far from the median' if far else 'over the threshold', level))
