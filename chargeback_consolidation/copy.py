@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROW_GROUP_BYTES', 'FORMAT', 'Part', 'REASON', 'LANDING_FILE', 'LANDING_ROW', 'PIECES', 'Balance', 'adapt_column',
            'adapt', 'repeats', 'dictionary_columns', 'open_writer', 'footer', 'SlotWriter', 'attempt_quietly',
-           'rows_of_piece', 'tables_of', 'copy_part', 'copy_slot', 'write_quarantine', 'salts', 'piece_frame',
-           'parts_of', 'copy_slots', 'ConservationBroken', 'audit']
+           'rows_of_piece', 'tables_of', 'copy_part', 'copy_slot', 'write_quarantine', 'spark_hash', 'salts',
+           'piece_frame', 'parts_of', 'copy_slots', 'ConservationBroken', 'audit']
 
 # %% ../nbs/07_copy.ipynb #fa79b6c6
 import json
@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
-from .landing import (KEY, SOURCES, SchemaConflict, Source, cause_of, error_kind, field_of, key_hashes, key_texts, map_arrow, open_parquet,
-                                               read_lineage, read_sources, sources_of, write_lineage)
+from .landing import (KEY, SchemaConflict, Source, cause_of, error_kind, field_of, key_hashes, key_texts, map_arrow, open_parquet,
+                                               read_lineage, read_sources, write_lineage)
 from .store import join
 
 # %% ../nbs/07_copy.ipynb #90bb2ce8
@@ -73,14 +73,15 @@ class SlotWriter:
         self.sink = self.writer = None
         self.waiting, self.weight, self.digest, self.origins = [], 0, 0, []
 
-    def add(self, table, weight, file, row):
-        "Rows, their uncompressed size in bytes and their origins (arrays)"
-        self.waiting.append(table); self.weight += weight; self.origins.append((file, row))
+    def add(self, table, keep, weight, file, row):
+        "Of a table the rows to keep (bool array); the uncompressed size of all in bytes, and their origins (arrays)"
+        self.waiting.append((table, keep)); self.weight += weight * int(keep.sum()) // len(keep); self.origins.append((file[keep], row[keep]))
         if self.weight >= ROW_GROUP_BYTES: self.flush()
 
     def flush(self):
         if not self.waiting: return
-        table = pa.concat_tables(self.waiting)
+        table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
+        if not keep.all(): table = table.filter(pa.array(keep))
         self.waiting, self.weight = [], 0
         if self.writer is None:
             self.sink = self.store.stage(self.path)
@@ -153,8 +154,7 @@ def copy_part(part, content, schema, unit, side_store, writer, quarantine):
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else (np.full(n, source.id, np.int32), position)
         if keep.any() or (keyless.any() and not part.skip): table = adapt(table, schema)
         if keyless.any() and not part.skip: quarantine.append((table.filter(pa.array(keyless)), file[keyless], row[keyless]))
-        if keep.any() and keep.all(): writer.add(table, weight, file, row)
-        elif keep.any(): writer.add(table.filter(pa.array(keep)), weight * int(keep.sum()) // n, file[keep], row[keep])
+        if keep.any(): writer.add(table, keep, weight, file, row)
     if passed < part.skip + part.take: raise ValueError('{} rows were promised, {} are there'.format(part.skip + part.take, passed))
 
 # %% ../nbs/07_copy.ipynb #fb203917
@@ -207,12 +207,22 @@ def write_quarantine(rows, store, path, codec, landing_path):
     return {'path': path, 'rows': footer(sink).num_rows, 'bytes': sink.size, 'token': sink.token}
 
 # %% ../nbs/07_copy.ipynb #12e935be
-PIECES = SOURCES + ', slot int, place int, skip bigint, take bigint, keyless bigint, salt int'
+PIECES = 'id int, path string, size bigint, etag string, lineage string, slot int, place int, skip bigint, take bigint, keyless bigint, salt int'
 
-def salts(spark, n):
+def spark_hash(numbers):
+    "What Spark's `hash` gives for int values: Murmur3 with 32 bits and the seed 42. numbers: int32 array"
+    def turn(x, bits): return (x << np.uint32(bits)) | (x >> np.uint32(32 - bits))
+    h = np.uint32(42) ^ (turn(numbers.astype(np.uint32) * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593))
+    h = (turn(h, 13) * np.uint32(5) + np.uint32(0xE6546B64)) ^ np.uint32(4)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)): h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
+    return (h ^ (h >> np.uint32(16))).view(np.int32)
+
+def salts(n):
     "For each of `n` partitions an integer that `repartition(n, column)` sends there"
-    found, numbers = {}, spark.range(0, 64 * n + 64).select(F.col('id').cast('int').alias('salt'))
-    for salt, place in numbers.select('salt', F.expr('pmod(hash(salt), {})'.format(n))).collect(): found.setdefault(place, salt)
+    tried, found = 64, {}
+    while len(found) < n:
+        tried *= 4
+        found = dict(zip((spark_hash(np.arange(tried, dtype=np.int32)) % n).tolist(), range(tried)))
     return [found[i] for i in range(n)]
 
 def piece_frame(
@@ -224,7 +234,7 @@ def piece_frame(
 ):
     "What the copy tasks read: one partition for each slot that is written"
     written = [(i, s) for i, s in enumerate(slots) if s.keeps is None]
-    salt = salts(spark, len(written))
+    salt = salts(len(written))
     rows = [sources[p.source] + (i, place, p.skip, p.take, keyless.get(p.source, 0), salt[k])
             for k, (i, s) in enumerate(written) for place, p in enumerate(s.pieces)]
     names = [column.split()[0] for column in PIECES.split(', ')]
@@ -240,12 +250,12 @@ def parts_of(batches):
     slots = {}
     for batch in batches:
         drops = field_of(batch, 'drop')
-        numbers = zip(*(field_of(batch, name).to_pylist() for name in ('slot', 'place', 'skip', 'take', 'keyless')))
-        for i, (source, (slot, place, skip, take, keyless)) in enumerate(zip(sources_of([batch]), numbers)):
+        for i, values in enumerate(zip(*(field_of(batch, name).to_pylist() for name in Source._fields + ('slot', 'place', 'skip', 'take', 'keyless')))):
+            source, (slot, place, skip, take, keyless) = Source(*values[:5]), values[5:]
             slots.setdefault(slot, []).append(Part(source, place, skip, take, keyless, np.asarray(drops[i].values)))
     return {slot: sorted(parts, key=lambda p: p.place) for slot, parts in sorted(slots.items())}
 
-# %% ../nbs/07_copy.ipynb #6549acb5
+# %% ../nbs/07_copy.ipynb #2765ec55
 def copy_slots(
     pieces,         # DataFrame, from `piece_frame`
     schema, unit,   # of the day, and of its INT96 columns
@@ -263,7 +273,7 @@ def copy_slots(
             yield pa.RecordBatch.from_arrays([pa.array([slot], pa.int32()), pa.array([json.dumps(result)])], names=['slot', 'result'])
     return {slot: json.loads(result) for slot, result in sorted(map_arrow(pieces, work, 'slot int, result string').collect())}
 
-# %% ../nbs/07_copy.ipynb #296b99a0
+# %% ../nbs/07_copy.ipynb #cc88b4f9
 Balance = namedtuple('Balance', 'rows_in rows_out duplicates quarantined winners digest')
 Balance.__doc__ = "Both sides of a run. rows_in: read. rows_out: in the day's files. duplicates, quarantined: left out. winners, digest: digests of the keys that won and of those in the files."
 

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['Source', 'SMALL', 'CHECKSUMS', 'KEY', 'UPDATED', 'EVENT', 'DECIDING', 'INDEX', 'INDEX_SCHEMA', 'CHUNK', 'Shape',
-           'SOURCES', 'Note', 'find_java', 'quiet_log4j', 'get_spark', 'map_arrow', 'field_of', 'Inventory',
-           'take_inventory', 'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of',
-           'plain_type', 'plain_field', 'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit', 'is_bytes',
-           'key_texts', 'instants', 'key_hashes', 'check_deciding', 'shape_of', 'deciding_table', 'index_rows',
-           'note_rows', 'micros_of', 'measure', 'add_measures', 'sources_of', 'read_sources', 'reopen', 'error_kind',
-           'note_of', 'read_index', 'pack', 'scatter', 'sift', 'source_frame', 'bucket_count', 'build_index',
-           'read_notes']
+           'Note', 'find_java', 'quiet_log4j', 'get_spark', 'map_arrow', 'field_of', 'Inventory', 'take_inventory',
+           'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of', 'plain_type', 'plain_field',
+           'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit', 'is_bytes', 'key_texts', 'instants',
+           'key_hashes', 'check_deciding', 'shape_of', 'deciding_table', 'index_rows', 'note_rows', 'micros_of',
+           'measure', 'add_measures', 'read_sources', 'reopen', 'error_kind', 'note_of', 'read_index', 'pack',
+           'scatter', 'sift', 'task_count', 'bucket_count', 'build_index', 'read_notes']
 
 # %% ../nbs/03_landing.ipynb #6dc9da2b
 import base64
@@ -19,6 +18,7 @@ import importlib
 import inspect
 import json
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -67,7 +67,7 @@ def get_spark(
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
     for name, value in {
         'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
-        'spark.driver.extraJavaOptions': quiet_log4j() + ' -XX:+UseParallelGC -XX:TieredStopAtLevel=1', 'spark.ui.enabled': 'false',
+        'spark.driver.extraJavaOptions': quiet_log4j() + ' -XX:+UseSerialGC -XX:TieredStopAtLevel=1', 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
     return builder.getOrCreate()
@@ -359,11 +359,6 @@ def add_measures(note, more):
     note['digest'] = (note['digest'] + more['digest']) % 2**64
 
 # %% ../nbs/03_landing.ipynb #6ef8c64d
-def sources_of(batches):
-    "The `Source`s in batches of `SOURCES` columns"
-    for batch in batches:
-        for values in zip(*(field_of(batch, name).to_pylist() for name in Source._fields)): yield Source(*values)
-
 def read_sources(sources, stores):
     "For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception). stores: (of landing, of the output)"
     landing, output = stores
@@ -464,12 +459,9 @@ def sift(batches):
     for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield rows
 
 # %% ../nbs/03_landing.ipynb #a54d5bd8
-SOURCES = 'id int, path string, size bigint, etag string, lineage string'
-
-def source_frame(spark, sources):
-    "`sources` as a DataFrame, spread over tasks"
-    tasks = max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
-    return spark.createDataFrame(pd.DataFrame(sources, columns=Source._fields), SOURCES).repartition(tasks)
+def task_count(spark, sources):
+    "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
+    return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
 
 def bucket_count(spark, sources):
     "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
@@ -482,9 +474,13 @@ def build_index(
     day,            # date
 ):
     "The contenders among the records of `sources`, and a note on each of them: a DataFrame of `INDEX`"
-    buckets = bucket_count(spark, sources)
-    def read(batches): return scatter(read_index(list(sources_of(batches)), stores, day), buckets)
-    bundles = map_arrow(source_frame(spark, sources), read, 'bucket int, rows binary')
+    buckets, tasks = bucket_count(spark, sources), task_count(spark, sources)
+    shares = spark.sparkContext.broadcast([pickle.dumps([tuple(s) for s in sources[i::tasks]]) for i in range(tasks)])
+    def read(batches):
+        for batch in batches:
+            for i in field_of(batch, 'id').to_pylist():
+                for bundle in scatter(read_index([Source(*s) for s in pickle.loads(shares.value[i])], stores, day), buckets): yield bundle
+    bundles = map_arrow(spark.range(0, tasks, 1, tasks), read, 'bucket int, rows binary')
     return map_arrow(bundles.repartition(buckets, 'bucket'), sift, INDEX)
 
 # %% ../nbs/03_landing.ipynb #59f1ff80

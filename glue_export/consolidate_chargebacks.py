@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import os
+import pickle
 import platform
 import posixpath
 import re
@@ -954,7 +955,7 @@ def get_spark(
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
     for name, value in {
         'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
-        'spark.driver.extraJavaOptions': quiet_log4j() + ' -XX:+UseParallelGC -XX:TieredStopAtLevel=1', 'spark.ui.enabled': 'false',
+        'spark.driver.extraJavaOptions': quiet_log4j() + ' -XX:+UseSerialGC -XX:TieredStopAtLevel=1', 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
     return builder.getOrCreate()
@@ -1246,11 +1247,6 @@ def add_measures(note, more):
     note['digest'] = (note['digest'] + more['digest']) % 2**64
 
 
-def sources_of(batches):
-    "The `Source`s in batches of `SOURCES` columns"
-    for batch in batches:
-        for values in zip(*(field_of(batch, name).to_pylist() for name in Source._fields)): yield Source(*values)
-
 def read_sources(sources, stores):
     "For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception). stores: (of landing, of the output)"
     landing, output = stores
@@ -1351,12 +1347,9 @@ def sift(batches):
     for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield rows
 
 
-SOURCES = 'id int, path string, size bigint, etag string, lineage string'
-
-def source_frame(spark, sources):
-    "`sources` as a DataFrame, spread over tasks"
-    tasks = max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
-    return spark.createDataFrame(pd.DataFrame(sources, columns=Source._fields), SOURCES).repartition(tasks)
+def task_count(spark, sources):
+    "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
+    return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
 
 def bucket_count(spark, sources):
     "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
@@ -1369,9 +1362,13 @@ def build_index(
     day,            # date
 ):
     "The contenders among the records of `sources`, and a note on each of them: a DataFrame of `INDEX`"
-    buckets = bucket_count(spark, sources)
-    def read(batches): return scatter(read_index(list(sources_of(batches)), stores, day), buckets)
-    bundles = map_arrow(source_frame(spark, sources), read, 'bucket int, rows binary')
+    buckets, tasks = bucket_count(spark, sources), task_count(spark, sources)
+    shares = spark.sparkContext.broadcast([pickle.dumps([tuple(s) for s in sources[i::tasks]]) for i in range(tasks)])
+    def read(batches):
+        for batch in batches:
+            for i in field_of(batch, 'id').to_pylist():
+                for bundle in scatter(read_index([Source(*s) for s in pickle.loads(shares.value[i])], stores, day), buckets): yield bundle
+    bundles = map_arrow(spark.range(0, tasks, 1, tasks), read, 'bucket int, rows binary')
     return map_arrow(bundles.repartition(buckets, 'bucket'), sift, INDEX)
 
 
@@ -1695,14 +1692,15 @@ class SlotWriter:
         self.sink = self.writer = None
         self.waiting, self.weight, self.digest, self.origins = [], 0, 0, []
 
-    def add(self, table, weight, file, row):
-        "Rows, their uncompressed size in bytes and their origins (arrays)"
-        self.waiting.append(table); self.weight += weight; self.origins.append((file, row))
+    def add(self, table, keep, weight, file, row):
+        "Of a table the rows to keep (bool array); the uncompressed size of all in bytes, and their origins (arrays)"
+        self.waiting.append((table, keep)); self.weight += weight * int(keep.sum()) // len(keep); self.origins.append((file[keep], row[keep]))
         if self.weight >= ROW_GROUP_BYTES: self.flush()
 
     def flush(self):
         if not self.waiting: return
-        table = pa.concat_tables(self.waiting)
+        table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
+        if not keep.all(): table = table.filter(pa.array(keep))
         self.waiting, self.weight = [], 0
         if self.writer is None:
             self.sink = self.store.stage(self.path)
@@ -1775,8 +1773,7 @@ def copy_part(part, content, schema, unit, side_store, writer, quarantine):
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else (np.full(n, source.id, np.int32), position)
         if keep.any() or (keyless.any() and not part.skip): table = adapt(table, schema)
         if keyless.any() and not part.skip: quarantine.append((table.filter(pa.array(keyless)), file[keyless], row[keyless]))
-        if keep.any() and keep.all(): writer.add(table, weight, file, row)
-        elif keep.any(): writer.add(table.filter(pa.array(keep)), weight * int(keep.sum()) // n, file[keep], row[keep])
+        if keep.any(): writer.add(table, keep, weight, file, row)
     if passed < part.skip + part.take: raise ValueError('{} rows were promised, {} are there'.format(part.skip + part.take, passed))
 
 
@@ -1829,12 +1826,22 @@ def write_quarantine(rows, store, path, codec, landing_path):
     return {'path': path, 'rows': footer(sink).num_rows, 'bytes': sink.size, 'token': sink.token}
 
 
-PIECES = SOURCES + ', slot int, place int, skip bigint, take bigint, keyless bigint, salt int'
+PIECES = 'id int, path string, size bigint, etag string, lineage string, slot int, place int, skip bigint, take bigint, keyless bigint, salt int'
 
-def salts(spark, n):
+def spark_hash(numbers):
+    "What Spark's `hash` gives for int values: Murmur3 with 32 bits and the seed 42. numbers: int32 array"
+    def turn(x, bits): return (x << np.uint32(bits)) | (x >> np.uint32(32 - bits))
+    h = np.uint32(42) ^ (turn(numbers.astype(np.uint32) * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593))
+    h = (turn(h, 13) * np.uint32(5) + np.uint32(0xE6546B64)) ^ np.uint32(4)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)): h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
+    return (h ^ (h >> np.uint32(16))).view(np.int32)
+
+def salts(n):
     "For each of `n` partitions an integer that `repartition(n, column)` sends there"
-    found, numbers = {}, spark.range(0, 64 * n + 64).select(F.col('id').cast('int').alias('salt'))
-    for salt, place in numbers.select('salt', F.expr('pmod(hash(salt), {})'.format(n))).collect(): found.setdefault(place, salt)
+    tried, found = 64, {}
+    while len(found) < n:
+        tried *= 4
+        found = dict(zip((spark_hash(np.arange(tried, dtype=np.int32)) % n).tolist(), range(tried)))
     return [found[i] for i in range(n)]
 
 def piece_frame(
@@ -1846,7 +1853,7 @@ def piece_frame(
 ):
     "What the copy tasks read: one partition for each slot that is written"
     written = [(i, s) for i, s in enumerate(slots) if s.keeps is None]
-    salt = salts(spark, len(written))
+    salt = salts(len(written))
     rows = [sources[p.source] + (i, place, p.skip, p.take, keyless.get(p.source, 0), salt[k])
             for k, (i, s) in enumerate(written) for place, p in enumerate(s.pieces)]
     names = [column.split()[0] for column in PIECES.split(', ')]
@@ -1862,8 +1869,8 @@ def parts_of(batches):
     slots = {}
     for batch in batches:
         drops = field_of(batch, 'drop')
-        numbers = zip(*(field_of(batch, name).to_pylist() for name in ('slot', 'place', 'skip', 'take', 'keyless')))
-        for i, (source, (slot, place, skip, take, keyless)) in enumerate(zip(sources_of([batch]), numbers)):
+        for i, values in enumerate(zip(*(field_of(batch, name).to_pylist() for name in Source._fields + ('slot', 'place', 'skip', 'take', 'keyless')))):
+            source, (slot, place, skip, take, keyless) = Source(*values[:5]), values[5:]
             slots.setdefault(slot, []).append(Part(source, place, skip, take, keyless, np.asarray(drops[i].values)))
     return {slot: sorted(parts, key=lambda p: p.place) for slot, parts in sorted(slots.items())}
 
