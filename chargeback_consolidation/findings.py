@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['MASK_KEY', 'IDENTIFIERS', 'RECORD_TYPE', 'LEVELS', 'Found', 'Records', 'LOWEST', 'Consolidated', 'REPEAT', 'OLDER',
-           'TIE', 'TIMES', 'SHOWN', 'EMPTY_LINEAGE', 'TARGETS', 'LIKE', 'LEAST_DAYS', 'COUNTED', 'Mask', 'plain',
-           'digest_of_data', 'Answer', 'answered', 'Page', 'cell_text', 'as_html', 'finding_html', 'summary_html',
-           'picture', 'Day', 'read_parameter', 'source_arguments', 'find_table', 'landing_times', 'open_day',
-           'landing_files', 'footers', 'listed', 'standing', 'strangers', 'read_threaded', 'landing_sources', 'values',
-           'stamps', 'later', 'same', 'ranked', 'places_of', 'match', 'read_plan', 'read_consolidated', 'row_origin',
-           'cell_value', 'read_rows', 'instant', 'doubled', 'doubled_found', 'executions', 'examples', 'files_of',
-           'written_to', 'compare_keys', 'compare_quarantine', 'keys_changed', 'unreadable_found', 'lineage_found',
-           'per_file', 'records_of', 'reconcile', 'content_of', 'contenders', 'kinds_of', 'removed_records',
-           'duplicates', 'why', 'versions_of', 'decided', 'rows_now', 'planned_rows', 'traced', 'trace', 'last_times',
-           'missed', 'late_arrivals', 'sizes', 'day_counts', 'stands_out', 'outliers', 'quality_limits', 'Days',
-           'open_days', 'history']
+           'TIE', 'TIMES', 'SHOWN', 'EMPTY_LINEAGE', 'TARGETS', 'LIKE', 'LEAST_DAYS', 'COUNTED', 'Mask', 'Identifier',
+           'plain', 'digest_of_data', 'Answer', 'answered', 'Page', 'cell_text', 'as_html', 'finding_html',
+           'summary_html', 'picture', 'Day', 'read_parameter', 'source_arguments', 'find_table', 'landing_times',
+           'open_day', 'landing_files', 'footers', 'listed', 'standing', 'strangers', 'read_threaded',
+           'landing_sources', 'values', 'stamps', 'later', 'same', 'ranked', 'places_of', 'match', 'read_plan',
+           'read_consolidated', 'row_origin', 'cell_value', 'read_rows', 'instant', 'doubled', 'doubled_found',
+           'executions', 'examples', 'files_of', 'written_to', 'compare_keys', 'compare_quarantine', 'keys_changed',
+           'unreadable_found', 'lineage_found', 'per_file', 'records_of', 'reconcile', 'content_of', 'contenders',
+           'kinds_of', 'removed_records', 'duplicates', 'why', 'versions_of', 'decided', 'lineage_row', 'rows_now',
+           'planned_rows', 'traced', 'trace', 'last_times', 'missed', 'late_arrivals', 'sizes', 'day_counts',
+           'stands_out', 'outliers', 'quality_limits', 'Days', 'open_days', 'history']
 
 # %% ../nbs/14_findings.ipynb #8aa27f27
 import base64
@@ -71,6 +71,9 @@ Found.__new__.__defaults__ = ((),)
 Found.__doc__ = """Something that was found. kind: one of a few words; level: 'fail' (wrong), 'warn' (look at it) or 'ok' (good to know); count: of rows, or of files where only
 those are known; where: tuple of paths; text: for people, without identifiers; keys: a few chargeback ids as examples."""
 
+class Identifier(str):
+    "A fact's value that is masked where identifiers are"
+
 def plain(value):
     "A value as JSON has it"
     if isinstance(value, (list, tuple)): return [plain(v) for v in value]
@@ -93,27 +96,33 @@ class Answer:
         "32 hexadecimal digits; the same for the same answer, masked or not"
         return digest_of_data([self.name, self.verdict, plain(self.facts), plain(self.findings), {name: t.to_csv(index=False) for name, t in self.tables.items()}])
 
+    def facts_shown(self):
+        "The facts as they may be shown"
+        return [(label, self.mask(value) if isinstance(value, Identifier) else plain(value)) for label, value in self.facts]
+
     def data(self):
         "The answer as plain JSON, masked if it is to be masked"
         found = [dict(f._asdict(), count=plain(f.count), keys=[self.mask(k) for k in f.keys]) for f in self.findings]
-        return {'name': self.name, 'verdict': self.verdict, 'facts': {label: plain(value) for label, value in self.facts}, 'findings': found, 'digest': self.digest,
+        return {'name': self.name, 'verdict': self.verdict, 'facts': dict(self.facts_shown()), 'findings': found, 'digest': self.digest,
                 'tables': {name: {'rows': len(t), 'digest': digest_of_data(t.to_csv(index=False))} for name, t in self.tables.items()}}
 
-    def show(self, name, rows=20):
-        "A table of the answer, its first `rows`"
-        frame = self.tables[name]
+    def show(self, name, rows=20, without=()):
+        "A table of the answer, its first `rows`, without some columns"
+        frame = self.tables[name].drop(columns=list(without))
         more = '<p class="more">{:,} of {:,} rows</p>'.format(rows, len(frame)) if len(frame) > rows else ''
         return Page(as_html(self.mask.frame(frame.head(rows))) + more if len(frame) else '<p class="more">none</p>', '{}: {:,} rows'.format(name, len(frame)))
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {'text/html': summary_html(self), 'text/plain': self.verdict, RECORD_TYPE: {'answer': self.data()}}
 
-def answered(name, fine, facts, findings, tables, mask):
-    "An `Answer`, its verdict made from the findings. fine: the verdict if nothing is wrong"
-    findings = tuple(sorted(findings, key=lambda f: (LEVELS.index(f.level), f.kind, f.where)))
+def answered(name, fine, facts, findings, tables, mask, aside=()):
+    "An `Answer`, its verdict made from the findings. fine: the verdict if nothing is wrong; aside: findings about the day that do not answer the question"
+    def ordered(some): return tuple(sorted(some, key=lambda f: (LEVELS.index(f.level), f.kind, f.where)))
+    findings = ordered(findings)
     bad = [f for f in findings if f.level == 'fail'] or [f for f in findings if f.level == 'warn']
     verdict = ('{}{}'.format('Wrong: ' if bad[0].level == 'fail' else 'Look at this: ', '; '.join(f.text for f in bad[:3]) + ('; and {} more'.format(len(bad) - 3) if bad[3:] else ''))) if bad else fine
-    return Answer(name, verdict, tuple(facts), findings, tables, mask)
+    if any(f.level != 'ok' for f in aside): verdict += ' Of the day as a whole there is more to say, below.' if verdict.endswith('.') else '. Of the day as a whole there is more to say, below.'
+    return Answer(name, verdict, tuple(facts), ordered(findings + tuple(aside)), tables, mask)
 
 # %% ../nbs/14_findings.ipynb #23ca3691
 class Page:
@@ -123,7 +132,7 @@ class Page:
 
 def cell_text(value):
     "A table cell as text"
-    if value is None or value is pd.NA or value != value: return ''
+    if value is None or value is pd.NA or value is pd.NaT or value != value: return ''
     if isinstance(value, (bool, np.bool_)): return 'yes' if value else 'no'
     if isinstance(value, (int, np.integer)): return '{:,}'.format(value)
     return '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g') if isinstance(value, (float, np.floating)) else str(value)
@@ -144,7 +153,7 @@ def finding_html(found, mask):
 def summary_html(answer):
     "The top of a report"
     level = min([LEVELS.index(f.level) for f in answer.findings] or [2])
-    facts = ''.join('<div><dt>{}</dt><dd>{}</dd></div>'.format(html.escape(label), html.escape(cell_text(value))) for label, value in answer.facts)
+    facts = ''.join('<div><dt>{}</dt><dd>{}</dd></div>'.format(html.escape(label), html.escape(cell_text(value))) for label, value in answer.facts_shown())
     items = ''.join(finding_html(f, answer.mask) for f in answer.findings)
     return '<section class="summary {}"><p class="verdict">{}</p><dl>{}</dl><ul>{}</ul></section>'.format(LEVELS[level], html.escape(answer.verdict), facts, items)
 
@@ -513,7 +522,7 @@ def files_of(day, slots): return tuple(day.head.files[s]['path'] for s in sorted
 def written_to(day, landing, rows, lost):
     "Words that say to which output files lost records were written, by the lineage"
     counts = {slot: int(np.isin(lost, places_of(landing.start, *plan)).sum()) for slot, plan in rows.plan.items() if plan is not None}
-    named = ['{:,} of them were written to {}'.format(n, day.head.files[slot]['path'].rsplit('/', 1)[-1]) for slot, n in counts.items() if n]
+    named = ['{} of them were written to {}'.format('{:,}'.format(n) if n < len(lost) else 'all', day.head.files[slot]['path'].rsplit('/', 1)[-1]) for slot, n in counts.items() if n]
     return ': ' + ', '.join(named[:5]) + (' and {:,} more files'.format(len(named) - 5) if named[5:] else '') if named else ''
 
 def compare_keys(day, files, landing, rows, order, wins):
@@ -720,7 +729,14 @@ def decided(versions):
         outcome.append('won' if winner is its else why(its, winner, not v.dated))
     return versions.assign(outcome=outcome)
 
-def rows_now(day, files, wanted):
+def lineage_row(plan, rows, at, own):
+    "The (number, row) of a consolidated row, or None. plan: of its file, as `read_lineage`; rows: in the file now; at: its place; own: (number, row) of all versions of its chargeback, for a file that was changed"
+    number, row = plan
+    if len(number) == rows: return int(number[at]), int(row[at])
+    planned = [(n, r) for n, r in own if ((number == n) & (row == r)).any()]
+    return planned[0] if len(planned) == 1 else None
+
+def rows_now(day, files, wanted, versions):
     "Where rows of some keys lie in the day: a DataFrame chargeback_id, file, row, landing file and row by the lineage, and its times"
     there, store, hashes = {e.path: e for e in day.output}, day.stores[1], key_hashes(pa.array(wanted, pa.string()))
     heads = day.head.files if day.head else ()
@@ -730,10 +746,10 @@ def rows_now(day, files, wanted):
     path, found = files.set_index('number')['path'], []
     plan = {s: read_lineage(store.load(day.ledger.path(heads[s]['lineage'])) or EMPTY_LINEAGE) for s in set(table['source'].to_pylist())}
     for key, slot, at, *times in zip(table['key'].to_pylist(), table['source'].to_pylist(), table['position'].to_pylist(), *(s.tolist() for s in stamps(table))):
-        number, row = plan[slot]
-        whole = len(number) == rows.notes[slot].rows
-        found.append((key, heads[slot]['path'], at, path[int(number[at])] if whole else None, int(row[at]) if whole else None, *times))
-    return pd.DataFrame(found, columns=[KEY, 'file', 'row', 'landing_file', 'landing_row', *TIMES[1:]])
+        own = versions[versions[KEY] == key]
+        origin = lineage_row(plan[slot], rows.notes[slot].rows, at, list(zip(own['number'], own['row'])))
+        found.append((key, heads[slot]['path'], at) + ((path[origin[0]], origin[1]) if origin else (None, None)) + tuple(times))
+    return pd.DataFrame(found, columns=[KEY, 'file', 'row', 'landing_file', 'landing_row', *TIMES[1:]]).astype({'landing_row': 'Int64'})
 
 EMPTY_LINEAGE = write_lineage(np.zeros(0, int), np.zeros(0, int))
 
@@ -775,24 +791,25 @@ def trace(
     if day.mask.on and show_payload: raise ArgumentError('--show-payload shows what --mask is to hide: give one of them')
     wanted, files, feet = sorted(set(wanted)), landing_files(day), footers(day)
     versions, landing = versions_of(day, files, wanted)
-    versions, now = decided(versions), rows_now(day, files, wanted)
+    versions, now = decided(versions), rows_now(day, files, wanted, versions)
     unseen = [k for k in wanted if k not in set(versions[KEY]) | set(now[KEY])]
     found = traced(day, files, versions, now)
     if unseen: found.append(Found('unknown', 'fail', len(unseen), (), '{} in no landing file of this day, nor in the day: is it of another day?'.format('the chargeback is' if len(unseen) == 1 else '{:,} chargebacks are'.format(len(unseen))), tuple(unseen[:5])))
-    found += standing(day, files, feet) + unreadable_found(files, landing)
+    aside = standing(day, files, feet) + unreadable_found(files, landing)
     rows = pd.DataFrame(read_rows(day, files, versions[['number', 'row']], None if show_payload else SHOWN))
     rows = rows[[c for c in rows.columns if c not in (KEY, UPDATED, EVENT)]] if show_payload else rows.reindex(columns=[c for c in SHOWN if c in rows.columns])
     shown = pd.DataFrame({KEY: versions[KEY], 'outcome': versions['outcome'], 'landing file': versions['path'], 'row': versions['row'], 'commit': versions['commit'],
                           UPDATED: np.where(versions['dated'], instant(versions['first']), ''), EVENT: instant(versions['event'])}).join(rows)
     lying = now[[KEY, 'file', 'row', 'landing_file', 'landing_row']].rename(columns=lambda c: c.replace('_', ' ') if c != KEY else c)
     won = versions[versions['outcome'] == 'won']
-    facts = [('versions landed', len(versions)), ('versions taken', int((versions['state'] == 'taken').sum())), ('rows in the day', len(now))]
+    facts = [('chargeback', Identifier(wanted[0]))] if len(wanted) == 1 else [('chargebacks', len(wanted))]
+    facts += [('versions landed', len(versions)), ('versions taken', int((versions['state'] == 'taken').sum())), ('rows in the day', len(now))]
     if len(wanted) == 1 and len(won): facts += [('winning status', shown['status'][won.index[0]] if 'status' in shown else None), ('landing file of the winner', won['path'].iloc[0]), ('row', int(won['row'].iloc[0]))]
     if len(wanted) == 1 and len(now): facts += [('lies in', now['file'].iloc[0]), ('as row', int(now['row'].iloc[0]))]
     beaten = versions[(versions['state'] == 'taken') & (versions['outcome'] != 'won')]['outcome'].tolist()
     fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), '; the other lost for: ' + ', '.join(sorted(set(beaten))) if beaten else '') if len(wanted) == 1 else \
         'The day shows the latest version of each of the {:,} chargebacks.'.format(len(wanted))
-    return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask)
+    return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask, aside)
 
 # %% ../nbs/14_findings.ipynb #d79676e4
 def last_times(day):
@@ -810,9 +827,9 @@ def missed(day, files, landing):
     first = np.minimum.reduceat(commit[order], edges) if len(order) else np.zeros(0, int)
     last = commit[order[wins]]
     at, rows = last_times(day), []
-    there = files[files['state'].isin(('taken', 'waiting'))]
-    step = np.where(there['state'] == 'taken', there['commit'], after)
-    count = np.array([landing.notes[n].rows if n in landing.notes else 0 for n in there['number']], np.int64)
+    known = files[files['state'] != 'set aside']
+    step = np.where(known['commit'] > 0, known['commit'], after)
+    count = np.array([r if c else landing.notes[n].rows for n, r, c in zip(known['number'], known['rows'], known['commit'])], np.int64)
     for c in day.commits:
         if c.kind == 'repair': continue
         own, beyond = step == c.number, step > c.number

@@ -300,7 +300,7 @@ def inputs_changed(before, after):
             if a[what] != b[what]: lines.append('{}: {} was {}, now {}'.format(day, what, a[what], b[what]))
         for kind in MANIFESTS:
             for word, paths in files_changed(a[kind], b[kind]).items():
-                if paths: lines.append('{}: {:,} {} {}: {}{}'.format(day, len(paths), word, kind.replace('_', ' '), ', '.join(paths[:20]), ' and {:,} more'.format(len(paths) - 20) if paths[20:] else ''))
+                if paths: lines.append('{}: {:,} {} {}: {}{}'.format(day, len(paths), word, kind.replace('_', ' ')[:None if len(paths) > 1 else -1], ', '.join(paths[:20]), ' and {:,} more'.format(len(paths) - 20) if paths[20:] else ''))
     return lines
 
 def dict_changed(before, after, what):

@@ -218,11 +218,14 @@ def test_trace_on_a_damaged_day(bad):
     orphan = trace(day, [done.lost_with_gone])
     assert any(f.kind == 'landing file gone' and f.keys == (done.lost_with_gone,) and f.where == (done.gone,) for f in orphan.findings)
     assert orphan.tables['now'].iloc[0]['landing file'] == done.gone
+    assert lost.verdict.startswith('Wrong: the chargeback landed and was taken, but is not in the day')
     unknown = trace(day, ['cb-nowhere'])
     assert found(unknown)['unknown'][0] == 'fail' and 'another day' in unknown.verdict
     short = pq.read_table(root/'out'/done.short)['chargeback_id']
     still = trace(day, [short[20].as_py()])
     assert set(found(still)) <= general and len(still.tables['now']) == 1
+    assert still.tables['now'].iloc[0][['landing file', 'landing row']].tolist() == still.tables['versions'].iloc[0][['landing file', 'row']].tolist(), 'the lineage of a changed file is of use'
+    assert still.verdict.startswith('The version that the day shows is the latest of 1 that landed')
 
 
 def test_payloads_are_shown_on_demand_only(good):
