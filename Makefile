@@ -74,4 +74,5 @@ $(READY): requirements-dev.txt pyproject.toml
 	@echo "Setting up .venv, once: a few minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt --editable .
+	@$(CLI) warm-up || true
 	@touch $@

@@ -6,16 +6,20 @@
 __all__ = ['STAGES', 'ANY', 'shout', 'whisper', 'tasks_done', 'shown', 'megabytes', 'grid', 'before_and_after', 'teller',
            'commands', 'main', 'complain', 'consolidate', 'backfill', 'take_ends', 'Checked', 'day_options',
            'day_ledger', 'history', 'snapshot', 'repair', 'cells_shown', 'tell_run', 'investigate', 'sample_options',
-           'land_sample_command']
+           'land_sample_command', 'exercise', 'make_archive', 'warm_up']
 
 # %% ../nbs/12_cli.ipynb #7cd76033
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
+from pathlib import Path
 
 import rich_click as click
 from pyspark import SparkContext
@@ -27,10 +31,10 @@ from rich.table import Table as Grid
 from . import __version__
 from .settings import ARGUMENTS, ArgumentError, help_text, parse, read_date, read_path
 from .store import store_for
-from .landing import get_spark
+from .landing import class_archive, find_java, get_spark, java_home
 from .ledger import Ledger, repair as repair_day, snapshot as snapshot_day
 from .metrics import json_line, metrics_line
-from .job import EXIT_CODES, log_stage, main as run_job
+from .job import EXIT_CODES, log_stage, main as run_job, quiet, run_all
 from .sample import Sample, land_sample
 
 # %% ../nbs/12_cli.ipynb #a3e27825
@@ -228,7 +232,7 @@ def repair(output, day):
     done = repair_day(Ledger(store_for(output), output, day), uuid.uuid4().hex[:8])
     print('\n'.join(done) if done else 'nothing to repair')
 
-# %% ../nbs/12_cli.ipynb #inv0code
+# %% ../nbs/12_cli.ipynb #7f274606
 @contextmanager
 def cells_shown(console, days):
     "A function (day, cells done, all) that shows the progress of `days` runs on `console`"
@@ -263,7 +267,7 @@ def investigate(words):
     if again and broken(again): return complain('inputs and code are the same and the result is not: this investigation cannot be trusted', 1)
     return 1 if failed else 0
 
-# %% ../nbs/12_cli.ipynb #7f274606
+# %% ../nbs/12_cli.ipynb #5d12bb5a
 def sample_options(f):
     "An option for each parameter of `Sample`"
     for field in reversed([x for x in fields(Sample) if x.name != 'date']):
@@ -284,3 +288,35 @@ def land_sample_command(catalog, database, table, day, delivery, **options):
         bar = progress.add_task('', total=None)
         landed = land_sample(catalog, database, table, str(day), delivery, progress=lambda done, total: progress.update(bar, completed=done, total=total), **options)
     print('landed {:,} files, {} MB, {:,} records in {}'.format(landed.files, megabytes(landed.bytes), landed.records, landed.folder))
+
+# %% ../nbs/12_cli.ipynb #8915c13b
+def exercise(folder, archive):
+    "Consolidate a tiny day under `folder` in two executions, in a session that leaves its classes in `archive`"
+    spark = get_spark(jvm='-XX:ArchiveClassesAtExit=' + archive)
+    words = ['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', folder + '/out', '--OUTPUT_FILE_COUNT', '2', '--COMPRESSION_CODEC', 'snappy',
+             '--PARTITION_DATE', '2025-11-02']
+    for delivery in (1, 2):
+        land_sample(folder, delivery=delivery, deliveries=2, files=8, truncated_files=0.0, empty_files=0.0)
+        run_all(parse(words), lambda: spark, quiet, lambda report: None)
+    java = spark.sparkContext._gateway.proc
+    java.stdin.close()      # which ends it
+    java.wait(300)
+
+def make_archive():
+    "Write the class archive of this environment anew; its path"
+    find_java()
+    path, home = Path(class_archive()), Path(java_home())
+    if not os.access(path.parent, os.W_OK): raise PermissionError('{} cannot be written to: use a virtual environment'.format(path.parent))
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        if not (home / 'lib/server/classes.jsa').exists(): subprocess.run([home / 'bin/java', '-Xshare:dump'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        made = Path(folder) / 'classes.jsa'
+        done = subprocess.run([sys.executable, '-c', 'import sys; from chargeback_consolidation.cli import exercise; exercise(*sys.argv[1:])', folder, made], capture_output=True, text=True)
+        if not made.exists(): raise click.ClickException('{} made no archive of its classes; version 17 can. {}'.format(home, ' '.join(done.stderr.split())[-200:]))
+        os.replace(made, path)
+    return path
+
+@commands.command('warm-up')
+def warm_up():
+    "Make Spark start faster in this Python environment, from now on."
+    path = make_archive()
+    print('Spark starts from {} now ({} MB)'.format(path, megabytes(path.stat().st_size)))

