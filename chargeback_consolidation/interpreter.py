@@ -15,6 +15,7 @@ import linecache
 import os
 import signal
 import sys
+import threading
 import traceback
 import types
 from contextlib import redirect_stdout
@@ -108,9 +109,7 @@ class Interrupts:
     def install(self): signal.signal(signal.SIGINT, self.on_signal)
 
     def on_signal(self, number, frame):
-        if not self.busy: return
-        cancel_jobs()
-        raise KeyboardInterrupt
+        if self.busy: raise KeyboardInterrupt
 
     def guard(self, work, *args):
         "`work(*args)`, which may be interrupted"
@@ -125,8 +124,10 @@ def cancel_jobs():
     "Stop what Spark is doing, if there is a Spark"
     pyspark = sys.modules.get('pyspark')
     context = pyspark and pyspark.SparkContext._active_spark_context
-    try: context and context.cancelAllJobs()
-    except Exception: pass      # a JVM that is gone has no jobs
+    if not context: return
+    thread = threading.Thread(target=context.cancelAllJobs, daemon=True)
+    thread.start()
+    thread.join(10)
 
 # %% ../nbs/17_interpreter.ipynb #b37db92d
 def fresh_main():
@@ -148,10 +149,12 @@ def serve(requests, replies):
         request = json.loads(line)
         try: output = interrupts.guard(run_statement, request['code'], '<cell {}>'.format(request['number']), main.__dict__)
         except KeyboardInterrupt as e: output = dict(describe(e), Status='error', Data={})
+        if output['Status'] == 'error': cancel_jobs()
         say(number=request['number'], output=output)
 
 # %% ../nbs/17_interpreter.ipynb #9ac7d2fb
 if __name__ == '__main__' and 'get_ipython' not in globals():
-    channel = os.fdopen(os.dup(1), 'w', encoding='utf-8')
+    channels = os.fdopen(os.dup(0), encoding='utf-8'), os.fdopen(os.dup(1), 'w', encoding='utf-8')
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    serve(sys.stdin, channel)
+    serve(*channels)

@@ -32,7 +32,6 @@ def copy_sources(
     "Copy to `dest` what the package is made from, with plain permissions; the modules' paths relative to it, sorted"
     root, dest = Path(root), Path(dest)
     modules = sorted(o for o in (root / NAME).glob('*.py') if o.name != '_modidx.py')
-    if not modules: raise PackageError('{} has no {}: call this in the project, after `make export`'.format(root.absolute(), NAME))
     (dest / NAME).mkdir()
     for path in [*modules, *(root / o for o in DESCRIBED_BY)]:
         if not path.exists(): raise PackageError('{} is missing'.format(path))
@@ -72,7 +71,9 @@ def build_wheel(root, dest):
 # %% ../nbs/16_package.ipynb #49a55d28
 def version_of(root):
     "The library's version, as written in its `__init__`"
-    found = [line for line in (Path(root) / NAME / '__init__.py').read_text().splitlines() if line.startswith('__version__')]
+    path = Path(root) / NAME / '__init__.py'
+    if not path.exists(): raise PackageError('{} is missing: call this in the project, after `make export`'.format(path.absolute()))
+    found = [line for line in path.read_text().splitlines() if line.startswith('__version__')]
     return found[0].split('=')[1].strip(' "\'')
 
 def build_package(
@@ -80,11 +81,11 @@ def build_package(
     dest=None,  # where to; None: glue_export/dist in the project
 ):
     "Make zip and wheel; their paths"
-    dest = Path(dest or Path(root, DIST))
+    dest, version = Path(dest or Path(root, DIST)), version_of(root)
     dest.mkdir(parents=True, exist_ok=True)
     for old in dest.iterdir():
         if old.name.startswith(NAME) and old.suffix in ('.zip', '.whl'): old.unlink()
-    return build_zip(root, dest, version_of(root)), build_wheel(root, dest)
+    return build_zip(root, dest, version), build_wheel(root, dest)
 
 # %% ../nbs/16_package.ipynb #1f65c081
 def main(argv=None):

@@ -134,7 +134,7 @@ class Session:
         with self.lock:
             if reply is None: return self.die()
             output = reply['output']
-            interrupted = statement.state == 'CANCELLING' and output.get('ErrorName') == 'KeyboardInterrupt'
+            interrupted = statement.state == 'CANCELLING' and output['Status'] == 'error'
             statement.end('CANCELLED' if interrupted else 'AVAILABLE', output)
 
     def exchange(self, request):
@@ -238,7 +238,10 @@ class Api:
             if old: raise ApiError('AlreadyExistsException', 'session {} exists and is {}{}; {}'.format(name, old.as_reply()['Status'], ': ' + old.reason if old.reason else '', AFTER_DEATH))
             folder = Path(self.home, name)
             folder.mkdir(parents=True)
-            self.sessions[name] = session = Session(request, self.python, str(folder))
+            try: self.sessions[name] = session = Session(request, self.python, str(folder))
+            except ApiError:
+                shutil.rmtree(str(folder))
+                raise
         session.settled.wait(PATIENCE)
         return {'Session': session.as_reply()}
 
