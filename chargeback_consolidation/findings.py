@@ -7,14 +7,14 @@ __all__ = ['MASK_KEY', 'IDENTIFIERS', 'RECORD_TYPE', 'LEVELS', 'Found', 'Records
            'TIE', 'TIMES', 'SHOWN', 'EMPTY_LINEAGE', 'TARGETS', 'LIKE', 'LEAST_DAYS', 'COUNTED', 'Mask', 'Identifier',
            'plain', 'digest_of_data', 'Answer', 'answered', 'Page', 'cell_text', 'as_html', 'finding_html',
            'summary_html', 'picture', 'Day', 'read_parameter', 'source_arguments', 'find_table', 'landing_times',
-           'open_day', 'landing_files', 'footers', 'listed', 'standing', 'strangers', 'read_threaded',
-           'landing_sources', 'values', 'stamps', 'later', 'same', 'ranked', 'places_of', 'match', 'read_plan',
-           'read_consolidated', 'row_origin', 'cell_value', 'read_rows', 'instant', 'doubled', 'doubled_found',
-           'executions', 'examples', 'files_of', 'written_to', 'compare_keys', 'compare_quarantine', 'keys_changed',
-           'unreadable_found', 'lineage_found', 'per_file', 'records_of', 'reconcile', 'content_of', 'contenders',
-           'kinds_of', 'removed_records', 'duplicates', 'why', 'versions_of', 'decided', 'lineage_row', 'rows_now',
-           'planned_rows', 'traced', 'trace', 'last_times', 'missed', 'late_arrivals', 'sizes', 'day_counts',
-           'stands_out', 'outliers', 'quality_limits', 'Days', 'open_days', 'history']
+           'open_day', 'Overtaken', 'unmoved', 'landing_files', 'footers', 'listed', 'standing', 'strangers',
+           'read_threaded', 'landing_sources', 'values', 'stamps', 'later', 'same', 'ranked', 'places_of', 'match',
+           'read_plan', 'read_consolidated', 'row_origin', 'cell_value', 'read_rows', 'instant', 'doubled',
+           'doubled_found', 'executions', 'examples', 'files_of', 'written_to', 'compare_keys', 'compare_quarantine',
+           'keys_changed', 'unreadable_found', 'lineage_found', 'per_file', 'records_of', 'reconcile', 'content_of',
+           'contenders', 'kinds_of', 'removed_records', 'duplicates', 'why', 'versions_of', 'decided', 'lineage_row',
+           'rows_now', 'planned_rows', 'traced', 'trace', 'last_times', 'missed', 'late_arrivals', 'sizes',
+           'day_counts', 'stands_out', 'outliers', 'quality_limits', 'Days', 'open_days', 'history']
 
 # %% ../nbs/14_findings.ipynb #8aa27f27
 import base64
@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .settings import ArgumentError, read_date, read_name, read_path
-from .store import FileEntry, join, read_each, split_s3, store_for
+from .store import FileEntry, SourceChanged, join, read_each, split_s3, store_for
 from .catalog import GlueCatalog, LocalCatalog, Table
 from .landing import (EVENT, INDEX_SCHEMA, KEY, UPDATED, Inventory, Source, key_hashes, open_parquet, read_index, read_lineage, read_notes,
                                               take_inventory, write_lineage)
@@ -261,6 +261,16 @@ def open_day(
                tuple(ledger.visible()), tuple(ledger.store.list(ledger.quarantine)), Mask(mask))
 
 # %% ../nbs/14_findings.ipynb #1d6d2426
+class Overtaken(Exception):
+    "The day changed while it was looked at; the message says what to do."
+
+def unmoved(day):
+    "`Overtaken` if an execution has committed since the day was opened"
+    numbers = day.ledger.numbers()
+    if (numbers[-1] if numbers else 0) != (day.head.number if day.head else 0):
+        raise Overtaken('commit {} of {} was made while this investigation was reading: run it again'.format(numbers[-1] if numbers else 0, day.day))
+
+# %% ../nbs/14_findings.ipynb #f9aab1b7
 def landing_files(day):
     "Every landing file that the day or the landing zone knows, as a DataFrame: number, path, size, etag, rows, commit, state, cause, landed"
     there = {e.path: e for e in day.inventory.files}
@@ -275,18 +285,20 @@ def landing_files(day):
     frame = pd.DataFrame(rows, columns=['number', 'path', 'size', 'etag', 'rows', 'commit', 'state', 'cause'])
     return frame.assign(landed=[day.landed.get(p, 0) if s not in ('gone', 'rewritten') else 0 for p, s in zip(frame['path'], frame['state'])])
 
-# %% ../nbs/14_findings.ipynb #bf5704b5
+# %% ../nbs/14_findings.ipynb #0eba3d9d
 def footers(day):
     "What the files of the last commit hold now: a DataFrame slot, path, written (rows when it was committed), rows (now), bytes, groups, state"
-    there, rows = {e.path: e for e in day.output}, []
+    there, rows, staged = {e.path: e for e in day.output}, [], None
     for slot, f in enumerate(day.head.files if day.head else ()):
         entry = there.get(day.ledger.path(f['path']))
-        values = (0, 0, 0, 'gone')
+        if not entry and staged is None: staged = {token for _, token in day.stores[1].staged(day.ledger.partition)}
+        values = (0, 0, 0, 'gone' if entry or f['token'].split(' ')[0] not in staged else 'not published')
         if entry:
             try:
                 with day.stores[1].open(entry) as opened: meta = open_parquet(opened).metadata
                 state = 'as written' if (meta.num_rows, entry.size) == (f['rows'], f['bytes']) else 'short' if meta.num_rows < f['rows'] else 'changed'
                 values = (meta.num_rows, entry.size, meta.num_row_groups, state)
+            except SourceChanged as e: raise Overtaken('{}: run the investigation again'.format(e)) from None
             except (pa.ArrowException, OSError, ValueError): values = (0, entry.size, 0, 'unreadable')
         rows.append((slot, f['path'], f['rows']) + values)
     return pd.DataFrame(rows, columns=['slot', 'path', 'written', 'rows', 'bytes', 'groups', 'state'])
@@ -308,7 +320,7 @@ def standing(day, files, feet):
     found += listed('not yet taken', 'warn', of['waiting'], '{n} landing file{s} landed after the last execution looked and {was} not in the day', len(of['waiting']))
     found += listed('set aside', 'warn', of['set aside'], '{n} landing file{s} cannot be read and {was} not in the day', len(of['set aside']))
     for f in feet.itertuples():
-        what = {'gone': 'is gone', 'unreadable': 'cannot be read', 'short': 'has {:,} rows of {:,}: {:,} are missing'.format(f.rows, f.written, f.written - f.rows),
+        what = {'gone': 'is gone', 'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next execution rolls it forward', 'unreadable': 'cannot be read', 'short': 'has {:,} rows of {:,}: {:,} are missing'.format(f.rows, f.written, f.written - f.rows),
                 'changed': 'is not as it was written: {:,} rows, then {:,}'.format(f.rows, f.written)}.get(f.state)
         if what: found.append(Found('output file ' + f.state, 'fail', f.written - f.rows, (f.path,), 'an output file ' + what))
     return found + strangers(day)
@@ -326,7 +338,7 @@ def strangers(day):
     if lost: found.append(Found('quarantine file gone', 'fail', sum(f['rows'] for f in lost), tuple(f['path'] for f in lost), '{:,} quarantine files are gone'.format(len(lost))))
     return found
 
-# %% ../nbs/14_findings.ipynb #0b56f200
+# %% ../nbs/14_findings.ipynb #681d39b8
 Records = namedtuple('Records', 'table start notes')
 Records.__doc__ = """What decides in many files. table: index rows, in order of source and position. start: int64 array, the place of each source's first row in the table, -1 where it was
 not read. notes: {source: Note}."""
@@ -342,6 +354,8 @@ def read_threaded(day, sources, stores, only=None):
         return batches[:-1], list(zip(*(batches[-1].column(name).to_pylist() for name in ('source', 'note')))) if batches else []
     with ThreadPoolExecutor(n) as pool: done = list(pool.map(work, parts))
     notes = read_notes(pair for _, pairs in done for pair in pairs)
+    moved = next((n.cause for n in notes.values() if n.error == 'changed'), None)
+    if moved: raise Overtaken(moved + ': run the investigation again')
     start, at = np.full(max([s.id for s in sources] + [-1]) + 1, -1, np.int64), 0
     for s in sources:
         if not notes[s.id].error: start[s.id] = at; at += notes[s.id].rows
@@ -357,7 +371,7 @@ def values(table, name, missing=0):
     "A column of numbers as a numpy array"
     return table[name].fill_null(missing).to_numpy()
 
-# %% ../nbs/14_findings.ipynb #a7f5b5d1
+# %% ../nbs/14_findings.ipynb #729d631e
 LOWEST = np.iinfo(np.int64).min
 
 def stamps(table):
@@ -395,7 +409,7 @@ def ranked(table, paths, among):
     wins[1:] = hashes[1:] != hashes[:-1]
     return order, wins
 
-# %% ../nbs/14_findings.ipynb #0e0a3b4d
+# %% ../nbs/14_findings.ipynb #5d5a0421
 Consolidated = namedtuple('Consolidated', 'table place origin plan notes')
 Consolidated.__doc__ = """The rows of the day. table: index rows, source is the slot. place: row within its file. origin: place in `Records.table`, -1 where the landing row is not there, -2 where
 the row is not in the lineage. plan: {slot: (landing file numbers, rows), or None where the sidecar is gone}. notes: {slot: Note}."""
@@ -436,7 +450,7 @@ def read_consolidated(day, landing):
         else: origin[own] = match(hashes[own], place >= 0, planned, place)
     return Consolidated(rows.table, values(rows.table, 'position'), origin, plan, rows.notes)
 
-# %% ../nbs/14_findings.ipynb #a600bc76
+# %% ../nbs/14_findings.ipynb #db592c6f
 def row_origin(
     ledger, commit,
     path,       # of a data file, relative to OUTPUT_PATH, as in the commit
@@ -451,7 +465,7 @@ def row_origin(
     number, rows = read_lineage(data)
     return ledger.taken(commit)[number[row]].path, int(rows[row])
 
-# %% ../nbs/14_findings.ipynb #2a8600c7
+# %% ../nbs/14_findings.ipynb #b57a0d68
 def cell_value(v): return v if v is None or isinstance(v, str) else v.hex() if isinstance(v, bytes) else str(v)
 
 def read_rows(
@@ -480,7 +494,7 @@ def instant(micros):
     texts = np.datetime_as_string(np.where(micros == LOWEST, 0, micros).astype('datetime64[us]'), unit='ms')
     return np.array(['' if m == LOWEST else t.replace('T', ' ') for m, t in zip(micros, texts)], object)
 
-# %% ../nbs/14_findings.ipynb #f61da2c2
+# %% ../nbs/14_findings.ipynb #9cd2aa83
 def doubled(day, files, notes):
     "Landing files that are byte for byte another: a DataFrame path, twin (of the lowest number), state, rows"
     entry, groups, found = files.set_index('number'), {}, []
@@ -500,7 +514,7 @@ def doubled_found(twins):
     "The `Found` of doubled files, in a list"
     return listed('landing file doubled', 'ok', twins, '{n} landing file{s} {was} byte for byte another; {r} records are there twice for that')
 
-# %% ../nbs/14_findings.ipynb #19f113c8
+# %% ../nbs/14_findings.ipynb #c2a13dd1
 def executions(day):
     "The conservation of each commit: a DataFrame"
     rows, before = [], 0
@@ -623,9 +637,10 @@ def reconcile(day):
     tables = {'executions': runs, 'files': told.drop(columns=['number', 'etag', 'landed']).sort_values(['state', 'path']), 'output files': feet, 'doubled files': twins,
               'balance': pd.DataFrame([('chargebacks kept', len(order[wins]) - len(lost)), ('kept, but missing', len(lost)), ('duplicates removed', int((~wins).sum())), ('quarantined', len(keyless)),
                                        ('in files that are gone', int(files.loc[files['state'].isin(('gone', 'rewritten')), 'rows'].sum()))], columns=['records', 'count'])}
+    unmoved(day)
     return answered('reconcile', 'Everything that landed and was taken is in the day once, in its latest version, or in quarantine.', facts, found + doubled_found(twins), tables, day.mask)
 
-# %% ../nbs/14_findings.ipynb #e5b149c1
+# %% ../nbs/14_findings.ipynb #0898a89b
 REPEAT, OLDER, TIE = 'repeat', 'older version', 'tie'
 
 def content_of(rows):
@@ -692,14 +707,15 @@ def duplicates(day):
     counts = [(k, int(kinds.get(k, 0))) for k in (REPEAT, OLDER, TIE)]
     whole = int(len(order))
     facts = [('records with a key', whole), ('duplicates', int(len(lost))), ('share', '{:.2%}'.format(len(lost) / whole if whole else 0))] + [(k, n) for k, n in counts] + [
-             ('median hours between versions', round(float(lost.loc[lost['kind'] == OLDER, 'hours older'].median()), 2) if counts[1][1] else None), ('doubled files', len(twins))]
+             ('median hours between versions', round(float(lost.loc[lost['kind'] == OLDER, 'hours older'].median()), 2) if counts[1][1] else None), ('median hours between landings of repeats', round(float(lost.loc[lost['kind'] == REPEAT, 'hours landed apart'].median()), 3) if counts[0][1] else None), ('doubled files', len(twins))]
     merchants = lost.groupby('merchant_id').size().reset_index(name='records').sort_values(['records', 'merchant_id'], ascending=[False, True]).head(20)
     tables = {'kinds': pd.DataFrame(counts, columns=['kind', 'records']), 'files': by_file.sort_values(['removed', 'path'], ascending=[False, True]), 'merchants': merchants, 'statuses': moves.sort_values('records', ascending=False, kind='stable'),
               'executions': runs, 'doubled files': twins, 'removed': lost[['kind', 'path', 'row', 'won path', 'won row', 'hours older', 'hours landed apart']].sort_values(['path', 'row'])}
     fine = '{:,} of {:,} records are duplicates: {}.'.format(len(lost), whole, ', '.join('{:,} {}'.format(n, k) for k, n in counts if n) or 'none')
+    unmoved(day)
     return answered('duplicates', fine, facts, found, tables, day.mask)
 
-# %% ../nbs/14_findings.ipynb #fe28980c
+# %% ../nbs/14_findings.ipynb #9d2d4449
 SHOWN = ('status', 'amount', 'currency', 'merchant_id', 'reason_code', 'card_network', 'stream_offset')
 
 def why(times, winner, missing):
@@ -809,9 +825,10 @@ def trace(
     beaten = versions[(versions['state'] == 'taken') & (versions['outcome'] != 'won')]['outcome'].tolist()
     fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), '; the other lost for: ' + ', '.join(sorted(set(beaten))) if beaten else '') if len(wanted) == 1 else \
         'The day shows the latest version of each of the {:,} chargebacks.'.format(len(wanted))
+    unmoved(day)
     return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask, aside)
 
-# %% ../nbs/14_findings.ipynb #d79676e4
+# %% ../nbs/14_findings.ipynb #8200e77f
 def last_times(day):
     "When each commit was made: {number: microseconds since 1970}"
     return {c.number: int(pd.Timestamp(c.report['at'], tz='UTC').timestamp()) * 10**6 for c in day.commits if c.report.get('at')}
@@ -857,9 +874,10 @@ def late_arrivals(day):
              ('landed after the day was over', len(late)), ('median hours until taken', round(float(hours.median()), 3) if hours.notna().any() else None), ('waiting files', len(waiting)), ('records in them', int(waiting['records'].sum()))]
     tables = {'missed': table, 'waiting': waiting[['path', 'size', 'records']].assign(landed=instant(waiting['landed']) if len(waiting) else []),
               'landings': there[['path', 'state', 'commit', 'records', 'landed']].assign(hours=hours)}
+    unmoved(day)
     return answered('late_arrivals', 'Every landing file that can be read was taken; the last execution missed nothing.', facts, found + doubled_found(twins), tables, day.mask)
 
-# %% ../nbs/14_findings.ipynb #6fd5d08b
+# %% ../nbs/14_findings.ipynb #5d35e021
 TARGETS = (32, 64, 128, 256)    # MB
 
 def sizes(
@@ -884,9 +902,10 @@ def sizes(
     counts = pd.DataFrame([(float(t), max(1, round(after / (t * 1e6))), round(after / 1e6 / max(1, round(after / (t * 1e6))), 1)) for t in sorted({*TARGETS, target_mb})], columns=['target MB', 'OUTPUT_FILE_COUNT', 'MB a file'])
     shown = feet.assign(**{'rows a group': (feet['rows'] / feet['groups'].clip(lower=1)).astype(int)})
     fine = '{:,} landing files of {:,.0f} KB became {:,} files of {:,.1f} MB; OUTPUT_FILE_COUNT {:,} makes them about {:g} MB.'.format(len(before), before['size'].mean() / 1e3 if len(before) else 0, len(there), mean / 1e6, wanted, target_mb)
+    unmoved(day)
     return answered('file_sizes', fine, facts, found, {'output files': shown, 'counts': counts, 'landing sizes': before[['path', 'size', 'state']]}, day.mask)
 
-# %% ../nbs/14_findings.ipynb #9808e9e2
+# %% ../nbs/14_findings.ipynb #dc5f86a6
 LIKE, LEAST_DAYS = 4.0, 5
 
 def day_counts(day):

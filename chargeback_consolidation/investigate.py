@@ -6,16 +6,17 @@
 __all__ = ['NOTEBOOKS', 'Parameter', 'KINDS', 'EVERY', 'OPTIONS', 'LIBRARIES', 'STYLE', 'Request', 'QUIET', 'MANIFESTS',
            'find_notebook', 'parameters_of', 'dashed', 'read_value', 'split_words', 'read_parameters', 'git',
            'code_digest', 'code_of', 'library_versions', 'page', 'dict_cell', 'run_name', 'watched_engine',
-           'kernel_environment', 'one_line', 'execute', 'payloads', 'hide', 'record_text', 'run_one', 'publish_report',
-           'read_record', 'files_changed', 'inputs_changed', 'dict_changed', 'answers_changed', 'compare',
-           'comparison_lines', 'broken', 'days_of', 'plan_requests', 'read_own', 'again_words', 'title_of',
-           'investigations_text', 'help_for', 'set_queue', 'run_queued', 'run_all']
+           'kernel_environment', 'one_line', 'execute', 'payloads', 'word', 'hide', 'record_text', 'run_one',
+           'publish_report', 'read_record', 'files_changed', 'inputs_changed', 'dict_changed', 'answers_changed',
+           'compare', 'comparison_lines', 'broken', 'days_of', 'check_tools', 'plan_requests', 'read_own',
+           'again_words', 'title_of', 'investigations_text', 'help_for', 'set_queue', 'run_queued', 'run_all']
 
 # %% ../nbs/15_investigate.ipynb #4dc3a772
 import ast
 import difflib
 import hashlib
 import html
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -228,12 +229,22 @@ def payloads(notebook):
         for output in cell.get('outputs', ()): found.update(output.get('data', {}).get(RECORD_TYPE, {}))
     return found
 
+def word(text):
+    "A pattern that finds a text where it stands alone"
+    return re.compile(r'(?<![\w-]){}(?![\w-])'.format(re.escape(text)))
+
 def hide(notebook, values, mask):
-    "The notebook without these texts, each replaced by its mask"
+    "The notebook without these texts where papermill or an error may show them: in its parameters and in tracebacks; all else is masked by the investigation itself"
     import nbformat
-    text = nbformat.writes(notebook)
-    for value in values: text = text.replace(json.dumps(value)[1:-1], mask(value))
-    return nbformat.reads(text, 4)
+    def masked(text):
+        for value in values: text = word(json.dumps(value)[1:-1]).sub(mask(value), text)
+        return text
+    for cell in notebook.cells:
+        if 'injected-parameters' in cell.metadata.get('tags', ()): cell.source = masked(cell.source)
+        if any(o.output_type == 'error' for o in cell.get('outputs', ())) or 'papermill-error-cell-tag' in cell.metadata.get('tags', ()): cell.update(json.loads(masked(json.dumps(cell))))
+    ran = notebook.metadata.get('papermill', {})
+    for place in ('parameters', 'environment_variables'): ran[place] = json.loads(masked(json.dumps(ran.get(place, {}))))
+    return nbformat.from_dict(notebook)
 
 def record_text(record):
     "The record as JSON, one line for each field"
@@ -243,12 +254,11 @@ def run_one(request, tell=lambda done, total: None, mask_key=None):
     "Run a `Request` and leave its report; the record. A failed run leaves its report, too: record['status'] is then 'failed'."
     started, clock, name = datetime.now(timezone.utc), time.monotonic(), run_name()
     day, masked = str(request.parameters.get('partition_date', 'undated')), bool(request.parameters.get('mask'))
-    os.environ.setdefault('JUPYTER_PLATFORM_DIRS', '1')
     key = os.environ.get(MASK_KEY) or mask_key or secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix='investigation-') as folder: ran, error, stop = execute(request, folder, key, tell)
     secret = [v for k, v in request.parameters.items() if k in IDENTIFIERS and v] if masked else []
     with kernel_environment(key): mask = Mask(masked)
-    for value in secret: error = error.replace(value, mask(value))
+    for value in secret: error = word(value).sub(mask(value), error)
     ran = hide(ran, secret, mask) if secret else ran
     base = join(request.runs, request.name, day, name)
     ran.metadata.setdefault('papermill', {}).update(input_path=Path(request.notebook).name, output_path=base + '.ipynb')
@@ -346,8 +356,14 @@ def days_of(given):
     if 'partition_date' in given: raise ArgumentError('--partition-date and --from/--to exclude each other: give one or the other')
     return [str(days[0] + timedelta(days=i)) for i in range((days[1] - days[0]).days + 1)]
 
+def check_tools():
+    "`ArgumentError` where what runs and shows notebooks is not installed"
+    missing = [name for name in ('papermill', 'nbconvert', 'ipykernel', 'matplotlib') if importlib.util.find_spec(name) is None]
+    if missing: raise ArgumentError('investigations need {}: pip install {}'.format(' and '.join(missing), ' '.join(missing)))
+
 def plan_requests(words):
     "The `Request`s of a command line, and how many to run at once; `ArgumentError` for the first thing that is wrong"
+    check_tools()
     words = list(words)
     name = words.pop(0) if words and not words[0].startswith('--') else None
     given = split_words(words)

@@ -11,6 +11,7 @@ from damage import DAY, FOLDER, damaged, execute, head, sound
 from days import tree
 
 from chargeback_consolidation.findings import (
+    Overtaken,
     duplicates,
     history,
     landing_files,
@@ -124,6 +125,7 @@ def with_column(table, name, change):
     ('a row doubled by hand', lambda root: rewrite(root, lambda t: pa.concat_tables([t.slice(0, 1), t.slice(0, len(t) - 1)])), {'keys twice', 'keys missing', 'keys not as committed', 'output file changed'}),
     ('an output file deleted', lambda root: (root/'out'/head(root).files[2]['path']).unlink(), {'output file gone', 'keys missing'}),
     ('an output file broken', lambda root: (root/'out'/head(root).files[2]['path']).write_bytes(b'PAR1'), {'output file unreadable', 'keys missing'}),
+    ('a commit interrupted', lambda root: (root/'out'/head(root).files[2]['path']).rename((root/'out'/head(root).files[2]['path']).with_name(head(root).files[2]['token'])), {'output file not published', 'keys missing'}),
     ('a foreign file', lambda root: shutil.copy(root/'out'/head(root).files[2]['path'], root/'out/year=2025/month=11/day=02/extra.parquet'), {'output file foreign'}),
     ('lineage deleted', lambda root: (root/'out'/head(root).files[2]['lineage']).unlink(), {'lineage gone'}),
     ('quarantine deleted', lambda root: (root/'out'/head(root).quarantine[0]['path']).unlink(), {'quarantine file gone', 'quarantine rows missing'}),
@@ -340,3 +342,13 @@ def test_what_is_refused(tmp_path, good):
     with pytest.raises(ArgumentError, match='--partition-date must be a day'): open_day(f'{good}/out', '2025-2-30')
     with pytest.raises(ArgumentError, match='--output-path is required'): open_day('', DAY)
     with pytest.raises(ArgumentError, match='--SOURCE_TABLE'): open_day(f'{good}/out', DAY, source_table='refunds')
+
+
+def test_overtaken(good, tmp_path, monkeypatch):
+    "An execution that commits while an investigation reads is not reported as damage"
+    root = copy_of(good, tmp_path)
+    day = day_of(root)
+    shutil.copy(root/FOLDER/'part-0-1.parquet', root/FOLDER/'part-9-9.parquet')
+    execute(root)
+    for ask_for in (reconcile, duplicates, late_arrivals, sizes):
+        with pytest.raises(Overtaken, match='run'): ask_for(day)

@@ -181,6 +181,20 @@ def test_masked_trace(lakes, tmp_path):
     assert not any(key in p.read_text() for p in (tmp_path/'second').rglob('*') if p.is_file())
 
 
+def test_a_short_masked_id_is_hidden_and_nothing_else(lakes, notebooks, tmp_path):
+    "Also where the run fails and the traceback quotes it"
+    own = nbformat.read(notebooks/'shaky.ipynb', 4)
+    own.cells[1].source += "\nchargeback_id: str = ''  # id\nmask: bool = False  # hide"
+    own.cells[3].source = "raise ValueError('the chargeback ' + chargeback_id + ' of 17 is odd')"
+    nbformat.write(own, notebooks/'quotes.ipynb')
+    assert command('quotes', *words(lakes[0], tmp_path/'runs', '--partition-date', DAY, '--notebooks', notebooks, '--chargeback-id', '7', '--mask')) == 1
+    record, = records(tmp_path/'runs')
+    assert record['error'] == f"ValueError: the chargeback {record['parameters']['chargeback_id']} of 17 is odd" and record['parameters']['chargeback_id'].startswith('id~')
+    for path in (record['page'], record['notebook']):
+        text = Path(path).read_text()
+        assert 'chargeback 7 of' not in text and '"7"' not in text and 'of 17 is odd' in text
+
+
 # Again
 
 
