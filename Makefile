@@ -15,8 +15,8 @@ LAND        := $(CLI) land-sample $(TABLE) --database landing --table chargeback
 CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-table chargebacks \
 	--output-path $(LAKE)/consolidated/chargebacks --output-file-count 10 --compression-codec snappy
 
-# They make environments of their own, one for each Glue release, and take as long as all other tests together.
-OTHER_RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_end.py
+RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_end.py
+STUDIO := tests/test_studio_glue.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test runtimes check evidence bench lab studio studio-test package export notebooks clean
@@ -29,12 +29,12 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	  $(LAND) --delivery $$k && $(CONSOLIDATE) --execution-sequence $$k || exit $$?; \
 	done
 
-test: $(READY) ## Run all tests, those in the notebooks too; not those of `make runtimes`
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(addprefix --ignore=,$(OTHER_RUNTIMES))
+test: $(READY) ## Run all tests but that of the cluster; the script on the oldest, the default and the newest Glue that is here
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --ignore=tests/test_cluster.py
 
 runtimes: $(READY) ## Run the exported script on every Glue runtime, on a cluster, and as deployed
 	@$(BIN)/python tests/runtimes.py
-	@$(BIN)/pytest $(OTHER_RUNTIMES)
+	@$(BIN)/pytest $(RUNTIMES)
 
 check: $(READY) ## Check that notebooks, library, Glue script and README agree, and that the code is tidy
 	@$(BUILD) check
@@ -54,7 +54,7 @@ studio: $(READY) ## Open the Studio notebooks in JupyterLab, with the Glue kerne
 	@$(BIN)/python -m chargeback_consolidation.workbench lab
 
 studio-test: $(READY) ## Run all Studio notebooks through the Glue kernel, with Glue's packages alone
-	@$(BIN)/python tests/studio.py
+	@$(BIN)/pytest -n $(WORKERS) $(STUDIO)
 
 package: $(READY) ## Make the library's zip and wheel for Glue, in glue_export/dist/
 	@$(BIN)/python -m chargeback_consolidation.package

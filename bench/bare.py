@@ -34,7 +34,8 @@ def finish(run, state, plan, commit):
 
 def flush(self):
     if not self.waiting: return
-    table = pa.concat_tables(self.waiting)
+    table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
+    if not keep.all(): table = table.filter(pa.array(keep))
     self.waiting, self.weight = [], 0
     if self.writer is None:
         self.sink = self.store.stage(self.path)
