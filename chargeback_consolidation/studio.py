@@ -4,23 +4,30 @@
 
 # %% auto #0
 __all__ = ['DATABASE', 'TABLE', 'DAY', 'BLOCKS', 'sample_lake', 'land_missing', 'workplace', 'sample_output', 'some_chargeback',
-           'fill_in', 'Reader', 'read_html', 'show', 'draw']
+           'read_keys', 'fill_in', 'spark_type', 'as_type', 'read_fields', 'read_records', 'records_of',
+           'landing_frame', 'Reader', 'read_html', 'show', 'draw']
 
 # %% ../nbs/19_studio.ipynb #a7bcf3f3
 import base64
 import io
 import tempfile
 import uuid
+from collections import Counter
+from functools import reduce
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from .catalog import LocalCatalog
 from .job import consolidate, start_run
+from .landing import KEY, key_texts, map_arrow, open_parquet, plain_schema, take_inventory
+from .quality import list_fields, wider_fields
 from .sample import sample_partition
 from .settings import parse, read_path
-from .store import join, store_for
+from .store import FileEntry, attempt, join, store_for
 
 # %% ../nbs/19_studio.ipynb #f91fa814
 DATABASE, TABLE, DAY = 'landing', 'chargebacks', '2025-11-02'
@@ -61,17 +68,20 @@ def sample_output(place=None):
     settings = parse([word for name, value in words.items() for word in ('--' + name, str(value))])
     catalog = LocalCatalog(lake)
     table = catalog.table(DATABASE, TABLE)
-    run = start_run(settings, table, catalog.partition(table, settings.partition_date))
-    consolidate(run)
-    return {'output_path': output, 'partition_date': DAY, 'catalog': lake, 'source_database': DATABASE, 'source_table': TABLE, 'chargeback_id': some_chargeback(run.ledger)}
+    partition = catalog.partition(table, settings.partition_date)
+    consolidate(start_run(settings, table, partition))
+    return {'output_path': output, 'partition_date': DAY, 'catalog': lake, 'source_database': DATABASE, 'source_table': TABLE, 'chargeback_id': some_chargeback(table, partition)}
 
-def some_chargeback(ledger):
-    "The id of the chargeback with the latest version"
-    import pyarrow.parquet as pq
-    path = ledger.path(ledger.head().files[0]['path'])
-    entry = next(e for e in ledger.visible() if e.path == path)
-    rows = pq.read_table(io.BytesIO(ledger.store.read(entry)), columns=['chargeback_id', 'event_timestamp', 'updated_at']).to_pandas()
-    return rows.sort_values(['updated_at', 'chargeback_id'])['chargeback_id'].iloc[-1]
+def some_chargeback(table, partition):
+    "The id of a chargeback that came often, by the first files of a day"
+    store, ids = store_for(table.location), Counter()
+    for entry in take_inventory(store, table.location, partition.locations).files[:100]:
+        keys = attempt(read_keys, store, FileEntry(join(table.location, entry.path), entry.size, entry.etag))
+        if isinstance(keys, list): ids.update(k for k in keys if k is not None)
+    return max(sorted(ids), key=ids.get) if ids else ''
+
+def read_keys(store, entry):
+    return key_texts(open_parquet(store.read(entry)).read(columns=[KEY])[KEY].combine_chunks()).to_pylist()
 
 def fill_in(names, place=None):
     "Give the parameters in `names`, a dict of them, that were left empty the values for the sample"
@@ -79,6 +89,60 @@ def fill_in(names, place=None):
         if name in names and not names[name]: names[name] = value
 
 # %% ../nbs/19_studio.ipynb #a440f8e0
+def spark_type(kind):
+    "The Arrow type nearest to `kind` that Spark takes: timestamps in microseconds UTC, no unsigned numbers"
+    t = pa.types
+    if t.is_timestamp(kind): return pa.timestamp('us', 'UTC')
+    if t.is_unsigned_integer(kind): return {8: pa.int16(), 16: pa.int32(), 32: pa.int64(), 64: pa.decimal128(20, 0)}[kind.bit_width]
+    if t.is_struct(kind): return pa.struct([f.with_type(spark_type(f.type)) for f in list_fields(kind)])
+    if t.is_list(kind): return pa.list_(spark_type(kind.value_type))
+    return pa.map_(spark_type(kind.key_type), spark_type(kind.item_type)) if t.is_map(kind) else kind
+
+def as_type(column, kind):
+    "A column with another type"
+    if column.type.equals(kind): return column
+    try: return column.cast(kind, safe=False)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid): return pa.chunked_array([pa.array(column.to_pylist(), kind)])
+
+def read_fields(store, entry):
+    "The fields of a file, with Spark's types"
+    return [pa.field(f.name, spark_type(f.type)) for f in plain_schema(open_parquet(store.read(entry)).schema_arrow)]
+
+def read_records(store, entry, schema, more=None):
+    "The records of a file as a table with this schema; more: {column: function (number of records) -> values}"
+    table = open_parquet(store.read(entry), 'us').read(use_threads=False)
+    columns = {name: pa.array(make(len(table))) for name, make in (more or {}).items()}
+    columns.update({name: as_type(table[name], schema.field(name).type) for name in table.column_names})
+    return pa.table([columns[f.name] if f.name in columns else pa.nulls(len(table), f.type) for f in schema], schema=schema)
+
+# %% ../nbs/19_studio.ipynb #293f1e65
+def records_of(
+    spark,
+    store,          # where the files are
+    files,          # list of FileEntry
+    names=None,     # their names for the columns _file and _row (number within the file, from 0); None: without these columns
+):
+    "The records of Parquet files as a DataFrame; files that cannot be read are left out. `ValueError` if none can"
+    found = [fields for fields in (attempt(read_fields, store, e) for e in files) if isinstance(fields, list)]
+    if not found: raise ValueError('none of {} files can be read'.format(len(files)))
+    origin = [] if names is None else [pa.field('_file', pa.string()), pa.field('_row', pa.int64())]
+    schema = pa.schema(reduce(wider_fields, found) + origin)
+    packed, entries = schema.serialize().to_pybytes(), list(zip(files, names or files))
+    def read(batches):
+        wanted = pa.ipc.read_schema(pa.BufferReader(packed))
+        for entry, name in (entries[i] for batch in batches for i in batch.column(0).to_pylist()):
+            table = attempt(read_records, store, entry, wanted, {'_file': lambda n, name=name: [name] * n, '_row': range} if names else None)
+            if not isinstance(table, Exception):
+                for part in table.to_batches(): yield part
+    tasks = max(1, min(len(entries), 2 * spark.sparkContext.defaultParallelism))
+    return map_arrow(spark.range(0, len(entries), 1, tasks), read, from_arrow_schema(schema))
+
+def landing_frame(spark, table, inventory):
+    "The records of landing files as a DataFrame, with _file and _row. table: its location; inventory: of `take_inventory`"
+    entries = [FileEntry(join(table, e.path), e.size, e.etag) for e in inventory.files]
+    return records_of(spark, store_for(table), entries, [e.path for e in inventory.files])
+
+# %% ../nbs/19_studio.ipynb #9637e19b
 BLOCKS = frozenset('p li dt dd h1 h2 h3 section div'.split())
 
 class Reader(HTMLParser):
@@ -117,7 +181,7 @@ def read_html(text):
     reader.flush()
     return reader.parts
 
-# %% ../nbs/19_studio.ipynb #293f1e65
+# %% ../nbs/19_studio.ipynb #6822711d
 def show(value):
     "Print a value as its notebook shows it; a picture becomes pyplot's current figure"
     if value is None: return

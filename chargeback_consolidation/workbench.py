@@ -58,7 +58,7 @@ MODULE = 'aws_glue_interactive_sessions_kernel.glue_pyspark.GlueKernel'
 
 def install_kernel(folder, endpoint):
     "Write a kernelspec for `endpoint` into `folder`/kernels; the folder"
-    spec = {'argv': [sys.executable, '-m', MODULE, '-f', '{connection_file}'], 'display_name': 'Glue PySpark', 'language': 'python',
+    spec = {'argv': [sys.executable, '-m', MODULE, '-f', '{connection_file}', '--log-level=40'], 'display_name': 'Glue PySpark', 'language': 'python',
             'env': {**endpoint.kernel_environment(), 'AWS_CONFIG_FILE': os.devnull, 'AWS_SHARED_CREDENTIALS_FILE': os.devnull}}
     place = Path(folder, 'kernels', KERNEL)
     place.mkdir(parents=True, exist_ok=True)
