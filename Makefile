@@ -30,7 +30,7 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	done
 
 test: $(READY) ## Run all tests but that of the cluster; the script on the oldest, the default and the newest Glue that is here
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --ignore=tests/test_cluster.py
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --ignore=tests/test_cluster.py --ignore=$(STUDIO)
 
 runtimes: $(READY) ## Run the exported script on every Glue runtime, on a cluster, and as deployed
 	@$(BIN)/python tests/runtimes.py
