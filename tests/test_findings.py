@@ -10,20 +10,8 @@ import pytest
 from damage import DAY, FOLDER, damaged, execute, head, sound
 from days import tree
 
-from chargeback_consolidation.findings import (
-    Overtaken,
-    duplicates,
-    history,
-    landing_files,
-    late_arrivals,
-    open_day,
-    open_days,
-    reconcile,
-    row_origin,
-    sizes,
-    stands_out,
-    trace,
-)
+from chargeback_consolidation.answers import duplicates, history, late_arrivals, open_days, reconcile, sizes, stands_out, trace
+from chargeback_consolidation.findings import Overtaken, landing_files, open_day, row_origin
 from chargeback_consolidation.ledger import Ledger
 from chargeback_consolidation.sample import land_sample
 from chargeback_consolidation.settings import ArgumentError, read_date
