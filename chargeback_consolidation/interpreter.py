@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pieces', 'is_python', 'run_python', 'names_wanted', 'offer_spark', 'run_magic', 'run_statement', 'describe',
-           'Interrupts', 'cancel_jobs', 'fresh_main', 'serve']
+           'Interrupts', 'cancel_jobs', 'fresh_main', 'serve', 'end_with']
 
 # %% ../nbs/17_interpreter.ipynb #d96e03d0
 import ast
@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import types
 from contextlib import redirect_stdout
@@ -152,8 +153,15 @@ def serve(requests, replies):
         if output['Status'] == 'error': cancel_jobs()
         say(number=request['number'], output=output)
 
-# %% ../nbs/17_interpreter.ipynb #9ac7d2fb
+# %% ../nbs/17_interpreter.ipynb #3ef3069f
+def end_with(parent):
+    "End this process when its parent, a process id, is gone"
+    while os.getppid() == parent: time.sleep(1)
+    os._exit(0)
+
+# %% ../nbs/17_interpreter.ipynb #f531427c
 if __name__ == '__main__' and 'get_ipython' not in globals():
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     channels = os.fdopen(os.dup(0), encoding='utf-8'), os.fdopen(os.dup(1), 'w', encoding='utf-8')
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)

@@ -180,10 +180,10 @@ def command_run(options):
     return int(bool(failed))
 
 def command_lab(options, more=()):
-    home = Path(HERE).absolute()
+    paths, home = studio_notebooks('.', options.names), Path(HERE).absolute()
     home.mkdir(parents=True, exist_ok=True)
     library = build_zip('.', home, version_of('.'))
-    for kept in fill(studio_notebooks('.', options.names), '.', str(library), options.sample or str(home / 'sample'), home / 'notebooks'): print(f'kept your changed copy as {kept}')
+    for kept in fill(paths, '.', str(library), options.sample or str(home / 'sample'), home / 'notebooks'): print(f'kept your changed copy as {kept}')
     with TemporaryDirectory() as tmp, Endpoint(options.python) as endpoint:
         environment = {**without_aws(), 'JUPYTER_PATH': os.pathsep.join(filter(None, [install_kernel(tmp, endpoint), os.environ.get('JUPYTER_PATH')]))}
         words = [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={home / "notebooks"}', *(['--allow-root'] if os.geteuid() == 0 else []), *more]

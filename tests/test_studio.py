@@ -325,6 +325,23 @@ def test_stopped_session_takes_its_processes_along(endpoint):
     assert not folder.exists() and error_of(glue.get_session, Id="stopped")[0] == "EntityNotFoundException"
 
 
+def test_session_ends_with_a_killed_endpoint(tmp_path):
+    code = """
+from chargeback_consolidation.sessions import Endpoint
+endpoint = Endpoint()
+glue = endpoint.client()
+glue.create_session(Id='x', Role='arn:aws:iam::000000000000:role/local', Command={'Name': 'glueetl', 'PythonVersion': '3'})
+glue.run_statement(SessionId='x', Code='import time; time.sleep(100)')
+print(endpoint.api.session('x').process.pid, flush=True)
+input()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ, TMPDIR=str(tmp_path))) as process:
+        session = psutil.Process(int(process.stdout.readline()))
+        assert session.is_running()
+        process.kill()
+    assert psutil.wait_procs([session], 10)[1] == []
+
+
 def test_idle_session_ends(endpoint, monkeypatch):
     monkeypatch.setattr(sessions.Session, "__init__", with_short_minutes(sessions.Session.__init__))
     glue = endpoint.client()

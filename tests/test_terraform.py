@@ -1,4 +1,5 @@
 "The deployment: what Terraform makes of the module against a moto server, and what the job then finds."
+import hashlib
 import json
 import re
 import shutil
@@ -59,6 +60,20 @@ def test_plan_after_apply_finds_no_drift(stack):
 
 def test_second_apply_changes_nothing(stack):
     assert stack.apply() == (0, 0, 0)
+
+
+def test_package_is_uploaded_for_studio_and_the_job_does_without(stack, outputs):
+    folder = stack.folder.parent / "dist"
+    assert outputs["studio"] == {"zip": None, "wheel": None}
+    folder.mkdir()
+    names = ["chargeback_consolidation-0.1.0.zip", "chargeback_consolidation-0.1.0-py3-none-any.whl"]
+    for name in names: (folder / name).write_text(name)
+    try: planned = stack.plan("-refresh=false")
+    finally: shutil.rmtree(folder)
+    hashes = [hashlib.sha256(name.encode()).hexdigest()[:12] for name in names]
+    assert {address: after["key"].removeprefix("glue/chargeback-consolidation/") for address, (actions, after) in planned.items()} == {
+        f'aws_s3_object.upload["{names[0]}"]': f"chargeback_consolidation-0.1.0-{hashes[0]}.zip",
+        f'aws_s3_object.upload["{names[1]}"]': f"{hashes[1]}/{names[1]}"}
 
 
 def test_script_is_uploaded_under_the_hash_of_its_content(stack, outputs, moto):

@@ -5,7 +5,7 @@ locals {
     "4.0" = ["pyarrow==10.0.0"]
   }
 
-  wheels         = [for name, location in local.upload_locations : location if endswith(name, ".whl")]
+  wheels         = [for path in var.library_paths : local.upload_locations[basename(path)] if endswith(path, ".whl")]
   libraries      = [for path in var.library_paths : local.upload_locations[basename(path)] if !endswith(path, ".whl")]
   python_modules = concat(coalesce(var.additional_python_modules, lookup(local.pyarrow, var.glue_version, [])), local.wheels)
 
@@ -96,7 +96,7 @@ resource "aws_glue_job" "this" {
       error_message = "output_database and output_table go together: give both or neither."
     }
     precondition {
-      condition     = length(local.uploads) == length(var.library_paths) + 1
+      condition     = length(local.uploads) == length(var.library_paths) + length(local.package_paths) + 1
       error_message = "The script and library_paths must have different file names."
     }
   }

@@ -13,6 +13,16 @@ output "script_location" {
   value       = aws_glue_job.this.command[0].script_location
 }
 
+output "studio" {
+  description = "For Studio notebooks: where the library lies (null before `make package`), and the command that writes notebooks which know it."
+  value = {
+    for kind in ["zip", "wheel"] : kind => one([for name in lookup(local.packages, kind, []) : {
+      location = local.upload_locations[name]
+      command  = ".venv/bin/python -m chargeback_consolidation.workbench fill --library ${local.upload_locations[name]} --sample s3://${var.output_bucket}/chargeback-sample --to studio"
+    }])
+  }
+}
+
 output "output_path" {
   description = "Root of the consolidated files."
   value       = local.output_path

@@ -144,9 +144,18 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 locals {
   script_path = coalesce(var.script_path, "${path.module}/../consolidate_chargebacks.py")
 
+  # For Studio notebooks; the job itself needs neither.
+  package_folder = coalesce(var.package_folder, "${path.module}/../dist")
+  packages = {
+    for name in fileset(local.package_folder, "chargeback_consolidation-*.{zip,whl}") : endswith(name, ".whl") ? "wheel" : "zip" => name...
+  }
+  package_paths = [
+    for name in flatten(values(local.packages)) : "${local.package_folder}/${name}" if !contains([for path in var.library_paths : basename(path)], name)
+  ]
+
   # The name holds the content's hash: a run that starts during a deployment gets the old script or the new one, whole.
   uploads = {
-    for path in concat([local.script_path], var.library_paths) : basename(path) => {
+    for path in concat([local.script_path], var.library_paths, local.package_paths) : basename(path) => {
       path = path
       key = endswith(path, ".whl") ? join("/", [var.script_prefix, substr(filesha256(path), 0, 12), basename(path)]) : join("/", [
         var.script_prefix, replace(basename(path), "/(\\.[a-z]+)$/", "-${substr(filesha256(path), 0, 12)}$1")

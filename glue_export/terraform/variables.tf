@@ -34,6 +34,12 @@ variable "library_paths" {
   }
 }
 
+variable "package_folder" {
+  description = "Folder with the zip and the wheel of the library, which Studio notebooks import: what is there is uploaded, the job does not use it. Default: ../dist, where `make package` puts them."
+  type        = string
+  default     = null
+}
+
 # Where the data is
 
 variable "source_database" {
@@ -97,7 +103,7 @@ variable "script_bucket" {
 }
 
 variable "script_prefix" {
-  description = "Prefix of the script and of library_paths in script_bucket."
+  description = "Prefix of the script, of library_paths and of the package in script_bucket."
   type        = string
   default     = "glue/chargeback-consolidation"
 
