@@ -22,7 +22,7 @@ STUDIO := tests/test_studio_glue.py
 .PHONY: help demo test runtimes check evidence bench lab studio studio-test package export notebooks clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Land a sample day in four deliveries and consolidate it in four executions, under lake/
 	@for k in 1 2 3 4; do \

@@ -427,7 +427,7 @@ def test_package_outside_the_project_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_library_imports_nothing_that_glue_lacks(library, tmp_path):
     "What Studio notebooks import, and what that imports: modules of the standard library, of Glue, and our own"
-    names = ["job", "findings", "studio", "sample"]
+    names = ["job", "findings", "answers", "studio", "sample"]
     code = f"import sys; sys.path.insert(0, {library!r}); import {', '.join('chargeback_consolidation.' + n for n in names)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split()
     assert {o.split(".")[0] for o in loaded} & {"nbdev", "rich", "rich_click", "IPython", "nbformat", "papermill", "moto"} == set()
