@@ -66,7 +66,7 @@ notebooks: $(READY) ## Run all notebooks, to refresh their saved outputs
 	@$(BUILD) refresh
 
 clean: ## Remove caches, build leftovers and the demo's lake/ (never .venv, out/ or runs/)
-	@rm -rf lake build *.egg-info .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+	@rm -rf lake build glue_export/dist *.egg-info .pytest_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
 	@find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints -o -name spark-warehouse \) -type d -print0 | xargs -0 rm -rf
 
 $(READY): requirements-dev.txt pyproject.toml
