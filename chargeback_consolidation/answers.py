@@ -365,7 +365,7 @@ def trace(
     if len(wanted) == 1 and len(won): facts += [('winning status', shown['status'][won.index[0]] if 'status' in shown else None), ('landing file of the winner', won['path'].iloc[0]), ('row', int(won['row'].iloc[0]))]
     if len(wanted) == 1 and len(now): facts += [('lies in', now['file'].iloc[0]), ('as row', int(now['row'].iloc[0]))]
     beaten = versions[(versions['state'] == 'taken') & (versions['outcome'] != 'won')]['outcome'].tolist()
-    fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), '; the other lost for: ' + ', '.join(sorted(set(beaten))) if beaten else '') if len(wanted) == 1 else \
+    fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), '; the others lost: ' + ', '.join(sorted(set(beaten))) if beaten else '') if len(wanted) == 1 else \
         'The day shows the latest version of each of the {:,} chargebacks.'.format(len(wanted))
     unmoved(day)
     return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask, aside)
