@@ -191,7 +191,7 @@ def show(value):
     for part in read_html(html):
         if isinstance(part, bytes): draw(part)
         elif isinstance(part, str): print(part)
-        elif part: print(pd.DataFrame(part[1:], columns=part[0]).to_string(index=False, max_colwidth=60))
+        elif part: print(pd.DataFrame(part[1:], columns=part[0]).to_string(index=False, max_colwidth=60, line_width=100))
 
 def draw(png):
     "A picture as pyplot's current figure: at the top of a page of 4 to 3"
