@@ -10,6 +10,7 @@ CLI   := $(BIN)/chargeback-consolidation
 DATE        ?= 2025-11-02
 LAKE        ?= lake
 FILES       ?= 1200
+NAME        ?= reconcile
 TABLE       := --catalog $(LAKE) --partition-date $(DATE)
 LAND        := $(CLI) land-sample $(TABLE) --database landing --table chargebacks --files $(FILES) --deliveries 4
 CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-table chargebacks \
@@ -19,7 +20,7 @@ RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_
 STUDIO := tests/test_studio_glue.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test runtimes check evidence bench lab studio studio-test package export notebooks clean
+.PHONY: help demo test runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ evidence: $(READY) ## Run the fault tests and keep what they show for the README
 
 bench: $(READY) ## Measure the pipeline beside what one would pick instead
 	@$(BIN)/python bench/bench.py
+
+investigate: $(READY) ## Ask a question about the demo's day (NAME=reconcile): a report under runs/
+	@$(CLI) investigate $(NAME) --output-path $(LAKE)/consolidated/chargebacks --partition-date $(DATE)
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
