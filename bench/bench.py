@@ -1,4 +1,4 @@
-"""Measure the job beside what one would pick instead, on this machine, in one sitting, whole processes, in turn.
+"""Measure the job beside what one would pick instead, on this machine, in one go, whole processes, in turn.
 
     python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,duckdb,polars,tuned,textbook,late] [--write]
 
