@@ -32,21 +32,11 @@ def finish(run, state, plan, commit):
     run.mark('settle')
     return run_report(run, state, output_files=len(commit.files))
 
-def flush(self):
-    if not self.waiting: return
-    table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
-    if not keep.all(): table = table.filter(pa.array(keep))
-    self.waiting, self.weight = [], 0
-    if self.writer is None:
-        self.sink = self.store.stage(self.path)
-        self.writer = open_writer(self.sink, table, self.codec)
-    self.writer.write_table(table, row_group_size=max(1, table.num_rows))
-
 def close(self):
     if not self.closed: self._file.close()
     Sink.close(self)
 
-SlotWriter.flush, LocalSink.close, LocalStore.create, LocalStore.probe = flush, close, lambda *args: True, lambda *args: None
+SlotWriter.count_keys, LocalSink.close, LocalStore.create, LocalStore.probe = lambda *args: None, close, lambda *args: True, lambda *args: None
 Ledger.publish_commit = lambda *args: True
 
 if __name__ == '__main__': sys.exit(main(sys.argv[1:]))

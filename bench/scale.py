@@ -33,32 +33,29 @@ class Listing:
         return [FileEntry(f'{folder}/chargebacks-{i:012d}-{i * 2654435761 % 2**32:08x}.parquet', 75000 + i % 997, f'{i * 11400714819323198485 % 2**128:032x}') for i in range(self.count)]
 
 
-def notes(spark, files, records, lost):
+def index_of(spark, files, records, lost):
     "An index as `build_index` returns it: a note on each file, and `lost` contenders in pairs"
     import json
 
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from chargeback_consolidation.landing import INDEX, note_of, open_parquet
+    from chargeback_consolidation.landing import CONTENDERS, Index, note_of, open_parquet, read_notes
     from chargeback_consolidation.sample import schema
     sink = pa.BufferOutputStream()
     pq.write_table(schema().empty_table(), sink)
     parquet = open_parquet(sink.getvalue().to_pybytes())
-    first = note_of(parquet, parquet.schema_arrow, '', set())
+    first = note_of(parquet, parquet.schema_arrow.serialize().to_pybytes(), '', set())
     packed = first.pop('packed')
 
     def note(i):
-        return json.dumps(dict(first, rows=records, bytes=records * 800, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64, **({} if i else {'packed': packed})))
+        return i, json.dumps(dict(first, rows=records, bytes=records * 800, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64, **({} if i else {'packed': packed})))
 
-    def work(frames):
-        for frame in frames: yield pd.DataFrame({'source': frame['id'].astype('int32'), 'position': np.int32(-1), 'note': [note(int(i)) for i in frame['id']]})
-    columns = [c.split(' ') for c in INDEX.split(', ')]
-    values = {'source': f'id * 7919 % {files}', 'position': f'id div {files} % {records}', 'key': f'id % {lost // 2}', 'hash': f'id % {lost // 2}', 'updated': 'id', 'updated_ns': '0', 'event': 'id', 'event_ns': '0'}
-    noted = spark.range(0, files, 1, 16).mapInPandas(work, 'source int, position int, note string')
-    pairs = spark.range(lost).selectExpr(*(f'cast({values.get(name, "null")} as {kind}) as {name}' for name, kind in columns))
-    return noted.selectExpr(*(name if name in noted.columns else f'cast(null as {kind}) as {name}' for name, kind in columns)).union(pairs)
+    values = {'source': f'id * 7919 % {files}', 'position': f'id div {files} % {records}', 'key': f'id % {lost // 2}', 'hash': f'id % {lost // 2}', 'updated': 'id', 'updated_ns': '0', 'event': 'id',
+              'event_ns': '0', 'path_rank': f'id * 7919 % {files}', 'row': f'id div {files} % {records}'}
+    pairs = spark.range(lost).selectExpr(*(f'cast({values[name]} as {kind}) as {name}' for name, kind in (column.split(' ') for column in CONTENDERS.split(', '))))
+    noted = spark.sparkContext.range(0, files, 1, 16).map(note)
+    return Index(read_notes(noted.collect()), pairs, noted)
 
 
 def main():
@@ -71,11 +68,10 @@ def main():
     parser.add_argument('--write', action='store_true', help='keep the results for the notebook')
     a = parser.parse_args()
 
-    from pyspark.sql import functions as F
-
     from chargeback_consolidation import job
     from chargeback_consolidation.catalog import Partition, Table
-    from chargeback_consolidation.landing import Source, get_spark, take_inventory, write_lineage
+    from chargeback_consolidation.copy import slot_shares
+    from chargeback_consolidation.landing import Source, get_spark, path_ranks, run_tasks, take_inventory, write_lineage
     from chargeback_consolidation.settings import parse
     folder = tempfile.mkdtemp()
     settings = parse(['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', f'{folder}/out', '--OUTPUT_FILE_COUNT', str(a.output_files),
@@ -99,12 +95,14 @@ def main():
     sources = {i: Source(i, f'{table.location}/{e.path}', e.size, e.etag, '') for i, e in new.items()}
     state = job.State(None, [], inventory, new, sources, False, True)
     step('listing')
-    index = notes(spark, a.files, a.records, int(a.files * a.records * a.lost)).persist()
+    path_ranks(job.landing_paths(state))
+    index = index_of(spark, a.files, a.records, int(a.files * a.records * a.lost))
+    step('notes')
     plan = job.decide(run, state, index, {})
     step('decide')
-    pieces = job.piece_frame(spark, plan.slots, sources, {}, plan.losers)
-    tasks = pieces.select(F.spark_partition_id().alias('task'), 'slot').distinct().count()
-    step('pieces')
+    shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost))
+    tasks = run_tasks(spark, shares, lambda share: [len(share[1])]).count()
+    step('shares')
     rows = a.files * a.records
     per_slot = rows // len(plan.slots)
     slot = np.arange(per_slot)
@@ -116,7 +114,7 @@ def main():
     manifest = os.path.getsize(f'{folder}/out/{commit.manifest}')
     record = len(commit.data())
     step('commit')
-    assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(r['rows'] for r in plan.lost.values())
+    assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(map(len, plan.lost.values()))
     print(f'manifest {manifest / 1e6:.1f} MB, commit record {record / 1e3:.0f} kB, lineage {lineage * len(plan.slots) / 1e6:.1f} MB in {len(plan.slots)} files; '
           f'{tasks} copy tasks')
     if a.write:

@@ -6,10 +6,10 @@
 __all__ = ['Differences', 'ROWS_WRONG', 'REPEAT', 'OLDER', 'TIE', 'TIMES', 'SHOWN', 'EMPTY_LINEAGE', 'TARGETS', 'LIKE',
            'LEAST_DAYS', 'COUNTED', 'executions', 'examples', 'files_of', 'written_to', 'differences', 'repeated',
            'compare_keys', 'compare_quarantine', 'keys_changed', 'unreadable_found', 'lineage_found', 'per_file',
-           'records_of', 'reconcile', 'content_of', 'contenders', 'kinds_of', 'removed_records', 'duplicates', 'why',
-           'versions_of', 'decided', 'lineage_row', 'rows_now', 'planned_rows', 'traced', 'trace', 'last_times',
-           'missed', 'late_arrivals', 'sizes', 'day_counts', 'stands_out', 'outliers', 'quality_limits', 'Days',
-           'open_days', 'history']
+           'records_of', 'landed_records', 'reconcile', 'content_of', 'contenders', 'kinds_of', 'removed_records',
+           'duplicates', 'why', 'versions_of', 'decided', 'lineage_row', 'rows_now', 'planned_rows', 'traced', 'trace',
+           'last_times', 'missed', 'late_arrivals', 'sizes', 'day_counts', 'stands_out', 'outliers', 'quality_limits',
+           'Days', 'open_days', 'history']
 
 # %% ../nbs/15_answers.ipynb #47782d14
 import hashlib
@@ -145,13 +145,18 @@ def records_of(files, landing):
     taken[files.loc[files['state'] == 'taken', 'number'].to_numpy(int)] = True
     return taken[values(landing.table, 'source')]
 
+def landed_records(day, files):
+    "What landed, read anew: (the index with its notes, records of files that were taken as a bool array, their order and winners as by `ranked`)"
+    landing = read_threaded(day, landing_sources(day, files), day.stores)
+    took = records_of(files, landing)
+    order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), took)
+    return landing, took, order, wins
+
 # %% ../nbs/15_answers.ipynb #04da5bf0
 def reconcile(day):
     "Is everything that landed in the day, once, in its latest version? Tables: executions, files (those with something to tell), doubled files"
     files, feet = landing_files(day), footers(day)
-    landing = read_threaded(day, landing_sources(day, files), day.stores)
-    took = records_of(files, landing)
-    order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), took)
+    landing, took, order, wins = landed_records(day, files)
     found, lost, runs = standing(day, files, feet) + unreadable_found(files, landing), np.zeros(0, np.int64), executions(day)
     keyless = np.flatnonzero(took & ~np.asarray(landing.table['key'].is_valid()))
     if day.head:
@@ -224,9 +229,7 @@ def removed_records(day, files, landing, order, wins, twins):
 def duplicates(day):
     "Where the duplicates of the day come from. Tables: kinds, files, merchants, statuses, executions, doubled files, removed"
     files, feet = landing_files(day), footers(day)
-    landing = read_threaded(day, landing_sources(day, files), day.stores)
-    took = records_of(files, landing)
-    order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), took)
+    landing, _, order, wins = landed_records(day, files)
     twins = doubled(day, files, landing.notes)
     lost = removed_records(day, files, landing, order, wins, twins)
     found = standing(day, files, feet) + unreadable_found(files, landing) + doubled_found(twins)

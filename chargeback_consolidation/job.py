@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'SETTLED', 'Plan', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'NoData', 'Conflict', 'Run', 'quiet', 'start_run',
-           'consolidate', 'State', 'look', 'check_complete', 'no_data_message', 'decide', 'schema_of', 'without',
-           'path_frame', 'judge_run', 'lost_race', 'overtaken', 'write', 'next_number', 'balance', 'day_files',
-           'relative', 'commit_of', 'versions', 'publish', 'finish', 'make_known', 'clean_up', 'run_report',
-           'plan_facts', 'final_report', 'dry_report', 'nothing_new', 'check_output', 'plan_runs', 'log_stage', 'tell',
-           'run_all', 'main', 'is_outside_fault']
+           'consolidate', 'State', 'look', 'landing_paths', 'check_complete', 'no_data_message', 'decide', 'schema_of',
+           'without', 'judge_run', 'lost_race', 'overtaken', 'write', 'next_number', 'balance', 'day_files', 'relative',
+           'commit_of', 'versions', 'publish', 'finish', 'make_known', 'clean_up', 'run_report', 'plan_facts',
+           'final_report', 'dry_report', 'nothing_new', 'check_output', 'plan_runs', 'log_stage', 'tell', 'run_all',
+           'main', 'is_outside_fault']
 
 # %% ../nbs/10_job.ipynb #8e82c42a
 import base64
@@ -21,7 +21,6 @@ from collections import namedtuple
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-import pandas as pd
 import pyarrow as pa
 import pyspark
 from pyspark.sql import functions as F
@@ -30,15 +29,15 @@ from . import __version__
 from .settings import ArgumentError, Settings, help_text, parse
 from .store import FileEntry, StoreError, join, store_for
 from .catalog import GlueCatalog, Partition, Table, open_catalog, register
-from .landing import Inventory, Source, build_index, get_spark, read_notes, take_inventory
+from .landing import Inventory, Source, build_index, get_spark, take_inventory
 from .quality import QualityFailed, check_verdict, common_schema, in_unit, judge, sentence
-from .versions import digest_columns, digest_of, losers
+from .versions import gather, losers
 from .layout import Held, add_readers, lay_out
-from .copy import Balance, ConservationBroken, audit, copy_slots, piece_frame
+from .copy import Balance, ConservationBroken, audit, copy_slots, slot_parts
 from .ledger import Commit, Ledger, LedgerDamaged, Taken, open_ledger, settle, slot_paths, write_manifest
 from .metrics import Report, json_line, metrics_line, put_metrics
 
-# %% ../nbs/10_job.ipynb #88064d6f
+# %% ../nbs/10_job.ipynb #d3d49aac
 class NoData(Exception):
     "Nothing ever landed for the day; the message names the place and what to check."
 
@@ -76,7 +75,7 @@ def start_run(settings, table, partition, session=get_spark, observe=quiet):
     ledger = Ledger(stores[1], settings.output_path, partition.day)
     return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], now, [], [now], [], stores, ledger)
 
-# %% ../nbs/10_job.ipynb #33b82665
+# %% ../nbs/10_job.ipynb #40567a52
 ATTEMPTS = 6
 
 def consolidate(run):
@@ -86,7 +85,8 @@ def consolidate(run):
     for attempt in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day).persist()
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day, landing_paths(state))
+        run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
         try:
             plan = decide(run, state, index, bad)
             if lost_race(run, state, plan.bad): continue
@@ -101,11 +101,11 @@ def consolidate(run):
             commit = commit_of(run, state, plan, written)
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
-            index.unpersist()
+            index.bundles.unpersist()
             clean_up(run)
     raise Conflict('other runs committed {} {} times while this one was planning: nothing of this run is published, start it again'.format(run.partition.day, ATTEMPTS))
 
-# %% ../nbs/10_job.ipynb #e6646424
+# %% ../nbs/10_job.ipynb #9f0cde89
 SETTLED = 1 << 30   # numbers from here on are consolidated files
 
 @dataclass(frozen=True)
@@ -141,6 +141,10 @@ def look(run):
     run.mark('look', files=len(inventory.files), new=len(new))
     return State(head, taken, inventory, new, sources, s.reprocess, bool(new) or reshape)
 
+def landing_paths(state):
+    "The path of each landing file, by number: the tie-break between versions"
+    return [t.path for t in state.taken] + [e.path for e in state.new.values()]
+
 def check_complete(run, before, inventory):
     "Refuse to rebuild a day from less than it was built from"
     there = {e.path for e in inventory.files}
@@ -151,69 +155,61 @@ def no_data_message(run):
     return ('nothing has landed for {}: no Parquet file in {}. Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE and '
             '--ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success').format(run.partition.day, ' or '.join(run.partition.locations))
 
-# %% ../nbs/10_job.ipynb #155791df
-Plan = namedtuple('Plan', 'used bad schema unit lost losers findings slots records rows_in work')
+# %% ../nbs/10_job.ipynb #ec2c3def
+Plan = namedtuple('Plan', 'used bad schema unit lost digest findings slots records rows_in work')
 Plan.__doc__ = """What a run will do.
 used: {number: Note} of the sources that take part. bad: {number: (rule, cause)} of those left out. schema, unit: of the day.
-lost: {number: Row source, rows, low, high}: how many rows of a source lose. losers: DataFrame of them, or None. findings: of quality.
+lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality.
 slots: the layout. records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
-    "The `Plan`. bad: {number as text or int: (rule, cause)}, sources that the copy found to be unreadable"
-    notes = read_notes((r['source'], r['note']) for r in index.where('position < 0').select('source', 'note').collect())
-    run.mark('index', files=len(notes), records=sum(n.rows for n in notes.values()))
+    "The `Plan`. bad: {number: (rule, cause)}, sources that the copy found to be unreadable"
+    notes = index.notes
     left_out = {i: (n.error, n.cause) for i, n in notes.items() if n.error}
-    left_out.update({int(i): tuple(why) for i, why in bad.items() if int(i) in notes})
+    left_out.update({i: why for i, why in bad.items() if i in notes})
     settled = [i for i in state.sources if i >= SETTLED]
     schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled, None if state.anew else schema_of(state.head))
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
-    lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
-    lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
+    lost, digest = gather(losers(without(index.contenders, left_out)))
+    held = {i: Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
     slots = add_readers(slots, [i for i in new if used[i].null_keys])
     findings = judge_run(run, state, left_out, used, lost)
-    run.mark('decide', duplicates=sum(r['rows'] for r in lost.values()))
-    return Plan(used, left_out, schema, unit, lost, lost_rows if lost else None, findings, slots,
+    run.mark('decide', duplicates=sum(map(len, lost.values())))
+    return Plan(used, left_out, schema, unit, lost, digest, findings, slots,
                 sum(used[i].rows for i in new), sum(n.rows for n in used.values()), bool(new) or any(s.keeps is None for s in slots))
 
 def schema_of(commit):
     "The day's schema as of a commit, or None"
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema))) if commit and commit.schema else None
 
-def without(index, left_out):
-    "The index without some sources"
-    present = [i for i, (rule, _) in left_out.items()]
-    return index.where(~F.col('source').isin(present)) if present else index
-
-def path_frame(run, state):
-    "The path of each landing file, by number: the tie-break"
-    paths = [(i, t.path) for i, t in enumerate(state.taken)] + [(i, e.path) for i, e in state.new.items()]
-    return run.session().createDataFrame(pd.DataFrame(paths, columns=['file', 'path']), 'file int, path string')
+def without(contenders, left_out):
+    "The contenders without some sources"
+    return contenders.where(~F.col('source').isin(list(left_out))) if left_out else contenders
 
 def judge_run(run, state, left_out, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
     def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for i, (rule, _) in left_out.items() if rule in rules)
-    counts = {'duplicate': sum(r['rows'] for r in lost.values()), 'null_key': total('null_keys'), 'missing_version': total('missing_versions'),
+    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'), 'missing_version': total('missing_versions'),
               'outside_day': total('outside_day'), 'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new), 'files': len(state.inventory.files)}
     return judge(counts, wholes, run.settings)
 
-# %% ../nbs/10_job.ipynb #ac9c02fb
+# %% ../nbs/10_job.ipynb #b3fc9d98
 def lost_race(run, state, bad):
     "True if another run has superseded what this one was reading; `LedgerDamaged` if a consolidated file is broken"
-    broken = [(i, why) for i, why in bad.items() if int(i) >= SETTLED]
+    broken = [(i, why) for i, why in bad.items() if i >= SETTLED]
     if not broken: return False
     if overtaken(run, state): return True
     i, (_, cause) = broken[0]
-    raise LedgerDamaged('{} cannot be read ({}): restore it, or rebuild the day with --REPROCESS true'.format(state.sources[int(i)].path, cause))
+    raise LedgerDamaged('{} cannot be read ({}): restore it, or rebuild the day with --REPROCESS true'.format(state.sources[i].path, cause))
 
-# %% ../nbs/10_job.ipynb #2bdb76e9
+# %% ../nbs/10_job.ipynb #2e8d5b72
 Written = namedtuple('Written', 'slots bad')
 Written.__doc__ = "slots: {slot: what was staged for it}. bad: {number: (rule, cause)} of sources that turned out to be broken."
 OVERTAKEN = {-1: ('changed', 'another run has committed')}
@@ -229,12 +225,12 @@ def write(run, state, plan):
     number, day, root, name = next_number(state), run.partition.day, run.settings.output_path, run.name
     def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
     keyless = {i: n.null_keys for i, n in plan.used.items()}
-    pieces = piece_frame(run.session(), plan.slots, state.sources, keyless, plan.losers)
-    try: slots = copy_slots(pieces, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
+    parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
+    try: slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
     except Exception:
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
-    bad = {int(i): tuple(why) for result in slots.values() for i, why in result.get('bad', {}).items()}
+    bad = {i: why for result in slots.values() for i, why in result.get('bad', {}).items()}
     run.mark('copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file')))
     return Written({}, OVERTAKEN) if bad and lost_race(run, state, bad) else Written(slots, bad)
 
@@ -243,17 +239,16 @@ def next_number(state): return state.head.number + 1 if state.head else 1
 def balance(state, plan, written):
     "The `Balance` of the run"
     files = day_files(state, plan, written)
-    lost = digest_of(sum(r['low'] for r in plan.lost.values()), sum(r['high'] for r in plan.lost.values()))
-    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files), duplicates=sum(r['rows'] for r in plan.lost.values()),
+    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files), duplicates=sum(map(len, plan.lost.values())),
                    quarantined=sum(r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']),
-                   winners=(sum(n.digest for n in plan.used.values()) - lost) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
+                   winners=(sum(n.digest for n in plan.used.values()) - plan.digest) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
 
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
     files = [state.head.files[s.keeps - SETTLED] if s.keeps is not None else (written.slots[i] or {}).get('file') for i, s in enumerate(plan.slots)]
     return [f for f in files if f]
 
-# %% ../nbs/10_job.ipynb #cf088f81
+# %% ../nbs/10_job.ipynb #24c385fa
 def relative(run, file):
     "A staged file's entry with paths relative to OUTPUT_PATH"
     cut = len(run.settings.output_path) + 1
@@ -312,7 +307,7 @@ def clean_up(run):
             if word in path: ledger.store.discard(path, token)
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
-# %% ../nbs/10_job.ipynb #c534fb27
+# %% ../nbs/10_job.ipynb #0b2abf54
 def run_report(run, state, **facts):
     "What every report of a run says"
     warnings = [] if run.partition.known else ['the catalog does not know {} yet, its files were found in {}: has the crawler run?'.format(run.partition.day, run.partition.locations[0])]
@@ -354,7 +349,7 @@ def nothing_new(run, state, plan=None):
     facts = dict(plan_facts(state, plan), records_processed=0) if plan else {}
     return run_report(run, state, status='nothing new', message='nothing new has landed for {}'.format(run.partition.day), **facts)
 
-# %% ../nbs/10_job.ipynb #89d708a4
+# %% ../nbs/10_job.ipynb #260b1a61
 def check_output(settings, table, partitions):
     "`ArgumentError` if what is written could touch what is read, or cannot be written at all"
     output = settings.output_path
@@ -377,7 +372,7 @@ def plan_runs(settings):
     check_output(settings, table, partitions)
     return table, partitions
 
-# %% ../nbs/10_job.ipynb #7645b2c3
+# %% ../nbs/10_job.ipynb #3e41765a
 EXIT_CODES = ((ArgumentError, 2), (StoreError, 2), (NoData, 3), (QualityFailed, 4), (ConservationBroken, 5), (Conflict, 6), (LedgerDamaged, 1))
 
 def log_stage(stage, seconds, facts):

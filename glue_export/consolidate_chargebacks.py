@@ -20,18 +20,20 @@ import sys
 import tempfile
 import time
 import uuid
+import zlib
 from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import partial
 from itertools import product
+from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
+from pyspark import StorageLevel
 from pyspark.sql import SparkSession, Window, functions as F
 
 __version__ = '0.1.0'
@@ -516,12 +518,12 @@ class S3Sink(Sink):
 
 class S3Store:
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
-    threads = 16    # requests at once in a task, so that latency is hidden
+    threads = 32    # requests at once in a task, so that latency is hidden
 
     def __init__(self, kms_key_id=None):
-        self.kms_key_id, self.place, self._client = kms_key_id, aws_place('s3'), None
+        self.kms_key_id, self.place, self._client, self._places = kms_key_id, aws_place('s3'), None, {}
 
-    def __getstate__(self): return dict(self.__dict__, _client=None)
+    def __getstate__(self): return dict(self.__dict__, _client=None, _places={})
 
     @property
     def client(self):
@@ -530,7 +532,7 @@ class S3Store:
         return self._client
 
     def connect(self):
-        "Make the client now, in one thread: sixteen that need it at once would make sixteen"
+        "Make the client now, in one thread: as many as need it at once would make as many"
         return self.client
 
     def encryption(self):
@@ -556,6 +558,8 @@ class S3Store:
         from botocore.exceptions import ClientError, HTTPClientError
         bucket, key = split_s3(entry.path)
         if entry.etag: options['IfMatch'] = '"{}"'.format(entry.etag)
+        data = self.get_directly(bucket, key, options['IfMatch']) if list(options) == ['IfMatch'] else None
+        if data is not None: return data
         for attempt in range(5):
             try: return self.client.get_object(Bucket=bucket, Key=key, **options)['Body'].read()
             except ClientError as e:
@@ -564,6 +568,21 @@ class S3Store:
                 raise
             except HTTPClientError:
                 if attempt == 4: raise
+
+    def get_directly(self, bucket, key, etag):
+        "All bytes of an object, signed and sent by the client's own parts with nothing around them; None for any answer but all bytes of it"
+        from botocore.awsrequest import AWSRequest
+        try:
+            if bucket not in self._places: self._places[bucket] = self.client.generate_presigned_url('get_object', Params={'Bucket': bucket, 'Key': 'k'}).split('?')[0][:-1]
+            if not self._places[bucket]: return None
+            request = AWSRequest('GET', self._places[bucket] + quote(key, safe='/~'), headers={'If-Match': etag})
+            self.client._request_signer.get_auth_instance('s3', self.client.meta.region_name, 's3v4').add_auth(request)
+            answer = self.client._endpoint.http_session.send(request.prepare())
+            data = answer.content
+            if answer.status_code == 200 and answer.headers.get('Content-Length') == str(len(data)): return data
+            if answer.status_code in (301, 307, 400, 401, 403): self._places[bucket] = ''   # a bucket that is not reached like this
+        except Exception: pass      # whatever it is, the client itself will say it better
+        return None
 
     def open(self, entry):
         "A seekable binary file over ranged requests"
@@ -961,6 +980,7 @@ def get_spark(
 ):
     "The Spark session: the one there is, or a local one"
     builder = SparkSession.builder.appName('consolidate-chargebacks')
+    builder = builder.config('spark.sql.execution.arrow.pyspark.enabled', 'true')
     if SparkSession.getActiveSession() or 'PYSPARK_GATEWAY_PORT' in os.environ: return builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
@@ -969,7 +989,7 @@ def get_spark(
         'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(), '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
-        'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
+        'spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled': 'false'}.items(): builder = builder.config(name, value)
     return builder.getOrCreate()
 
 
@@ -1159,8 +1179,6 @@ def key_hashes(keys):
     return total.view(np.int64)
 
 
-INDEX = ('source int, position int, key string, hash bigint, updated bigint, updated_ns smallint, event bigint, event_ns smallint, '
-         'file int, row int, note string')
 INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
                           ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()), ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
@@ -1329,25 +1347,28 @@ def pack(batch):
     writer.write_batch(batch); writer.close()
     return sink.getvalue().to_pybytes()
 
+def unpack(bundle):
+    "The Table that `pack` made bytes of"
+    return pa.ipc.open_stream(bundle).read_all()
+
 def scatter(batches, buckets):
-    "Batches of index rows as packed bundles: RecordBatches of bucket and rows. Records without a key have no contender and stay behind; notes go to bucket 0."
+    "Batches of index rows as pairs (bucket, packed rows). Records without a key have no contender and stay behind; notes go to bucket 0."
     for batch in batches:
         hashes = field_of(batch, 'hash')
-        if hashes.null_count: numbers, bundles = [0], [pack(batch)]
-        else:
-            table = pa.Table.from_batches([batch])
-            bucket = (hashes.to_numpy().view(np.uint64) % np.uint64(buckets)).astype(np.int64)
-            bucket[np.asarray(field_of(batch, 'key').is_null())] = buckets
-            order = np.argsort(bucket, kind='stable')
-            edges = np.searchsorted(bucket[order], np.arange(buckets + 1))
-            ordered = table.take(pa.array(order)).combine_chunks()
-            numbers = [i for i in range(buckets) if edges[i] < edges[i + 1]]
-            bundles = [pack(rows) for i in numbers for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches()]
-        yield pa.RecordBatch.from_arrays([pa.array(numbers, pa.int32()), pa.array(bundles, pa.binary())], names=['bucket', 'rows'])
+        if hashes.null_count:
+            yield 0, pack(batch)
+            continue
+        bucket = (hashes.to_numpy().view(np.uint64) % np.uint64(buckets)).astype(np.int64)
+        bucket[np.asarray(field_of(batch, 'key').is_null())] = buckets
+        order = np.argsort(bucket, kind='stable')
+        edges = np.searchsorted(bucket[order], np.arange(buckets + 1)).tolist()
+        ordered = pa.Table.from_batches([batch]).take(pa.array(order)).combine_chunks()
+        for i in range(buckets):
+            for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches(): yield i, pack(rows)
 
-def sift(batches):
-    "Of the bundles of a bucket: the contenders and the notes"
-    tables = [pa.ipc.open_stream(bundle.as_buffer()).read_all() for batch in batches for bundle in field_of(batch, 'rows')]
+def sift(bundles):
+    "Of the bundles of a bucket: the contenders and the notes, packed"
+    tables = [unpack(bundle) for bundle in bundles]
     if not tables: return
     table = pa.concat_tables(tables)
     hashes = table['hash'].fill_null(0).to_numpy()
@@ -1356,38 +1377,19 @@ def sift(batches):
     wanted = np.zeros(len(hashes), bool)
     wanted[order[1:][equal]] = wanted[order[:-1][equal]] = True
     wanted |= table['position'].to_numpy() < 0
-    for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield rows
-
-
-def task_count(spark, sources):
-    "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
-    return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
-
-def bucket_count(spark, sources):
-    "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
-    return min(2000, max(spark.sparkContext.defaultParallelism, 1 + sum(s.size for s in sources) // (256 << 20)))
-
-def build_index(
-    spark,
-    sources,        # list of Source
-    stores,         # (of landing, of the output)
-    day,            # date
-):
-    "The contenders among the records of `sources`, and a note on each of them: a DataFrame of `INDEX`"
-    buckets, tasks = bucket_count(spark, sources), task_count(spark, sources)
-    shares = spark.sparkContext.broadcast([pickle.dumps([tuple(s) for s in sources[i::tasks]]) for i in range(tasks)])
-    def read(batches):
-        for batch in batches:
-            for i in field_of(batch, 'id').to_pylist():
-                for bundle in scatter(read_index([Source(*s) for s in pickle.loads(shares.value[i])], stores, day), buckets): yield bundle
-    bundles = map_arrow(spark.range(0, tasks, 1, tasks), read, 'bucket int, rows binary')
-    return map_arrow(bundles.repartition(buckets, 'bucket'), sift, INDEX)
+    for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield pack(rows)
 
 
 Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
 first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
+
+def notes_in(bundle):
+    "The notes among packed index rows, as pairs (source id, note text)"
+    rows = unpack(bundle)
+    noted = rows.filter(pa.array(rows['position'].to_numpy() < 0))
+    return zip(noted['source'].to_pylist(), noted['note'].to_pylist())
 
 def read_notes(
     rows,   # iterable of (source id, note text)
@@ -1399,6 +1401,71 @@ def read_notes(
         if 'error' in n: return Note(0, 0, '', None, 0, 0, 0, 0, 0, n['error'], n['cause'])
         return Note(**dict({k: v for k, v in n.items() if k != 'packed'}, schema=schemas[n['schema']], error='', cause=''))
     return {id: note(n) for id, n in sorted(found.items())}
+
+
+def run_tasks(
+    spark,
+    shares,     # list of plain values, one for each task
+    work,       # share -> iterable of results
+):
+    "The results of all tasks: an RDD"
+    def run(share):
+        for result in work(pickle.loads(zlib.decompress(share))): yield result
+        pa.default_memory_pool().release_unused()   # the worker waits for its next task with little
+    packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
+    return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)
+
+def task_count(spark, sources):
+    "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
+    return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
+
+def bucket_count(spark, sources):
+    "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
+    return min(2000, max(spark.sparkContext.defaultParallelism, 1 + sum(s.size for s in sources) // (256 << 20)))
+
+CONTENDERS = 'source int, position int, key string, hash bigint, updated bigint, updated_ns smallint, event bigint, event_ns smallint, path_rank int, row int'
+
+def contender_rows(bundle, ranks):
+    "The contenders among packed index rows, each with its origin: RecordBatches of `CONTENDERS`"
+    rows = unpack(bundle)
+    rows = rows.filter(pa.array(rows['position'].to_numpy() >= 0)).combine_chunks()
+    for batch in rows.to_batches():
+        source, position, file, row = (field_of(batch, name) for name in ('source', 'position', 'file', 'row'))
+        own = np.asarray(file.is_null())
+        file, row = (np.where(own, mine.to_numpy(), its.fill_null(0).to_numpy()) for mine, its in ((source, file), (position, row)))
+        columns = [field_of(batch, name) for name in ('source', 'position', 'key', 'hash', 'updated', 'updated_ns', 'event', 'event_ns')]
+        yield pa.RecordBatch.from_arrays(columns + [pa.array(ranks[file]), pa.array(row)], names=[column.split()[0] for column in CONTENDERS.split(', ')])
+
+def contender_frame(spark, bundles, ranks):
+    "A DataFrame of `CONTENDERS` from an RDD of packed index rows"
+    def work(batches):
+        for batch in batches:
+            for bundle in field_of(batch, 'rows').to_pylist():
+                for rows in contender_rows(bundle, ranks): yield rows
+    return map_arrow(spark.createDataFrame(bundles.map(lambda bundle: (bundle,)), 'rows binary'), work, CONTENDERS)
+
+Index = namedtuple('Index', 'notes contenders bundles')
+Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: a DataFrame of `CONTENDERS`. bundles: the RDD behind it, persisted; unpersist it in the end."
+
+def path_ranks(paths):
+    "The rank of each path in their order: an int32 array; equal paths have the same"
+    ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
+    return np.array([ranks[path] for path in paths], np.int32)
+
+def build_index(
+    spark,
+    sources,        # list of Source
+    stores,         # (of landing, of the output)
+    day,            # date
+    paths,          # list of str: of each landing file that the day knows, by number
+):
+    "Read what decides from all `sources`: the `Index`"
+    buckets, tasks = bucket_count(spark, sources), task_count(spark, sources)
+    def read(share): return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
+    bundles = run_tasks(spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read)
+    sifted = bundles.partitionBy(buckets, int).values().mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
+    notes = read_notes(sifted.flatMap(notes_in).collect())
+    return Index(notes, contender_frame(spark, sifted, path_ranks(paths)), sifted)
 
 
 # --- Quality (04_quality.ipynb)
@@ -1529,26 +1596,26 @@ def latest_first():
     "The columns that order versions, the winner first"
     missing = F.col('updated').isNull()
     first = [F.coalesce('updated', 'event'), F.when(missing, F.col('event_ns')).otherwise(F.col('updated_ns'))]
-    return [c.desc_nulls_last() for c in first + [F.col('event'), F.col('event_ns'), F.col('path'), F.col('row')]]
+    return [c.desc_nulls_last() for c in first + [F.col('event'), F.col('event_ns'), F.col('path_rank'), F.col('row')]]
 
 
 def losers(
-    index,  # DataFrame of INDEX: the contenders, and notes
-    paths,  # DataFrame file int, path string: the landing file of each number
+    contenders,     # DataFrame of CONTENDERS
 ):
     "The records that do not win: source, position, hash"
-    own = index.where('position >= 0').withColumn('row', F.coalesce('row', 'position')).withColumn('file', F.coalesce('file', 'source'))
     best = Window.partitionBy('hash', 'key').orderBy(*latest_first())
-    ranked = own.join(F.broadcast(paths), on='file', how='left').withColumn('place', F.row_number().over(best))
-    return ranked.where('place > 1').select('source', 'position', 'hash')
+    return contenders.withColumn('place', F.row_number().over(best)).where('place > 1').select('source', 'position', 'hash')
 
-def digest_columns(name):
-    "The sum of a bigint column's low and high 32 bits, as two columns: a sum of 64-bit numbers overflows, and newer Sparks refuse to"
-    return [F.sum(F.col(name).bitwiseAND(F.lit(0xFFFFFFFF))).alias('low'), F.sum(F.expr('shiftright({}, 32)'.format(name))).alias('high')]
-
-def digest_of(low, high):
-    "The sum of the 64-bit numbers, modulo 2**64"
-    return ((low or 0) + ((high or 0) << 32)) % 2**64
+def gather(
+    lost,   # DataFrame, from `losers`
+):
+    "The losers on the driver: {source: their positions, ascending}, and the digest, the sum of their hashes modulo 2**64"
+    found = lost.toPandas()
+    source, position = (found[name].to_numpy(np.int32) for name in ('source', 'position'))
+    order = np.lexsort((position, source))
+    ids, starts = np.unique(source[order], return_index=True)
+    digest = int(found['hash'].to_numpy(np.int64).view(np.uint64).sum(dtype=np.uint64))
+    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), digest
 
 
 # --- Layout (06_layout.ipynb)
@@ -1717,9 +1784,12 @@ class SlotWriter:
         if self.writer is None:
             self.sink = self.store.stage(self.path)
             self.writer = open_writer(self.sink, table, self.codec)
+        self.writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self.count_keys(table)
+
+    def count_keys(self, table):
         keys = key_hashes(key_texts(pa.concat_arrays(table[KEY].chunks)))
         self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
-        self.writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     def close(self):
         "What was written, from its footer: {'path', 'rows', 'bytes', 'groups', 'digest', 'token'}, or None"
@@ -1756,8 +1826,8 @@ def rows_of_piece(
     return keep, after
 
 
-Part = namedtuple('Part', 'source place skip take keyless drop')
-Part.__doc__ = "A piece as a task gets it: the Source, its place in the slot, the range, how many rows have no key, the positions that lost."
+Part = namedtuple('Part', 'source skip take keyless drop')
+Part.__doc__ = "A piece as a task gets it: the Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."
 
 def tables_of(parquet, small):
     "The tables of a file with their first position and uncompressed size: (first, bytes, table)"
@@ -1838,57 +1908,25 @@ def write_quarantine(rows, store, path, codec, landing_path):
     return {'path': path, 'rows': footer(sink).num_rows, 'bytes': sink.size, 'token': sink.token}
 
 
-PIECES = 'id int, path string, size bigint, etag string, lineage string, slot int, place int, skip bigint, take bigint, keyless bigint, salt int'
-
-def spark_hash(numbers):
-    "What Spark's `hash` gives for int values: Murmur3 with 32 bits and the seed 42. numbers: int32 array"
-    def turn(x, bits): return (x << np.uint32(bits)) | (x >> np.uint32(32 - bits))
-    h = np.uint32(42) ^ (turn(numbers.astype(np.uint32) * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593))
-    h = (turn(h, 13) * np.uint32(5) + np.uint32(0xE6546B64)) ^ np.uint32(4)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)): h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
-    return (h ^ (h >> np.uint32(16))).view(np.int32)
-
-def salts(n):
-    "For each of `n` partitions an integer that `repartition(n, column)` sends there"
-    tried, found = 64, {}
-    while len(found) < n:
-        tried *= 4
-        found = dict(zip((spark_hash(np.arange(tried, dtype=np.int32)) % n).tolist(), range(tried)))
-    return [found[i] for i in range(n)]
-
-def piece_frame(
-    spark,
+def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
     sources,    # {id: Source}
     keyless,    # {id: rows without a key}
-    dropped,    # DataFrame source int, position int: the losers; None if there are none
+    lost,       # {id: sorted positions of the losers}
 ):
-    "What the copy tasks read: one partition for each slot that is written"
-    written = [(i, s) for i, s in enumerate(slots) if s.keeps is None]
-    salt = salts(len(written))
-    rows = [sources[p.source] + (i, place, p.skip, p.take, keyless.get(p.source, 0), salt[k])
-            for k, (i, s) in enumerate(written) for place, p in enumerate(s.pieces)]
-    names = [column.split()[0] for column in PIECES.split(', ')]
-    frame = spark.createDataFrame(pd.DataFrame(rows, columns=names), PIECES)
-    if dropped is None: frame = frame.withColumn('drop', F.array().cast('array<int>'))
-    else:
-        lost = dropped.groupBy('source').agg(F.sort_array(F.collect_list('position')).alias('drop')).withColumnRenamed('source', 'id')
-        frame = frame.join(lost, on='id', how='left').withColumn('drop', F.coalesce('drop', F.array().cast('array<int>')))
-    return frame.repartition(len(written), 'salt')
+    "The `Part`s of each slot that is written: {slot: list of Part}"
+    none = np.zeros(0, np.int32)
+    def part(piece): return Part(sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
+    return {i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None}
 
-def parts_of(batches):
-    "The `Part`s in batches, by slot"
-    slots = {}
-    for batch in batches:
-        drops = field_of(batch, 'drop')
-        for i, values in enumerate(zip(*(field_of(batch, name).to_pylist() for name in Source._fields + ('slot', 'place', 'skip', 'take', 'keyless')))):
-            source, (slot, place, skip, take, keyless) = Source(*values[:5]), values[5:]
-            slots.setdefault(slot, []).append(Part(source, place, skip, take, keyless, np.asarray(drops[i].values)))
-    return {slot: sorted(parts, key=lambda p: p.place) for slot, parts in sorted(slots.items())}
 
+def slot_shares(parts):
+    "What `slot_parts` gives, as plain values: a share for each task"
+    return [(slot, [(tuple(p.source),) + p[1:] for p in pieces]) for slot, pieces in parts.items()]
 
 def copy_slots(
-    pieces,         # DataFrame, from `piece_frame`
+    spark,
+    parts,          # {slot: list of Part}
     schema, unit,   # of the day, and of its INT96 columns
     paths,          # slot -> {'file', 'lineage', 'quarantine'}
     codec,
@@ -1897,12 +1935,10 @@ def copy_slots(
 ):
     "What was written: {slot: result of `copy_slot`}"
     packed = schema.serialize().to_pybytes()
-    def work(batches):
-        day = pa.ipc.read_schema(pa.BufferReader(packed))
-        for slot, parts in parts_of(batches).items():
-            result = copy_slot(parts, day, unit, paths(slot), codec, stores, root)
-            yield pa.RecordBatch.from_arrays([pa.array([slot], pa.int32()), pa.array([json.dumps(result)])], names=['slot', 'result'])
-    return {slot: json.loads(result) for slot, result in sorted(map_arrow(pieces, work, 'slot int, result string').collect())}
+    def work(share):
+        slot, pieces = share
+        yield slot, copy_slot([Part(Source(*source), *more) for source, *more in pieces], pa.ipc.read_schema(pa.BufferReader(packed)), unit, paths(slot), codec, stores, root)
+    return dict(sorted(run_tasks(spark, slot_shares(parts), work).collect()))
 
 
 Balance = namedtuple('Balance', 'rows_in rows_out duplicates quarantined winners digest')
@@ -2241,7 +2277,8 @@ def consolidate(run):
     for attempt in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day).persist()
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day, landing_paths(state))
+        run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
         try:
             plan = decide(run, state, index, bad)
             if lost_race(run, state, plan.bad): continue
@@ -2256,7 +2293,7 @@ def consolidate(run):
             commit = commit_of(run, state, plan, written)
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
-            index.unpersist()
+            index.bundles.unpersist()
             clean_up(run)
     raise Conflict('other runs committed {} {} times while this one was planning: nothing of this run is published, start it again'.format(run.partition.day, ATTEMPTS))
 
@@ -2296,6 +2333,10 @@ def look(run):
     run.mark('look', files=len(inventory.files), new=len(new))
     return State(head, taken, inventory, new, sources, s.reprocess, bool(new) or reshape)
 
+def landing_paths(state):
+    "The path of each landing file, by number: the tie-break between versions"
+    return [t.path for t in state.taken] + [e.path for e in state.new.values()]
+
 def check_complete(run, before, inventory):
     "Refuse to rebuild a day from less than it was built from"
     there = {e.path for e in inventory.files}
@@ -2307,54 +2348,46 @@ def no_data_message(run):
             '--ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success').format(run.partition.day, ' or '.join(run.partition.locations))
 
 
-Plan = namedtuple('Plan', 'used bad schema unit lost losers findings slots records rows_in work')
+Plan = namedtuple('Plan', 'used bad schema unit lost digest findings slots records rows_in work')
 Plan.__doc__ = """What a run will do.
 used: {number: Note} of the sources that take part. bad: {number: (rule, cause)} of those left out. schema, unit: of the day.
-lost: {number: Row source, rows, low, high}: how many rows of a source lose. losers: DataFrame of them, or None. findings: of quality.
+lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality.
 slots: the layout. records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
-    "The `Plan`. bad: {number as text or int: (rule, cause)}, sources that the copy found to be unreadable"
-    notes = read_notes((r['source'], r['note']) for r in index.where('position < 0').select('source', 'note').collect())
-    run.mark('index', files=len(notes), records=sum(n.rows for n in notes.values()))
+    "The `Plan`. bad: {number: (rule, cause)}, sources that the copy found to be unreadable"
+    notes = index.notes
     left_out = {i: (n.error, n.cause) for i, n in notes.items() if n.error}
-    left_out.update({int(i): tuple(why) for i, why in bad.items() if int(i) in notes})
+    left_out.update({i: why for i, why in bad.items() if i in notes})
     settled = [i for i in state.sources if i >= SETTLED]
     schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled, None if state.anew else schema_of(state.head))
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
-    lost_rows = losers(without(index, left_out), path_frame(run, state)).persist()
-    lost = {r['source']: r for r in lost_rows.groupBy('source').agg(F.count(F.lit(1)).alias('rows'), *digest_columns('hash')).collect()}
-    held = {i: Held(i, n.rows - (lost[i]['rows'] if i in lost else 0) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
+    lost, digest = gather(losers(without(index.contenders, left_out)))
+    held = {i: Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
     slots = add_readers(slots, [i for i in new if used[i].null_keys])
     findings = judge_run(run, state, left_out, used, lost)
-    run.mark('decide', duplicates=sum(r['rows'] for r in lost.values()))
-    return Plan(used, left_out, schema, unit, lost, lost_rows if lost else None, findings, slots,
+    run.mark('decide', duplicates=sum(map(len, lost.values())))
+    return Plan(used, left_out, schema, unit, lost, digest, findings, slots,
                 sum(used[i].rows for i in new), sum(n.rows for n in used.values()), bool(new) or any(s.keeps is None for s in slots))
 
 def schema_of(commit):
     "The day's schema as of a commit, or None"
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema))) if commit and commit.schema else None
 
-def without(index, left_out):
-    "The index without some sources"
-    present = [i for i, (rule, _) in left_out.items()]
-    return index.where(~F.col('source').isin(present)) if present else index
-
-def path_frame(run, state):
-    "The path of each landing file, by number: the tie-break"
-    paths = [(i, t.path) for i, t in enumerate(state.taken)] + [(i, e.path) for i, e in state.new.items()]
-    return run.session().createDataFrame(pd.DataFrame(paths, columns=['file', 'path']), 'file int, path string')
+def without(contenders, left_out):
+    "The contenders without some sources"
+    return contenders.where(~F.col('source').isin(list(left_out))) if left_out else contenders
 
 def judge_run(run, state, left_out, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
     def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for i, (rule, _) in left_out.items() if rule in rules)
-    counts = {'duplicate': sum(r['rows'] for r in lost.values()), 'null_key': total('null_keys'), 'missing_version': total('missing_versions'),
+    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'), 'missing_version': total('missing_versions'),
               'outside_day': total('outside_day'), 'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new), 'files': len(state.inventory.files)}
     return judge(counts, wholes, run.settings)
@@ -2362,11 +2395,11 @@ def judge_run(run, state, left_out, used, lost):
 
 def lost_race(run, state, bad):
     "True if another run has superseded what this one was reading; `LedgerDamaged` if a consolidated file is broken"
-    broken = [(i, why) for i, why in bad.items() if int(i) >= SETTLED]
+    broken = [(i, why) for i, why in bad.items() if i >= SETTLED]
     if not broken: return False
     if overtaken(run, state): return True
     i, (_, cause) = broken[0]
-    raise LedgerDamaged('{} cannot be read ({}): restore it, or rebuild the day with --REPROCESS true'.format(state.sources[int(i)].path, cause))
+    raise LedgerDamaged('{} cannot be read ({}): restore it, or rebuild the day with --REPROCESS true'.format(state.sources[i].path, cause))
 
 
 Written = namedtuple('Written', 'slots bad')
@@ -2384,12 +2417,12 @@ def write(run, state, plan):
     number, day, root, name = next_number(state), run.partition.day, run.settings.output_path, run.name
     def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
     keyless = {i: n.null_keys for i, n in plan.used.items()}
-    pieces = piece_frame(run.session(), plan.slots, state.sources, keyless, plan.losers)
-    try: slots = copy_slots(pieces, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
+    parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
+    try: slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
     except Exception:
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
-    bad = {int(i): tuple(why) for result in slots.values() for i, why in result.get('bad', {}).items()}
+    bad = {i: why for result in slots.values() for i, why in result.get('bad', {}).items()}
     run.mark('copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file')))
     return Written({}, OVERTAKEN) if bad and lost_race(run, state, bad) else Written(slots, bad)
 
@@ -2398,10 +2431,9 @@ def next_number(state): return state.head.number + 1 if state.head else 1
 def balance(state, plan, written):
     "The `Balance` of the run"
     files = day_files(state, plan, written)
-    lost = digest_of(sum(r['low'] for r in plan.lost.values()), sum(r['high'] for r in plan.lost.values()))
-    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files), duplicates=sum(r['rows'] for r in plan.lost.values()),
+    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files), duplicates=sum(map(len, plan.lost.values())),
                    quarantined=sum(r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']),
-                   winners=(sum(n.digest for n in plan.used.values()) - lost) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
+                   winners=(sum(n.digest for n in plan.used.values()) - plan.digest) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
 
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"

@@ -351,9 +351,8 @@ def test_c8_int96_and_int64_columns_in_one_day(lake):
 
 def change_slots(monkeypatch, change):
     "Let the copy do something else than was planned"
-    real = job.piece_frame
-    def spoiled(spark, slots, *more): return real(spark, change(slots), *more)
-    monkeypatch.setattr(job, "piece_frame", spoiled)
+    real = job.slot_parts
+    monkeypatch.setattr(job, "slot_parts", lambda slots, *more: real(change(slots), *more))
 
 
 def with_pieces(slots, change):

@@ -116,7 +116,7 @@ def touch(run, *more):
 
 
 MUTANTS = {
-    "the lesser path wins": order(lambda u, un, e, en, path, row: [u, un, e, en, F.col("path").asc(), row]),
+    "the lesser path wins": order(lambda u, un, e, en, path, row: [u, un, e, en, F.col("path_rank").asc(), row]),
     "the earlier row wins": order(lambda u, un, e, en, path, row: [u, un, e, en, path, F.col("row").asc()]),
     "the event does not count": order(lambda u, un, e, en, path, row: [u, un, path, row]),
     "the event does not stand in": order(lambda u, un, *others: [F.col("updated").desc_nulls_last(), F.col("updated_ns").desc_nulls_last(), *others]),
@@ -124,8 +124,8 @@ MUTANTS = {
     "nanoseconds do not count": order(lambda u, un, e, en, path, row: [u, e, path, row]),
     "the earliest wins": order(lambda u, *others: [F.coalesce("updated", "event").asc(), *others]),
     "a file is overlooked": wrapped("take_inventory", lambda found: replace(found, files=found.files[1:])),
-    "origins are mixed up": wrapped("path_frame", lambda frame: frame.withColumn("path", F.expr("translate(path, 'abmz', 'zmba')"))),
-    "a column is lost": given_other("copy_slots", lambda pieces, schema, *more: (pieces, schema.remove(schema.get_field_index("stamp")), *more)),
+    "origins are mixed up": wrapped("landing_paths", lambda paths: [path.translate(str.maketrans("abmz", "zmba")) for path in paths]),
+    "a column is lost": given_other("copy_slots", lambda spark, parts, schema, *more: (spark, parts, schema.remove(schema.get_field_index("stamp")), *more)),
     "one file too many": given_other("lay_out", lambda settled, new, count, anew: (settled, new, count + 1, anew)),
     "a duplicate is not counted": wrapped("plan_facts", lambda facts: dict(facts, duplicates_removed=facts["duplicates_removed"] - 1)),
     "the landing folder is written to": given_other("finish", touch),
