@@ -29,7 +29,7 @@ def window(frame):
 
 
 def textbook(landing, out):
-    "Read, count, deduplicate, count, repartition, write, count: the job of the tutorials"
+    "Read, count, count what has no key, deduplicate, count, repartition, write: the job of the tutorials"
     spark = session(spark_driver_memory='4g', spark_sql_adaptive_enabled='true')
     frame = spark.read.option('mergeSchema', 'true').parquet(landing)
     before = frame.count()

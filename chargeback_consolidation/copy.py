@@ -31,6 +31,7 @@ def adapt_column(column, field):
 
 def adapt(table, schema):
     "`table` with exactly the columns of `schema`"
+    if table.schema.equals(schema, check_metadata=True): return table
     if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with the schema's metadata
     there = set(table.column_names)
     columns = [adapt_column(table[f.name], f) if f.name in there else pa.chunked_array([pa.nulls(table.num_rows, f.type)]) for f in schema]

@@ -290,8 +290,8 @@ def check_deciding(schema):
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
             raise SchemaConflict('column {} is {}: a version must be a timestamp, a date or an integer'.format(name, kind))
 
-Shape = namedtuple('Shape', 'schema columns maybe_old')
-Shape.__doc__ = "What files with the same columns have in common. schema: plain. columns: those that decide. maybe_old: True if INT96 timestamps are possible."
+Shape = namedtuple('Shape', 'schema packed deciding maybe_old')
+Shape.__doc__ = "What files with the same columns have in common. schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old: True if INT96 timestamps are possible."
 
 def shape_of(parquet, shapes):
     "The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`"
@@ -300,7 +300,8 @@ def shape_of(parquet, shapes):
     if key not in shapes:
         schema = plain_schema(raw)
         check_deciding(schema)
-        shapes[key] = Shape(schema, [name for name in DECIDING if name in schema.names], any('timestamp[ns]' in str(f.type) for f in schema))
+        deciding = pa.schema([schema.field(name) for name in DECIDING if name in schema.names])
+        shapes[key] = Shape(schema, schema.serialize().to_pybytes(), deciding, any('timestamp[ns]' in str(f.type) for f in schema))
     return shapes[key]
 
 def deciding_table(
@@ -308,19 +309,21 @@ def deciding_table(
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
 ):
-    "What decides in a file: (its plain schema, what its INT96 columns need or '', table with the deciding columns)"
-    schema, there, maybe_old = shape_of(parquet, shapes)
-    old = int96_columns(parquet) if maybe_old else []
+    "What decides in a file: (its `Shape`, what its INT96 columns need or '', table with the deciding columns)"
+    shape = shape_of(parquet, shapes)
+    there, old = shape.deciding.names, int96_columns(parquet) if shape.maybe_old else []
     table, need = parquet.read(columns=there + [name for name in old if name not in there], use_threads=False), ''
     if table.num_rows != parquet.metadata.num_rows: raise ValueError('the footer promises {} rows, there are {}'.format(parquet.metadata.num_rows, table.num_rows))
     if old:
         micros = reopened('us').read(columns=old, use_threads=False)
         need = int96_unit(table.select(old), micros)
-        schema = pa.schema([f.with_metadata({'int96': '1'}) if f.name in old else f for f in schema])
+        schema = pa.schema([f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema])
+        shape = shape._replace(schema=schema, packed=schema.serialize().to_pybytes())
         if need == 'us':
             for name in old: table = table.set_column(table.schema.get_field_index(name), name, micros[name])
-    plain = pa.schema([plain_field(table.schema.field(name)) for name in there])
-    return schema, need, table.select(there) if table.schema.equals(plain) else table.select(there).cast(plain)
+        table = table.select(there)
+        return shape, need, table.cast(pa.schema([plain_field(f) for f in table.schema]))
+    return shape, need, table if table.schema.equals(shape.deciding) else table.select(there).cast(shape.deciding)
 
 # %% ../nbs/03_landing.ipynb #fe568940
 def index_rows(tables, files):
@@ -391,9 +394,8 @@ def error_kind(error):
     "Which rule of quality a file's error belongs to"
     return 'schema' if isinstance(error, SchemaConflict) else 'changed' if isinstance(error, SourceChanged) else 'unreadable'
 
-def note_of(parquet, schema, need, seen):
-    "The note on a readable file; the schema itself goes with the first file that has it"
-    packed = schema.serialize().to_pybytes()
+def note_of(parquet, packed, need, seen):
+    "The note on a readable file. packed: its plain schema as bytes; that itself goes with the first file that has it"
     name = hashlib.md5(packed).hexdigest()
     first = {} if name in seen else {'packed': base64.b64encode(packed).decode()}
     seen.add(name)
@@ -403,7 +405,7 @@ def note_of(parquet, schema, need, seen):
 
 def read_index(sources, stores, day):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes"
-    notes, gathered, files, shape, waiting = {}, [], [], None, 0
+    notes, gathered, files, columns, waiting = {}, [], [], None, 0
     seen, shapes = set(), {}
     def flush():
         if not gathered: return []
@@ -415,16 +417,16 @@ def read_index(sources, stores, day):
         try:
             if isinstance(content, Exception): raise content
             parquet = open_parquet(content)
-            schema, need, table = deciding_table(parquet, partial(reopen, source, content, stores), shapes)
+            shape, need, table = deciding_table(parquet, partial(reopen, source, content, stores), shapes)
             origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
         except Exception as e:
             notes[source.id] = {'error': error_kind(e), 'cause': cause_of(e)}
             continue
-        if waiting > CHUNK or not table.schema.equals(shape or table.schema):
+        if waiting > CHUNK or not table.schema.equals(columns or table.schema):
             for rows in flush(): yield rows
             waiting = 0
-        shape = table.schema
-        notes[source.id] = note_of(parquet, schema, need, seen)
+        columns = table.schema
+        notes[source.id] = note_of(parquet, shape.packed, need, seen)
         for first in range(0, table.num_rows, CHUNK):
             gathered.append(table.slice(first, CHUNK))
             files.append((source.id, first, origin and (origin[0][first:first + CHUNK], origin[1][first:first + CHUNK])))
