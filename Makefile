@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself. Needed: Python 3.11, make and git. No Java: the package brings one.
 PYTHON ?= python3.11
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN   := .venv/bin
 READY := .venv/.ready

@@ -540,7 +540,8 @@ def contender_frame(spark, bundles, ranks):
         for batch in batches:
             for bundle in field_of(batch, 'rows').to_pylist():
                 for rows in contender_rows(bundle, ranks): yield rows
-    return map_arrow(spark.createDataFrame(bundles.map(lambda bundle: (bundle,)), 'rows binary'), work, CONTENDERS)
+    few = bundles.coalesce(spark.sparkContext.defaultParallelism)   # what is left of a bucket is little
+    return map_arrow(spark.createDataFrame(few.map(lambda bundle: (bundle,)), 'rows binary'), work, CONTENDERS)
 
 Index = namedtuple('Index', 'notes contenders bundles')
 Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: a DataFrame of `CONTENDERS`. bundles: the RDD behind it, persisted; unpersist it in the end."

@@ -1444,7 +1444,8 @@ def contender_frame(spark, bundles, ranks):
         for batch in batches:
             for bundle in field_of(batch, 'rows').to_pylist():
                 for rows in contender_rows(bundle, ranks): yield rows
-    return map_arrow(spark.createDataFrame(bundles.map(lambda bundle: (bundle,)), 'rows binary'), work, CONTENDERS)
+    few = bundles.coalesce(spark.sparkContext.defaultParallelism)   # what is left of a bucket is little
+    return map_arrow(spark.createDataFrame(few.map(lambda bundle: (bundle,)), 'rows binary'), work, CONTENDERS)
 
 Index = namedtuple('Index', 'notes contenders bundles')
 Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: a DataFrame of `CONTENDERS`. bundles: the RDD behind it, persisted; unpersist it in the end."
@@ -1742,6 +1743,7 @@ def adapt(table, schema):
 
 
 ROW_GROUP_BYTES = 64 << 20      # uncompressed
+BLOCK_BYTES = 2 << 20           # uncompressed; rows are chosen in blocks of about so much, which a processor's cache holds
 FORMAT = '2.6' if int(pa.__version__.split('.')[0]) >= 6 else '2.0'
 
 def repeats(column):
@@ -1772,18 +1774,32 @@ class SlotWriter:
     def __init__(self, store, path, codec):
         self.store, self.path, self.codec = store, path, codec
         self.sink = self.writer = None
-        self.waiting, self.weight, self.digest, self.origins = [], 0, 0, []
+        self.digest = 0
+        self.forget()
+
+    def forget(self):
+        "Drop what is not written yet"
+        self.waiting, self.fresh, self.blocks, self.weight, self.origins = [], 0, [], 0, []
 
     def add(self, table, keep, weight, file, row):
         "Of a table the rows to keep (bool array); the uncompressed size of all in bytes, and their origins (arrays)"
-        self.waiting.append((table, keep)); self.weight += weight * int(keep.sum()) // len(keep); self.origins.append((file[keep], row[keep]))
+        self.waiting.append((table, keep)); self.fresh += weight * int(keep.sum()) // len(keep); self.origins.append((file[keep], row[keep]))
+        if self.fresh >= BLOCK_BYTES: self.join()
         if self.weight >= ROW_GROUP_BYTES: self.flush()
 
-    def flush(self):
+    def join(self):
+        "Make one table of the rows to keep of those that wait"
         if not self.waiting: return
         table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
-        if not keep.all(): table = table.filter(pa.array(keep))
-        self.waiting, self.weight = [], 0
+        self.blocks.append(table if keep.all() else table.filter(pa.array(keep)))
+        self.weight += self.fresh
+        self.waiting, self.fresh = [], 0
+
+    def flush(self):
+        self.join()
+        if not self.blocks: return
+        table = pa.concat_tables(self.blocks)
+        self.blocks, self.weight = [], 0
         if self.writer is None:
             self.sink = self.store.stage(self.path)
             self.writer = open_writer(self.sink, table, self.codec)
@@ -1881,7 +1897,9 @@ def copy_slot(
                 copy_part(part, content, schema, unit, output, writer, quarantine)
             except Exception as e:
                 bad[part.source.id] = (error_kind(e), cause_of(e))
-            if bad: writer.waiting, writer.weight, writer.origins, quarantine = [], 0, [], []
+            if bad:
+                writer.forget()
+                quarantine = []
         if bad:
             writer.abandon()
             return {'bad': bad}
