@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = {'textbook': 3, 'late': 3}    # they take longer than all others together, and their distance is no matter of a few percent
+ROUNDS = {'tuned': 3, 'textbook': 1, 'late': 1}    # they take longer than all others together, and their distance is no matter of a few percent
 WAYS = ('ours', 'bare', 'duckdb', 'polars', 'late', 'tuned', 'textbook')
 
 
