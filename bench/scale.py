@@ -40,7 +40,7 @@ def index_of(spark, files, records, lost):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from chargeback_consolidation.landing import CONTENDERS, Index, note_of, open_parquet, read_notes
+    from chargeback_consolidation.landing import INDEX_SCHEMA, Index, note_of, open_parquet, pack, read_notes
     from chargeback_consolidation.sample import schema
     sink = pa.BufferOutputStream()
     pq.write_table(schema().empty_table(), sink)
@@ -51,11 +51,15 @@ def index_of(spark, files, records, lost):
     def note(i):
         return i, json.dumps(dict(first, rows=records, bytes=records * 800, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64, **({} if i else {'packed': packed})))
 
-    values = {'source': f'id * 7919 % {files}', 'position': f'id div {files} % {records}', 'key': f'id % {lost // 2}', 'hash': f'id % {lost // 2}', 'updated': 'id', 'updated_ns': '0', 'event': 'id',
-              'event_ns': '0', 'path_rank': f'id * 7919 % {files}', 'row': f'id div {files} % {records}'}
-    pairs = spark.range(lost).selectExpr(*(f'cast({values[name]} as {kind}) as {name}' for name, kind in (column.split(' ') for column in CONTENDERS.split(', '))))
+    def contenders(bucket, buckets=200):
+        pair = np.arange(bucket, lost // 2, buckets)
+        ids, none = np.concatenate([pair, pair + lost // 2]), pa.nulls(2 * len(pair))
+        columns = {'source': ids * 7919 % files, 'position': ids // files % records, 'key': np.tile(pair, 2), 'hash': np.tile(pair, 2), 'updated': ids, 'updated_ns': ids * 0, 'event': ids, 'event_ns': ids * 0}
+        arrays = [pa.array(columns[f.name]).cast(f.type) if f.name in columns else none.cast(f.type) for f in INDEX_SCHEMA]
+        yield pack(pa.RecordBatch.from_arrays(arrays, schema=INDEX_SCHEMA))
+
     noted = spark.sparkContext.range(0, files, 1, 16).map(note)
-    return Index(read_notes(noted.collect()), pairs, noted)
+    return Index(read_notes(noted.collect()), spark.sparkContext.range(0, 200, 1, 200).flatMap(contenders))
 
 
 def main():
@@ -71,7 +75,7 @@ def main():
     from chargeback_consolidation import job
     from chargeback_consolidation.catalog import Partition, Table
     from chargeback_consolidation.copy import slot_shares
-    from chargeback_consolidation.landing import Source, get_spark, path_ranks, run_tasks, take_inventory, write_lineage
+    from chargeback_consolidation.landing import Source, get_spark, run_tasks, take_inventory, write_lineage
     from chargeback_consolidation.settings import parse
     folder = tempfile.mkdtemp()
     settings = parse(['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', f'{folder}/out', '--OUTPUT_FILE_COUNT', str(a.output_files),
@@ -95,7 +99,6 @@ def main():
     sources = {i: Source(i, f'{table.location}/{e.path}', e.size, e.etag, '') for i, e in new.items()}
     state = job.State(None, [], inventory, new, sources, False, True)
     step('listing')
-    path_ranks(job.landing_paths(state))
     index = index_of(spark, a.files, a.records, int(a.files * a.records * a.lost))
     step('notes')
     plan = job.decide(run, state, index, {})

@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'ANY', 'shout', 'whisper', 'tasks_done', 'shown', 'megabytes', 'grid', 'before_and_after', 'teller',
            'commands', 'main', 'complain', 'consolidate', 'backfill', 'take_ends', 'Checked', 'day_options',
            'day_ledger', 'history', 'snapshot', 'repair', 'cells_shown', 'tell_run', 'investigate', 'sample_options',
-           'land_sample_command', 'exercise', 'make_archive', 'warm_up']
+           'land_sample_command', 'exercise', 'make_home', 'make_archive', 'warm_up']
 
 # %% ../nbs/12_cli.ipynb #7cd76033
 import json
@@ -21,6 +21,7 @@ from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
+import pyspark
 import rich_click as click
 from pyspark import SparkContext
 from rich.box import SIMPLE_HEAD
@@ -31,7 +32,7 @@ from rich.table import Table as Grid
 from . import __version__
 from .settings import ARGUMENTS, ArgumentError, help_text, parse, read_date, read_path
 from .store import store_for
-from .landing import class_archive, find_java, get_spark, java_home
+from .landing import find_java, get_spark, java_home, warm_home
 from .ledger import Ledger, repair as repair_day, snapshot as snapshot_day
 from .metrics import json_line, metrics_line
 from .job import EXIT_CODES, log_stage, main as run_job, quiet, run_all
@@ -291,32 +292,43 @@ def land_sample_command(catalog, database, table, day, delivery, **options):
 
 # %% ../nbs/12_cli.ipynb #8915c13b
 def exercise(folder, archive):
-    "Consolidate a tiny day under `folder` in two executions, in a session that leaves its classes in `archive`"
+    "Consolidate a tiny day under `folder` in two executions and put a query, in a session that leaves its classes in `archive`"
     spark = get_spark(jvm='-XX:ArchiveClassesAtExit=' + archive)
     words = ['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', folder + '/out', '--OUTPUT_FILE_COUNT', '2', '--COMPRESSION_CODEC', 'snappy',
              '--PARTITION_DATE', '2025-11-02']
     for delivery in (1, 2):
         land_sample(folder, delivery=delivery, deliveries=2, files=8, truncated_files=0.0, empty_files=0.0)
         run_all(parse(words), lambda: spark, quiet, lambda report: None)
+    spark.range(9).selectExpr('id % 2 as half').groupBy('half').count().toPandas()
     java = spark.sparkContext._gateway.proc
     java.stdin.close()      # which ends it
     java.wait(300)
 
-def make_archive():
-    "Write the class archive of this environment anew; its path"
-    find_java()
-    path, home = Path(class_archive()), Path(java_home())
-    if not os.access(path.parent, os.W_OK): raise PermissionError('{} cannot be written to: use a virtual environment'.format(path.parent))
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        if not (home / 'lib/server/classes.jsa').exists(): subprocess.run([home / 'bin/java', '-Xshare:dump'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def make_home():
+    "The folder of links that `warm_home` names, made where it is missing"
+    home, spark = Path(warm_home()), Path(pyspark.__file__).parent
+    if not os.access(home.parent, os.W_OK): raise PermissionError('{} cannot be written to: use a virtual environment'.format(home.parent))
+    home.mkdir(exist_ok=True)
+    for name in ('bin', 'jars'):
+        if (home / name).exists(): continue
+        (home / name).unlink(missing_ok=True)   # a link to what is gone
+        (home / name).symlink_to(spark / name)
+    return home
+
+def make_archive(home):
+    "Write the class archive in the folder `home` anew; its path"
+    path, java = home / 'classes.jsa', Path(java_home())
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        if not (java / 'lib/server/classes.jsa').exists(): subprocess.run([java / 'bin/java', '-Xshare:dump'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         made = Path(folder) / 'classes.jsa'
         done = subprocess.run([sys.executable, '-c', 'import sys; from chargeback_consolidation.cli import exercise; exercise(*sys.argv[1:])', folder, made], capture_output=True, text=True)
-        if not made.exists(): raise click.ClickException('{} made no archive of its classes; version 17 can. {}'.format(home, ' '.join(done.stderr.split())[-200:]))
+        if not made.exists(): raise click.ClickException('{} made no archive of its classes; version 17 can. {}'.format(java, ' '.join(done.stderr.split())[-200:]))
         os.replace(made, path)
     return path
 
 @commands.command('warm-up')
 def warm_up():
     "Make Spark start faster in this Python environment, from now on."
-    path = make_archive()
-    print('Spark starts from {} now ({} MB)'.format(path, megabytes(path.stat().st_size)))
+    find_java()
+    path = make_archive(make_home())
+    print('Spark starts from {} now ({} MB)'.format(path.parent, megabytes(path.stat().st_size)))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ATTEMPTS', 'SETTLED', 'Plan', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'NoData', 'Conflict', 'Run', 'quiet', 'start_run',
            'consolidate', 'State', 'look', 'landing_paths', 'check_complete', 'no_data_message', 'decide', 'schema_of',
-           'without', 'judge_run', 'lost_race', 'overtaken', 'write', 'next_number', 'balance', 'day_files', 'relative',
+           'judge_run', 'lost_race', 'overtaken', 'write', 'next_number', 'balance', 'day_files', 'relative',
            'commit_of', 'versions', 'publish', 'finish', 'make_known', 'clean_up', 'run_report', 'plan_facts',
            'final_report', 'dry_report', 'nothing_new', 'check_output', 'plan_runs', 'log_stage', 'tell', 'run_all',
            'main', 'is_outside_fault']
@@ -23,7 +23,6 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 import pyspark
-from pyspark.sql import functions as F
 
 from . import __version__
 from .settings import ArgumentError, Settings, help_text, parse
@@ -31,7 +30,7 @@ from .store import FileEntry, StoreError, join, store_for
 from .catalog import GlueCatalog, Partition, Table, open_catalog, register
 from .landing import Inventory, Source, build_index, get_spark, take_inventory
 from .quality import QualityFailed, check_verdict, common_schema, in_unit, judge, sentence
-from .versions import gather, losers
+from .versions import find_losers, path_ranks
 from .layout import Held, add_readers, lay_out
 from .copy import Balance, ConservationBroken, audit, copy_slots, slot_parts
 from .ledger import Commit, Ledger, LedgerDamaged, Taken, open_ledger, settle, slot_paths, write_manifest
@@ -85,7 +84,7 @@ def consolidate(run):
     for attempt in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day, landing_paths(state))
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
         run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
         try:
             plan = decide(run, state, index, bad)
@@ -101,7 +100,7 @@ def consolidate(run):
             commit = commit_of(run, state, plan, written)
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
-            index.bundles.unpersist()
+            index.contenders.unpersist()
             clean_up(run)
     raise Conflict('other runs committed {} {} times while this one was planning: nothing of this run is published, start it again'.format(run.partition.day, ATTEMPTS))
 
@@ -172,7 +171,7 @@ def decide(run, state, index, bad):
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
-    lost, digest = gather(losers(without(index.contenders, left_out)))
+    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), left_out)
     held = {i: Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
@@ -185,10 +184,6 @@ def decide(run, state, index, bad):
 def schema_of(commit):
     "The day's schema as of a commit, or None"
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema))) if commit and commit.schema else None
-
-def without(contenders, left_out):
-    "The contenders without some sources"
-    return contenders.where(~F.col('source').isin(list(left_out))) if left_out else contenders
 
 def judge_run(run, state, left_out, used, lost):
     "The findings of the quality rules"

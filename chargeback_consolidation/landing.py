@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Source', 'SMALL', 'CHECKSUMS', 'KEY', 'UPDATED', 'EVENT', 'DECIDING', 'INDEX_SCHEMA', 'CHUNK', 'Shape', 'Note',
-           'CONTENDERS', 'Index', 'find_java', 'java_home', 'class_archive', 'quiet_log4j', 'get_spark', 'map_arrow',
-           'field_of', 'Inventory', 'take_inventory', 'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet',
-           'cause_of', 'plain_type', 'plain_field', 'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit',
-           'is_bytes', 'key_texts', 'instants', 'key_hashes', 'check_deciding', 'shape_of', 'deciding_table',
-           'index_rows', 'note_rows', 'micros_of', 'measure', 'add_measures', 'read_sources', 'reopen', 'error_kind',
+           'Index', 'find_java', 'java_home', 'warm_home', 'quiet_log4j', 'get_spark', 'spark_home', 'Inventory',
+           'take_inventory', 'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of',
+           'plain_type', 'plain_field', 'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit', 'is_bytes',
+           'key_texts', 'instants', 'key_hashes', 'check_deciding', 'shape_of', 'deciding_table', 'index_rows',
+           'note_rows', 'field_of', 'micros_of', 'measure', 'add_measures', 'read_sources', 'reopen', 'error_kind',
            'note_of', 'read_index', 'pack', 'unpack', 'scatter', 'sift', 'notes_in', 'read_notes', 'run_tasks',
-           'task_count', 'bucket_count', 'contender_rows', 'contender_frame', 'path_ranks', 'build_index']
+           'task_count', 'bucket_count', 'build_index']
 
 # %% ../nbs/03_landing.ipynb #6dc9da2b
 import base64
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import zlib
 from collections import namedtuple
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from functools import partial
@@ -49,10 +50,10 @@ def java_home():
     "The folder of the Java that Spark takes"
     return os.environ.get('JAVA_HOME') or os.path.dirname(os.path.dirname(os.path.realpath(shutil.which('java'))))
 
-def class_archive():
-    "Where the command `warm-up` keeps the classes that Spark loads, for this Python environment and its Java"
+def warm_home():
+    "Where the command `warm-up` keeps what makes Spark start faster, for this Python environment and its Java: a SPARK_HOME that is but links, and the archive classes.jsa"
     key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
-    return os.path.join(sys.prefix, 'spark-{}-classes-{}.jsa'.format(pyspark.__version__, key))
+    return os.path.join(sys.prefix, 'spark-{}-{}'.format(pyspark.__version__, key))
 
 def quiet_log4j():
     "The JVM options that keep Spark's start-up chatter off the terminal"
@@ -75,36 +76,30 @@ def get_spark(
     jvm=None,       # options of the JVM instead of the one that maps the class archive, where there is one
 ):
     "The Spark session: the one there is, or a local one"
-    builder = SparkSession.builder.appName('consolidate-chargebacks')
-    builder = builder.config('spark.sql.execution.arrow.pyspark.enabled', 'true')
-    if SparkSession.getActiveSession() or 'PYSPARK_GATEWAY_PORT' in os.environ: return builder.getOrCreate()
+    active, builder = SparkSession.getActiveSession(), SparkSession.builder.appName('consolidate-chargebacks')
+    if active or 'PYSPARK_GATEWAY_PORT' in os.environ: return active or builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
-    if jvm is None: jvm = '-XX:SharedArchiveFile=' + class_archive() if os.path.exists(class_archive()) else ''
+    archive = os.path.join(warm_home(), 'classes.jsa')
+    if jvm is None: jvm = '-XX:SharedArchiveFile=' + archive if os.path.exists(archive) else ''
     for name, value in {
         'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(), '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
-        'spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled': 'false'}.items(): builder = builder.config(name, value)
-    return builder.getOrCreate()
+        'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
+    with spark_home(): return builder.getOrCreate()
+
+@contextmanager
+def spark_home():
+    "SPARK_HOME is the warm one meanwhile, unless there is one already, or the tasks run in another Python"
+    if 'SPARK_HOME' in os.environ or os.environ['PYSPARK_PYTHON'] != sys.executable or not os.path.isdir(warm_home()):
+        yield
+        return
+    os.environ['SPARK_HOME'] = warm_home()
+    try: yield
+    finally: del os.environ['SPARK_HOME']
 
 # %% ../nbs/03_landing.ipynb #71a4b10c
-def map_arrow(
-    frame,      # Spark DataFrame
-    work,       # iterator of RecordBatch -> iterator of RecordBatch; runs in Spark's tasks
-    schema,     # of the result, as DDL text
-):
-    "`frame` with `work` applied to its partitions"
-    if hasattr(frame, 'mapInArrow'): return frame.mapInArrow(work, schema)
-    def through_pandas(frames):
-        for batch in work(pa.RecordBatch.from_pandas(f, preserve_index=False) for f in frames): yield batch.to_pandas(integer_object_nulls=True)
-    return frame.mapInPandas(through_pandas, schema)
-
-def field_of(batch, name):
-    "A column of a RecordBatch by name"
-    return batch.column(batch.schema.get_field_index(name))
-
-# %% ../nbs/03_landing.ipynb #9f388e93
 @dataclass(frozen=True)
 class Inventory:
     "The landing files of a day, as listed"
@@ -127,7 +122,7 @@ def take_inventory(
             else: ignored.append(relative)
     return Inventory(tuple(files[path] for path in sorted(files)), tuple(sorted(ignored)))
 
-# %% ../nbs/03_landing.ipynb #e82aceec
+# %% ../nbs/03_landing.ipynb #587b466c
 Source = namedtuple('Source', 'id path size etag lineage')
 Source.__doc__ = """A Parquet file that takes part in a run.
 id: number in this run; a landing file keeps it as its number in the ledger. path: absolute. size: bytes. etag: '' for consolidated files.
@@ -152,7 +147,7 @@ def write_lineage(file, row):
     pq.write_table(runs, sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
-# %% ../nbs/03_landing.ipynb #30fbe9ec
+# %% ../nbs/03_landing.ipynb #4ffc77b0
 class SchemaConflict(Exception):
     "The columns of a file do not fit; the message says which and why."
 
@@ -170,7 +165,7 @@ def cause_of(error):
     words = ' '.join(str(error).split()) or type(error).__name__
     return (words if isinstance(error, (SchemaConflict, SourceChanged)) else '{}: {}'.format(type(error).__name__, words))[:200]
 
-# %% ../nbs/03_landing.ipynb #00b47318
+# %% ../nbs/03_landing.ipynb #7a287441
 def plain_type(kind):
     "An Arrow type without what only Arrow distinguishes"
     t = pa.types
@@ -191,7 +186,7 @@ def plain_schema(schema):
     if len(set(schema.names)) < len(schema.names): raise SchemaConflict('a column name occurs twice')
     return pa.schema([plain_field(f) for f in schema])
 
-# %% ../nbs/03_landing.ipynb #68e42e54
+# %% ../nbs/03_landing.ipynb #0e2dfa16
 def int96_columns(parquet):
     "The names of top-level columns that hold INT96 timestamps"
     leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
@@ -220,7 +215,7 @@ def int96_unit(nanos, micros):
     if len(needs) == 2: raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
     return needs.pop() if needs else 'any'
 
-# %% ../nbs/03_landing.ipynb #e938899a
+# %% ../nbs/03_landing.ipynb #161c43b8
 KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
 DECIDING = (KEY, UPDATED, EVENT)
 
@@ -238,7 +233,7 @@ def key_texts(column):
     bits = np.packbits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]), bitorder='little')
     return pa.Array.from_buffers(pa.string(), n, [pa.py_buffer(bits.tobytes())] + texts.buffers()[1:], offset=texts.offset)
 
-# %% ../nbs/03_landing.ipynb #f3abf525
+# %% ../nbs/03_landing.ipynb #1cd3c29c
 def instants(column):
     "A version column as (microseconds since 1970: int64 array with nulls, nanoseconds within: int16 array)"
     kind, t = column.type, pa.types
@@ -251,7 +246,7 @@ def instants(column):
     micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
     return pa.array(micros, pa.int64(), mask=~valid), nanos.astype(np.int16)
 
-# %% ../nbs/03_landing.ipynb #52ff94c2
+# %% ../nbs/03_landing.ipynb #6475fdc9
 with np.errstate(over='ignore'):
     POWERS = np.cumprod(np.full(512, 0x9E3779B97F4A7C15, np.uint64))
 
@@ -274,7 +269,7 @@ def key_hashes(keys):
     if keys.null_count: total[~np.asarray(keys.is_valid())] = 0
     return total.view(np.int64)
 
-# %% ../nbs/03_landing.ipynb #8854bb1a
+# %% ../nbs/03_landing.ipynb #0286ef41
 INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
                           ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()), ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
@@ -325,7 +320,7 @@ def deciding_table(
         return shape, need, table.cast(pa.schema([plain_field(f) for f in table.schema]))
     return shape, need, table if table.schema.equals(shape.deciding) else table.select(there).cast(shape.deciding)
 
-# %% ../nbs/03_landing.ipynb #fe568940
+# %% ../nbs/03_landing.ipynb #8854bb1a
 def index_rows(tables, files):
     "Index rows of gathered tables with the same columns. files: for each table (source id, first position, None or its rows' origins)"
     table = pa.concat_tables(tables)
@@ -350,7 +345,11 @@ def note_rows(notes):
     columns = [pa.array(list(notes), pa.int32()), pa.array([-1] * n, pa.int32())] + [pa.nulls(n, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [pa.array(texts, pa.string())]
     return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
 
-# %% ../nbs/03_landing.ipynb #93b10732
+# %% ../nbs/03_landing.ipynb #fe568940
+def field_of(batch, name):
+    "A column of a RecordBatch by name"
+    return batch.column(batch.schema.get_field_index(name))
+
 def micros_of(day):
     "The first microsecond of `day`, UTC, since 1970"
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
@@ -375,7 +374,7 @@ def add_measures(note, more):
     note['first_event'] = min(note['first_event'], more['first_event'])
     note['digest'] = (note['digest'] + more['digest']) % 2**64
 
-# %% ../nbs/03_landing.ipynb #3fca1064
+# %% ../nbs/03_landing.ipynb #5effae23
 def read_sources(sources, stores):
     "For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception). stores: (of landing, of the output)"
     landing, output = stores
@@ -437,7 +436,7 @@ def read_index(sources, stores, day):
     for rows in flush(): yield rows
     yield note_rows(notes)
 
-# %% ../nbs/03_landing.ipynb #45117ae1
+# %% ../nbs/03_landing.ipynb #3fca1064
 def pack(batch):
     "A RecordBatch as bytes"
     sink = pa.BufferOutputStream()
@@ -477,7 +476,7 @@ def sift(bundles):
     wanted |= table['position'].to_numpy() < 0
     for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield pack(rows)
 
-# %% ../nbs/03_landing.ipynb #149e8aab
+# %% ../nbs/03_landing.ipynb #d0309d27
 Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
@@ -500,7 +499,7 @@ def read_notes(
         return Note(**dict({k: v for k, v in n.items() if k != 'packed'}, schema=schemas[n['schema']], error='', cause=''))
     return {id: note(n) for id, n in sorted(found.items())}
 
-# %% ../nbs/03_landing.ipynb #59f1ff80
+# %% ../nbs/03_landing.ipynb #149e8aab
 def run_tasks(
     spark,
     shares,     # list of plain values, one for each task
@@ -510,6 +509,7 @@ def run_tasks(
     def run(share):
         for result in work(pickle.loads(zlib.decompress(share))): yield result
         pa.default_memory_pool().release_unused()   # the worker waits for its next task with little
+        sys.path_importer_cache.clear()             # or each task would read the directories of Spark's zips and jars anew
     packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
     return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)
 
@@ -521,47 +521,18 @@ def bucket_count(spark, sources):
     "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
     return min(2000, max(spark.sparkContext.defaultParallelism, 1 + sum(s.size for s in sources) // (256 << 20)))
 
-CONTENDERS = 'source int, position int, key string, hash bigint, updated bigint, updated_ns smallint, event bigint, event_ns smallint, path_rank int, row int'
-
-def contender_rows(bundle, ranks):
-    "The contenders among packed index rows, each with its origin: RecordBatches of `CONTENDERS`"
-    rows = unpack(bundle)
-    rows = rows.filter(pa.array(rows['position'].to_numpy() >= 0)).combine_chunks()
-    for batch in rows.to_batches():
-        source, position, file, row = (field_of(batch, name) for name in ('source', 'position', 'file', 'row'))
-        own = np.asarray(file.is_null())
-        file, row = (np.where(own, mine.to_numpy(), its.fill_null(0).to_numpy()) for mine, its in ((source, file), (position, row)))
-        columns = [field_of(batch, name) for name in ('source', 'position', 'key', 'hash', 'updated', 'updated_ns', 'event', 'event_ns')]
-        yield pa.RecordBatch.from_arrays(columns + [pa.array(ranks[file]), pa.array(row)], names=[column.split()[0] for column in CONTENDERS.split(', ')])
-
-def contender_frame(spark, bundles, ranks):
-    "A DataFrame of `CONTENDERS` from an RDD of packed index rows"
-    def work(batches):
-        for batch in batches:
-            for bundle in field_of(batch, 'rows').to_pylist():
-                for rows in contender_rows(bundle, ranks): yield rows
-    few = bundles.coalesce(spark.sparkContext.defaultParallelism)   # what is left of a bucket is little
-    return map_arrow(spark.createDataFrame(few.map(lambda bundle: (bundle,)), 'rows binary'), work, CONTENDERS)
-
-Index = namedtuple('Index', 'notes contenders bundles')
-Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: a DataFrame of `CONTENDERS`. bundles: the RDD behind it, persisted; unpersist it in the end."
-
-def path_ranks(paths):
-    "The rank of each path in their order: an int32 array; equal paths have the same"
-    ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
-    return np.array([ranks[path] for path in paths], np.int32)
+Index = namedtuple('Index', 'notes contenders')
+Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: RDD of packed index rows, all of a key in one partition, notes among them; persisted: unpersist it in the end."
 
 def build_index(
     spark,
     sources,        # list of Source
     stores,         # (of landing, of the output)
     day,            # date
-    paths,          # list of str: of each landing file that the day knows, by number
 ):
     "Read what decides from all `sources`: the `Index`"
     buckets, tasks = bucket_count(spark, sources), task_count(spark, sources)
     def read(share): return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
     bundles = run_tasks(spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read)
     sifted = bundles.partitionBy(buckets, int).values().mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
-    notes = read_notes(sifted.flatMap(notes_in).collect())
-    return Index(notes, contender_frame(spark, sifted, path_ranks(paths)), sifted)
+    return Index(read_notes(sifted.flatMap(notes_in).collect()), sifted)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATABASE', 'TABLE', 'DAY', 'BLOCKS', 'sample_lake', 'land_missing', 'workplace', 'sample_output', 'some_chargeback',
-           'read_keys', 'fill_in', 'spark_type', 'as_type', 'read_fields', 'read_records', 'records_of',
+           'read_keys', 'fill_in', 'spark_type', 'as_type', 'read_fields', 'read_records', 'map_arrow', 'records_of',
            'landing_frame', 'Reader', 'read_html', 'show', 'draw']
 
 # %% ../nbs/19_studio.ipynb #a7bcf3f3
@@ -23,7 +23,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from .catalog import LocalCatalog
 from .job import consolidate, start_run
-from .landing import KEY, key_texts, map_arrow, open_parquet, plain_schema, take_inventory
+from .landing import KEY, key_texts, open_parquet, plain_schema, take_inventory
 from .quality import list_fields, wider_fields
 from .sample import sample_partition
 from .settings import parse, read_path
@@ -116,6 +116,17 @@ def read_records(store, entry, schema, more=None):
     return pa.table([columns[f.name] if f.name in columns else pa.nulls(len(table), f.type) for f in schema], schema=schema)
 
 # %% ../nbs/19_studio.ipynb #293f1e65
+def map_arrow(
+    frame,      # Spark DataFrame
+    work,       # iterator of RecordBatch -> iterator of RecordBatch; runs in Spark's tasks
+    schema,     # of the result, a Spark type
+):
+    "`frame` with `work` applied to its partitions"
+    if hasattr(frame, 'mapInArrow'): return frame.mapInArrow(work, schema)
+    def through_pandas(frames):
+        for batch in work(pa.RecordBatch.from_pandas(f, preserve_index=False) for f in frames): yield batch.to_pandas(integer_object_nulls=True)
+    return frame.mapInPandas(through_pandas, schema)
+
 def records_of(
     spark,
     store,          # where the files are

@@ -23,6 +23,7 @@ import uuid
 import zlib
 from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import partial
@@ -34,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 from pyspark import StorageLevel
-from pyspark.sql import SparkSession, Window, functions as F
+from pyspark.sql import SparkSession
 
 __version__ = '0.1.0'
 
@@ -953,10 +954,10 @@ def java_home():
     "The folder of the Java that Spark takes"
     return os.environ.get('JAVA_HOME') or os.path.dirname(os.path.dirname(os.path.realpath(shutil.which('java'))))
 
-def class_archive():
-    "Where the command `warm-up` keeps the classes that Spark loads, for this Python environment and its Java"
+def warm_home():
+    "Where the command `warm-up` keeps what makes Spark start faster, for this Python environment and its Java: a SPARK_HOME that is but links, and the archive classes.jsa"
     key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
-    return os.path.join(sys.prefix, 'spark-{}-classes-{}.jsa'.format(pyspark.__version__, key))
+    return os.path.join(sys.prefix, 'spark-{}-{}'.format(pyspark.__version__, key))
 
 def quiet_log4j():
     "The JVM options that keep Spark's start-up chatter off the terminal"
@@ -979,34 +980,28 @@ def get_spark(
     jvm=None,       # options of the JVM instead of the one that maps the class archive, where there is one
 ):
     "The Spark session: the one there is, or a local one"
-    builder = SparkSession.builder.appName('consolidate-chargebacks')
-    builder = builder.config('spark.sql.execution.arrow.pyspark.enabled', 'true')
-    if SparkSession.getActiveSession() or 'PYSPARK_GATEWAY_PORT' in os.environ: return builder.getOrCreate()
+    active, builder = SparkSession.getActiveSession(), SparkSession.builder.appName('consolidate-chargebacks')
+    if active or 'PYSPARK_GATEWAY_PORT' in os.environ: return active or builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
-    if jvm is None: jvm = '-XX:SharedArchiveFile=' + class_archive() if os.path.exists(class_archive()) else ''
+    archive = os.path.join(warm_home(), 'classes.jsa')
+    if jvm is None: jvm = '-XX:SharedArchiveFile=' + archive if os.path.exists(archive) else ''
     for name, value in {
         'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(), '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
-        'spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled': 'false'}.items(): builder = builder.config(name, value)
-    return builder.getOrCreate()
+        'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
+    with spark_home(): return builder.getOrCreate()
 
-
-def map_arrow(
-    frame,      # Spark DataFrame
-    work,       # iterator of RecordBatch -> iterator of RecordBatch; runs in Spark's tasks
-    schema,     # of the result, as DDL text
-):
-    "`frame` with `work` applied to its partitions"
-    if hasattr(frame, 'mapInArrow'): return frame.mapInArrow(work, schema)
-    def through_pandas(frames):
-        for batch in work(pa.RecordBatch.from_pandas(f, preserve_index=False) for f in frames): yield batch.to_pandas(integer_object_nulls=True)
-    return frame.mapInPandas(through_pandas, schema)
-
-def field_of(batch, name):
-    "A column of a RecordBatch by name"
-    return batch.column(batch.schema.get_field_index(name))
+@contextmanager
+def spark_home():
+    "SPARK_HOME is the warm one meanwhile, unless there is one already, or the tasks run in another Python"
+    if 'SPARK_HOME' in os.environ or os.environ['PYSPARK_PYTHON'] != sys.executable or not os.path.isdir(warm_home()):
+        yield
+        return
+    os.environ['SPARK_HOME'] = warm_home()
+    try: yield
+    finally: del os.environ['SPARK_HOME']
 
 
 @dataclass(frozen=True)
@@ -1255,6 +1250,10 @@ def note_rows(notes):
     return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
 
 
+def field_of(batch, name):
+    "A column of a RecordBatch by name"
+    return batch.column(batch.schema.get_field_index(name))
+
 def micros_of(day):
     "The first microsecond of `day`, UTC, since 1970"
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
@@ -1414,6 +1413,7 @@ def run_tasks(
     def run(share):
         for result in work(pickle.loads(zlib.decompress(share))): yield result
         pa.default_memory_pool().release_unused()   # the worker waits for its next task with little
+        sys.path_importer_cache.clear()             # or each task would read the directories of Spark's zips and jars anew
     packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
     return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)
 
@@ -1425,50 +1425,21 @@ def bucket_count(spark, sources):
     "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
     return min(2000, max(spark.sparkContext.defaultParallelism, 1 + sum(s.size for s in sources) // (256 << 20)))
 
-CONTENDERS = 'source int, position int, key string, hash bigint, updated bigint, updated_ns smallint, event bigint, event_ns smallint, path_rank int, row int'
-
-def contender_rows(bundle, ranks):
-    "The contenders among packed index rows, each with its origin: RecordBatches of `CONTENDERS`"
-    rows = unpack(bundle)
-    rows = rows.filter(pa.array(rows['position'].to_numpy() >= 0)).combine_chunks()
-    for batch in rows.to_batches():
-        source, position, file, row = (field_of(batch, name) for name in ('source', 'position', 'file', 'row'))
-        own = np.asarray(file.is_null())
-        file, row = (np.where(own, mine.to_numpy(), its.fill_null(0).to_numpy()) for mine, its in ((source, file), (position, row)))
-        columns = [field_of(batch, name) for name in ('source', 'position', 'key', 'hash', 'updated', 'updated_ns', 'event', 'event_ns')]
-        yield pa.RecordBatch.from_arrays(columns + [pa.array(ranks[file]), pa.array(row)], names=[column.split()[0] for column in CONTENDERS.split(', ')])
-
-def contender_frame(spark, bundles, ranks):
-    "A DataFrame of `CONTENDERS` from an RDD of packed index rows"
-    def work(batches):
-        for batch in batches:
-            for bundle in field_of(batch, 'rows').to_pylist():
-                for rows in contender_rows(bundle, ranks): yield rows
-    few = bundles.coalesce(spark.sparkContext.defaultParallelism)   # what is left of a bucket is little
-    return map_arrow(spark.createDataFrame(few.map(lambda bundle: (bundle,)), 'rows binary'), work, CONTENDERS)
-
-Index = namedtuple('Index', 'notes contenders bundles')
-Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: a DataFrame of `CONTENDERS`. bundles: the RDD behind it, persisted; unpersist it in the end."
-
-def path_ranks(paths):
-    "The rank of each path in their order: an int32 array; equal paths have the same"
-    ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
-    return np.array([ranks[path] for path in paths], np.int32)
+Index = namedtuple('Index', 'notes contenders')
+Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: RDD of packed index rows, all of a key in one partition, notes among them; persisted: unpersist it in the end."
 
 def build_index(
     spark,
     sources,        # list of Source
     stores,         # (of landing, of the output)
     day,            # date
-    paths,          # list of str: of each landing file that the day knows, by number
 ):
     "Read what decides from all `sources`: the `Index`"
     buckets, tasks = bucket_count(spark, sources), task_count(spark, sources)
     def read(share): return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
     bundles = run_tasks(spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read)
     sifted = bundles.partitionBy(buckets, int).values().mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
-    notes = read_notes(sifted.flatMap(notes_in).collect())
-    return Index(notes, contender_frame(spark, sifted, path_ranks(paths)), sifted)
+    return Index(read_notes(sifted.flatMap(notes_in).collect()), sifted)
 
 
 # --- Quality (04_quality.ipynb)
@@ -1595,30 +1566,53 @@ def check_verdict(findings):
 # --- Versions (05_versions.ipynb)
 
 
-def latest_first():
-    "The columns that order versions, the winner first"
-    missing = F.col('updated').isNull()
-    first = [F.coalesce('updated', 'event'), F.when(missing, F.col('event_ns')).otherwise(F.col('updated_ns'))]
-    return [c.desc_nulls_last() for c in first + [F.col('event'), F.col('event_ns'), F.col('path_rank'), F.col('row')]]
+def path_ranks(paths):
+    "The rank of each path in their order: an int32 array; equal paths have the same"
+    ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
+    return np.array([ranks[path] for path in paths], np.int32)
+
+def latest_last(rows, ranks):
+    "The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of `path_ranks`"
+    def known(name): return np.asarray(field_of(rows, name).is_valid())
+    def values(name): return field_of(rows, name).fill_null(0).to_numpy()
+    updated, moved = known('updated'), known('file')
+    first = [np.where(updated, values('updated'), values('event')), np.where(updated, values('updated_ns'), values('event_ns'))]
+    file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
+    return [updated | known('event')] + first + [known('event'), values('event'), values('event_ns'), ranks[file], row]
 
 
-def losers(
-    contenders,     # DataFrame of CONTENDERS
-):
-    "The records that do not win: source, position, hash"
-    best = Window.partitionBy('hash', 'key').orderBy(*latest_first())
-    return contenders.withColumn('place', F.row_number().over(best)).where('place > 1').select('source', 'position', 'hash')
+def losers(rows, ranks):
+    "Of index rows with keys, a RecordBatch with all versions of each: those that do not win, as arrays of source, position and hash"
+    key = field_of(rows, 'key').dictionary_encode().indices.to_numpy()
+    order = np.lexsort(latest_last(rows, ranks)[::-1] + [key])
+    lost = order[:-1][key[order[1:]] == key[order[:-1]]]
+    return tuple(field_of(rows, name).to_numpy()[lost] for name in ('source', 'position', 'hash'))
 
-def gather(
-    lost,   # DataFrame, from `losers`
-):
-    "The losers on the driver: {source: their positions, ascending}, and the digest, the sum of their hashes modulo 2**64"
-    found = lost.toPandas()
-    source, position = (found[name].to_numpy(np.int32) for name in ('source', 'position'))
+
+def gather(found):
+    "The losers, arrays as `losers` gives them: {source: their positions, ascending}, and their digest, the sum of the hashes modulo 2**64"
+    none = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))
+    source, position, hashes = (np.concatenate(arrays) for arrays in zip(none, *found))
     order = np.lexsort((position, source))
     ids, starts = np.unique(source[order], return_index=True)
-    digest = int(found['hash'].to_numpy(np.int64).view(np.uint64).sum(dtype=np.uint64))
-    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), digest
+    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(hashes.view(np.uint64).sum(dtype=np.uint64))
+
+def find_losers(
+    contenders,     # RDD, of an `Index`
+    ranks,          # of `path_ranks`, by number of the landing file
+    left_out,       # numbers of sources that take no part
+):
+    "What `gather` makes of the contenders"
+    out = np.array(sorted(left_out), np.int64)
+    def work(bundles):
+        tables = [unpack(bundle) for bundle in bundles]
+        if not tables: return
+        rows = pa.concat_tables(tables)
+        there = (rows['position'].to_numpy() >= 0) & ~np.isin(rows['source'].to_numpy(), out)
+        if not there.any(): return
+        [batch] = rows.filter(pa.array(there)).combine_chunks().to_batches()    # all versions of a key at once
+        yield losers(batch, ranks)
+    return gather(contenders.mapPartitions(work).collect())
 
 
 # --- Layout (06_layout.ipynb)
@@ -2298,7 +2292,7 @@ def consolidate(run):
     for attempt in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day, landing_paths(state))
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
         run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
         try:
             plan = decide(run, state, index, bad)
@@ -2314,7 +2308,7 @@ def consolidate(run):
             commit = commit_of(run, state, plan, written)
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
-            index.bundles.unpersist()
+            index.contenders.unpersist()
             clean_up(run)
     raise Conflict('other runs committed {} {} times while this one was planning: nothing of this run is published, start it again'.format(run.partition.day, ATTEMPTS))
 
@@ -2385,7 +2379,7 @@ def decide(run, state, index, bad):
     left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
     used = {i: n for i, n in notes.items() if i not in left_out}
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
-    lost, digest = gather(losers(without(index.contenders, left_out)))
+    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), left_out)
     held = {i: Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
     slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
@@ -2398,10 +2392,6 @@ def decide(run, state, index, bad):
 def schema_of(commit):
     "The day's schema as of a commit, or None"
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema))) if commit and commit.schema else None
-
-def without(contenders, left_out):
-    "The contenders without some sources"
-    return contenders.where(~F.col('source').isin(list(left_out))) if left_out else contenders
 
 def judge_run(run, state, left_out, used, lost):
     "The findings of the quality rules"
