@@ -5,7 +5,8 @@
 `bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the files, after the others.
 
 Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in bench/results.json, from which the README's table and plot are made.
-The day is generated once for each size and kept under build/bench.
+The day is generated once for each size and kept under build/bench. Before each run its files are read once and what waits for the disk is written, so that every way finds
+the same, whatever the one before left behind.
 """
 import argparse
 import json
@@ -16,28 +17,41 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = {'tuned': 3, 'textbook': 1, 'late': 1}    # they take longer than all others together, and their distance is no matter of a few percent
 WAYS = ('ours', 'bare', 'duckdb', 'polars', 'late', 'tuned', 'textbook')
 
 
-def land(files, late=False):
-    "A day without broken files (Spark's reader would stop at them), as a catalog folder; late: without its last 1 %"
+def land(files):
+    "A day without broken files (Spark's reader would stop at them), as a catalog folder"
     from chargeback_consolidation.sample import land_sample
-    folder = ROOT / 'build/bench' / f'{files}{"-late" if late else ""}'
-    clean = dict(files=files, truncated_files=0.0, empty_files=0.0, deliveries=100)
-    if (folder / 'complete').exists(): return folder
-    if not late:
-        land_sample(str(folder), **clean)
+    folder = ROOT / 'build/bench' / str(files)
+    if not (folder / 'complete').exists():
+        land_sample(str(folder), files=files, truncated_files=0.0, empty_files=0.0, deliveries=100)
         (folder / 'complete').touch()
-    else:
-        for delivery in range(1, 100): land_sample(str(folder), delivery=delivery, **clean)
     return folder
+
+
+@contextmanager
+def without_last(lake, share=0.01):
+    "Meanwhile the last of the landing files are elsewhere"
+    day, aside = Path(lake, 'landing/chargebacks/2025/11/02'), Path(lake, 'aside')
+    aside.mkdir(exist_ok=True)
+
+    def put_back():
+        for file in aside.iterdir(): file.rename(day / file.name)
+    put_back()      # what a run that was killed left there
+    files = sorted(day.glob('*.parquet'), key=lambda file: [int(number) for number in file.stem.split('-')[:0:-1]])   # part-SUBTASK-NUMBER
+    for file in files[-round(share * len(files)):]: file.rename(aside / file.name)
+    try: yield
+    finally:
+        put_back()
+        aside.rmdir()
 
 
 def ours(lake, out):
@@ -78,17 +92,20 @@ def measure(words):
     return seconds, peak, text
 
 
+def settle_disk(lake):
+    "Write out what the run before left to be written, and bring the files of a lake into the page cache"
+    os.sync()
+    for path in Path(lake).rglob('*.parquet'): path.read_bytes()
+
+
 def one(way, files):
     "A measured run of a way, its output written anew"
-    out = ROOT / 'build/bench/out'
+    out, lake = ROOT / 'build/bench/out', land(files)
     shutil.rmtree(out, ignore_errors=True)
-    lake = land(files, late=way == 'late')
     if way == 'late':
-        measure(ours(lake, out))
-        from chargeback_consolidation.sample import land_sample
-        land_sample(str(lake), delivery=100, files=files, truncated_files=0.0, empty_files=0.0, deliveries=100)
+        with without_last(lake): measure(ours(lake, out))
+    settle_disk(lake)
     seconds, peak, text = measure(command(way, lake, out))
-    if way == 'late': shutil.rmtree(lake)
     size = sum(p.stat().st_size for p in out.rglob('*.parquet') if '_' != p.relative_to(out).parts[0][0])
     stages = next((json.loads(line)['stages'] for line in text.splitlines() if line.startswith('{')), [])
     return {'seconds': seconds, 'peak': peak, 'bytes': size, 'stages': stages}
@@ -105,7 +122,6 @@ def main():
     found = {way: [] for way in a.ways.split(',')}
     for round in range(a.rounds):
         for way in found:
-            if round >= ROUNDS.get(way, a.rounds): continue
             found[way].append(one(way, a.files))
             print(f'round {round + 1} {way:<14}{found[way][-1]["seconds"]:>8.1f} s {found[way][-1]["peak"] / 1e6:>8.0f} MB', flush=True)
     rows = {way: {key: statistics.median(r[key] for r in runs) for key in ('seconds', 'peak', 'bytes')} | {'rounds': len(runs)} for way, runs in found.items()}
