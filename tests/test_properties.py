@@ -10,7 +10,6 @@ import pytest
 from days import LENIENT, Day, Execution, File, Lake, days, land, tree
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from oracle import by_key, columns, consolidated, rows_of
-from pyspark.sql import functions as F
 
 from chargeback_consolidation import job, versions
 from chargeback_consolidation.job import NoData
@@ -86,11 +85,14 @@ TROUBLE = Day(seed=1, keys=40, key="string", time="ns", missing=0.4, keyless=0.0
 
 
 def order(change):
-    "A mutant of the order of versions: the six columns, changed"
-    def mutate(monkeypatch):
-        updated, updated_ns, event, event_ns, path, row = versions.latest_first()
-        monkeypatch.setattr(versions, "latest_first", lambda: change(updated, updated_ns, event, event_ns, path, row))
-    return mutate
+    "A mutant of the order of versions: its columns, changed. Tasks import the library themselves, so what they are sent changes it there."
+    def losers(rows, ranks):
+        from chargeback_consolidation import versions
+        real = versions.latest_last
+        versions.latest_last = lambda rows, ranks: change(rows, *real(rows, ranks))
+        try: return versions.losers(rows, ranks)
+        finally: versions.latest_last = real
+    return lambda monkeypatch: monkeypatch.setattr(versions, "losers", losers)
 
 
 def wrapped(name, change):
@@ -116,13 +118,13 @@ def touch(run, *more):
 
 
 MUTANTS = {
-    "the lesser path wins": order(lambda u, un, e, en, path, row: [u, un, e, en, F.col("path_rank").asc(), row]),
-    "the earlier row wins": order(lambda u, un, e, en, path, row: [u, un, e, en, path, F.col("row").asc()]),
-    "the event does not count": order(lambda u, un, e, en, path, row: [u, un, path, row]),
-    "the event does not stand in": order(lambda u, un, *others: [F.col("updated").desc_nulls_last(), F.col("updated_ns").desc_nulls_last(), *others]),
-    "missing is the highest": order(lambda u, un, e, *others: [F.coalesce("updated", "event").desc_nulls_first(), un, F.col("event").desc_nulls_first(), *others]),
-    "nanoseconds do not count": order(lambda u, un, e, en, path, row: [u, e, path, row]),
-    "the earliest wins": order(lambda u, *others: [F.coalesce("updated", "event").asc(), *others]),
+    "the lesser path wins": order(lambda rows, has, u, un, known, e, en, path, row: [has, u, un, known, e, en, -path, row]),
+    "the earlier row wins": order(lambda rows, has, u, un, known, e, en, path, row: [has, u, un, known, e, en, path, -row]),
+    "the event does not count": order(lambda rows, has, u, un, known, e, en, path, row: [has, u, un, path, row]),
+    "the event does not stand in": order(lambda rows, has, u, un, *others: [known := versions.field_of(rows, "updated").is_valid().to_numpy(zero_copy_only=False), u * known, un * known, *others]),
+    "missing is the highest": order(lambda rows, has, u, un, known, *others: [~has, u, un, ~known, *others]),
+    "nanoseconds do not count": order(lambda rows, has, u, un, known, e, en, path, row: [has, u, known, e, path, row]),
+    "the earliest wins": order(lambda rows, has, u, *others: [has, -u, *others]),
     "a file is overlooked": wrapped("take_inventory", lambda found: replace(found, files=found.files[1:])),
     "origins are mixed up": wrapped("landing_paths", lambda paths: [path.translate(str.maketrans("abmz", "zmba")) for path in paths]),
     "a column is lost": given_other("copy_slots", lambda spark, parts, schema, *more: (spark, parts, schema.remove(schema.get_field_index("stamp")), *more)),
