@@ -35,21 +35,19 @@ class Listing:
 
 def index_of(spark, files, records, lost):
     "An index as `build_index` returns it: a note on each file, and `lost` contenders in pairs"
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from chargeback_consolidation.landing import INDEX_SCHEMA, Index, note_of, open_parquet, pack, read_notes
+    from chargeback_consolidation.landing import INDEX_SCHEMA, UNCOUNTED, Index, note_row, open_parquet, pack, read_notes
     from chargeback_consolidation.sample import schema
     sink = pa.BufferOutputStream()
     pq.write_table(schema().empty_table(), sink)
     parquet = open_parquet(sink.getvalue().to_pybytes())
-    first = note_of(parquet, parquet.schema_arrow.serialize().to_pybytes(), '', set())
-    packed = first.pop('packed')
+    packed = parquet.schema_arrow.serialize().to_pybytes()
 
-    def note(i):
-        return i, json.dumps(dict(first, rows=records, bytes=records * 800, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64, **({} if i else {'packed': packed})))
+    def noted(ids):
+        notes = {i: UNCOUNTED._replace(rows=records, bytes=records * 800, schema=0, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64) for i in ids}
+        yield note_row(notes, [packed]).column(10)[0].as_py()
 
     def contenders(bucket, buckets=200):
         pair = np.arange(bucket, lost // 2, buckets)
@@ -58,8 +56,7 @@ def index_of(spark, files, records, lost):
         arrays = [pa.array(columns[f.name]).cast(f.type) if f.name in columns else none.cast(f.type) for f in INDEX_SCHEMA]
         yield pack(pa.RecordBatch.from_arrays(arrays, schema=INDEX_SCHEMA))
 
-    noted = spark.sparkContext.range(0, files, 1, 16).map(note)
-    return Index(read_notes(noted.collect()), spark.sparkContext.range(0, 200, 1, 200).flatMap(contenders))
+    return Index(read_notes(spark.sparkContext.range(0, files, 1, 16).mapPartitions(noted).collect()), spark.sparkContext.range(0, 200, 1, 200).flatMap(contenders))
 
 
 def main():

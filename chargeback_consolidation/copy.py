@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROW_GROUP_BYTES', 'BLOCK_BYTES', 'FORMAT', 'Part', 'REASON', 'LANDING_FILE', 'LANDING_ROW', 'Balance', 'adapt_column',
            'adapt', 'repeats', 'dictionary_columns', 'open_writer', 'footer', 'SlotWriter', 'attempt_quietly',
-           'rows_of_piece', 'tables_of', 'copy_part', 'copy_slot', 'write_quarantine', 'slot_parts', 'slot_shares',
-           'copy_slots', 'ConservationBroken', 'audit']
+           'rows_of_piece', 'WholeFile', 'tables_of', 'copy_part', 'copy_slot', 'write_quarantine', 'slot_parts',
+           'slot_shares', 'copy_slots', 'ConservationBroken', 'audit']
 
 # %% ../nbs/07_copy.ipynb #fa79b6c6
 from collections import namedtuple
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .landing import (KEY, SchemaConflict, Source, cause_of, error_kind, key_hashes, key_texts, open_parquet,
+from .landing import (KEY, SchemaConflict, Source, arrow_array, arrow_texts, cause_of, error_kind, key_hashes, key_texts, known, open_parquet,
                                                read_lineage, read_sources, run_tasks, write_lineage)
 from .store import join
 
@@ -33,9 +33,8 @@ def adapt(table, schema):
     "`table` with exactly the columns of `schema`"
     if table.schema.equals(schema, check_metadata=True): return table
     if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with the schema's metadata
-    there = set(table.column_names)
-    columns = [adapt_column(table[f.name], f) if f.name in there else pa.chunked_array([pa.nulls(table.num_rows, f.type)]) for f in schema]
-    return pa.table(columns, schema=schema)
+    there = dict(zip(table.column_names, table.columns))
+    return pa.Table.from_arrays([adapt_column(there[f.name], f) if f.name in there else pa.nulls(table.num_rows, f.type) for f in schema], schema=schema)
 
 # %% ../nbs/07_copy.ipynb #27e2b164
 ROW_GROUP_BYTES = 64 << 20      # uncompressed
@@ -50,7 +49,7 @@ def repeats(column):
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
     sink = pa.BufferOutputStream()
-    pq.write_table(table.schema.empty_table(), sink)
+    pq.write_table(table.slice(0, 0), sink)
     schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     unique = {f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])}
     return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
@@ -87,7 +86,7 @@ class SlotWriter:
         "Make one table of the rows to keep of those that wait"
         if not self.waiting: return
         table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
-        self.blocks.append(table if keep.all() else table.filter(pa.array(keep)))
+        self.blocks.append(table if keep.all() else table.filter(arrow_array(keep)))
         self.weight += self.fresh
         self.waiting, self.fresh = [], 0
 
@@ -144,6 +143,10 @@ def rows_of_piece(
 Part = namedtuple('Part', 'source skip take keyless drop')
 Part.__doc__ = "A piece as a task gets it: the Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."
 
+class WholeFile(pq.ParquetFile):
+    "A ParquetFile that nobody asks for columns by name: to know them by name is a fifth of opening a small file"
+    def _build_nested_paths(self): return {}
+
 def tables_of(parquet, small):
     "The tables of a file with their first position and uncompressed size: (first, bytes, table)"
     meta = parquet.metadata
@@ -162,14 +165,14 @@ def copy_part(part, content, schema, unit, side_store, writer, quarantine):
     "Add the rows of a part to `writer`, and those without a key to `quarantine`"
     source, small, passed = part.source, isinstance(content, bytes), 0
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    for first, weight, table in tables_of(open_parquet(content, unit), small):
+    for first, weight, table in tables_of(open_parquet(content, unit, WholeFile), small):
         n = table.num_rows
-        keyless = ~np.asarray(key_texts(table[KEY].combine_chunks() if table[KEY].num_chunks != 1 else table[KEY].chunk(0)).is_valid()) if part.keyless else np.zeros(n, bool)
+        keyless = ~known(key_texts(table[KEY].combine_chunks() if table[KEY].num_chunks != 1 else table[KEY].chunk(0))) if part.keyless else np.zeros(n, bool)
         keep, passed = rows_of_piece(first, keyless, part.drop, passed, part.skip, part.take)
         position = np.arange(first, first + n, dtype=np.int32)
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else (np.full(n, source.id, np.int32), position)
         if keep.any() or (keyless.any() and not part.skip): table = adapt(table, schema)
-        if keyless.any() and not part.skip: quarantine.append((table.filter(pa.array(keyless)), file[keyless], row[keyless]))
+        if keyless.any() and not part.skip: quarantine.append((table.filter(arrow_array(keyless)), file[keyless], row[keyless]))
         if keep.any(): writer.add(table, keep, weight, file, row)
     if passed < part.skip + part.take: raise ValueError('{} rows were promised, {} are there'.format(part.skip + part.take, passed))
 
@@ -217,8 +220,8 @@ def write_quarantine(rows, store, path, codec, landing_path):
     if not rows: return None
     table = pa.concat_tables([t for t, _, _ in rows])
     files, places = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
-    table = table.append_column(REASON, pa.array(['missing key'] * len(files)))
-    table = table.append_column(LANDING_FILE, pa.array([landing_path[int(f)] for f in files], pa.string())).append_column(LANDING_ROW, pa.array(places, pa.int32()))
+    table = table.append_column(REASON, arrow_texts(['missing key'] * len(files)))
+    table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist())).append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
     writer = open_writer(sink, table, codec)
     writer.write_table(table); writer.close(); sink.close()

@@ -356,9 +356,9 @@ def read_threaded(day, sources, stores, only=None):
         return batch if only is None else batch.filter(pa.array(np.isin(batch.column(3).to_numpy(), only) & np.asarray(batch.column(2).is_valid())))
     def work(part):
         batches = list(read_index(part, stores, day.day)) if only is None else [wanted(b) if b.column(1)[0].as_py() >= 0 else b for b in read_index(part, stores, day.day) if b.num_rows]
-        return batches[:-1], list(zip(*(batches[-1].column(name).to_pylist() for name in ('source', 'note')))) if batches else []
+        return batches[:-1], batches[-1].column(10).to_pylist()
     with ThreadPoolExecutor(n) as pool: done = list(pool.map(work, parts))
-    notes = read_notes(pair for _, pairs in done for pair in pairs)
+    notes = read_notes(text for _, texts in done for text in texts)
     moved = next((n.cause for n in notes.values() if n.error == 'changed'), None)
     if moved: raise Overtaken(moved + ': run the investigation again')
     start, at = np.full(max([s.id for s in sources] + [-1]) + 1, -1, np.int64), 0

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Source', 'SMALL', 'CHECKSUMS', 'KEY', 'UPDATED', 'EVENT', 'DECIDING', 'INDEX_SCHEMA', 'CHUNK', 'Shape', 'Note',
-           'Index', 'find_java', 'java_home', 'warm_home', 'quiet_log4j', 'get_spark', 'spark_home', 'Inventory',
-           'take_inventory', 'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of',
-           'plain_type', 'plain_field', 'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit', 'is_bytes',
-           'key_texts', 'instants', 'key_hashes', 'check_deciding', 'shape_of', 'deciding_table', 'index_rows',
-           'note_rows', 'field_of', 'micros_of', 'measure', 'add_measures', 'read_sources', 'reopen', 'error_kind',
-           'note_of', 'read_index', 'pack', 'unpack', 'scatter', 'sift', 'notes_in', 'read_notes', 'run_tasks',
-           'task_count', 'bucket_count', 'build_index']
+           'UNCOUNTED', 'Index', 'find_java', 'java_home', 'warm_home', 'quiet_log4j', 'get_spark', 'spark_home',
+           'Inventory', 'take_inventory', 'known', 'integers', 'packed_bits', 'arrow_array', 'arrow_texts',
+           'read_lineage', 'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of', 'plain_type', 'plain_field',
+           'plain_schema', 'int96_columns', 'timestamp_leaves', 'int96_unit', 'is_bytes', 'key_texts', 'instants',
+           'key_hashes', 'check_deciding', 'shape_of', 'deciding_table', 'index_rows', 'field_of', 'micros_of',
+           'measure', 'counted', 'note_row', 'read_notes', 'read_sources', 'reopen', 'error_kind', 'read_index', 'pack',
+           'unpack', 'scatter', 'sift', 'notes_in', 'run_tasks', 'task_count', 'bucket_count', 'build_index']
 
 # %% ../nbs/03_landing.ipynb #6dc9da2b
 import base64
@@ -123,6 +123,39 @@ def take_inventory(
     return Inventory(tuple(files[path] for path in sorted(files)), tuple(sorted(ignored)))
 
 # %% ../nbs/03_landing.ipynb #587b466c
+def known(array):
+    "Where an Array has a value: a bool array"
+    n, bits = len(array), array.buffers()[0]
+    if bits is None or array.null_count in (0, n): return np.full(n, array.null_count == 0)
+    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
+
+def integers(array):
+    "The numbers of an integer Array or ChunkedArray, 0 where there is none: an array, not to be written to"
+    kind = np.dtype(str(array.type))
+    if isinstance(array, pa.ChunkedArray): return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
+    if array.null_count == len(array): return np.zeros(len(array), kind)
+    found = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array)]
+    return np.where(known(array), found, kind.type(0)) if array.null_count else found
+
+def packed_bits(flags):
+    return pa.py_buffer(np.packbits(flags, bitorder='little'))
+
+def arrow_array(
+    values,         # array of numbers or bools
+    missing=None,   # bool array: where there is none
+):
+    "An Arrow array that shares its memory with `values`"
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [
+        None if missing is None else packed_bits(~missing), packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
+
+def arrow_texts(texts):
+    "A string array of a list of str"
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0] + [len(text) for text in encoded]).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(encoded), [None, pa.py_buffer(ends), pa.py_buffer(b''.join(encoded))])
+
+# %% ../nbs/03_landing.ipynb #4ffc77b0
 Source = namedtuple('Source', 'id path size etag lineage')
 Source.__doc__ = """A Parquet file that takes part in a run.
 id: number in this run; a landing file keeps it as its number in the ledger. path: absolute. size: bytes. etag: '' for consolidated files.
@@ -132,8 +165,8 @@ SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in 
 
 def read_lineage(data):
     "The origins of a consolidated file's rows, from the bytes of its sidecar: arrays of landing file number and row number"
-    runs = pq.read_table(pa.BufferReader(data))
-    file, first, count = (runs[name].to_numpy() for name in ('file', 'first', 'count'))
+    runs = pq.ParquetFile(pa.BufferReader(data)).read()
+    file, first, count = (integers(runs[name]) for name in ('file', 'first', 'count'))
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return np.repeat(file, count), (np.repeat(first, count) + within).astype(np.int32)
 
@@ -142,30 +175,30 @@ def write_lineage(file, row):
     new = np.ones(len(row), bool)
     new[1:] = (file[1:] != file[:-1]) | (row[1:] != row[:-1] + 1)
     starts = np.flatnonzero(new)
-    runs = pa.table({'file': file[starts].astype(np.int32), 'first': row[starts].astype(np.int32), 'count': np.diff(np.append(starts, len(row))).astype(np.int32)})
+    runs = [arrow_array(column.astype(np.int32)) for column in (file[starts], row[starts], np.diff(np.append(starts, len(row))))]
     sink = pa.BufferOutputStream()
-    pq.write_table(runs, sink, compression='zstd')
+    pq.write_table(pa.Table.from_arrays(runs, names=['file', 'first', 'count']), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
-# %% ../nbs/03_landing.ipynb #4ffc77b0
+# %% ../nbs/03_landing.ipynb #7a287441
 class SchemaConflict(Exception):
     "The columns of a file do not fit; the message says which and why."
 
 CHECKSUMS = {'page_checksum_verification': True} if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters else {}
 
-def open_parquet(file, unit='ns'):
+def open_parquet(file, unit='ns', kind=pq.ParquetFile):
     "A ParquetFile over bytes or a binary file; INT96 timestamps come in `unit`"
     if isinstance(file, bytes):
         if not file: raise ValueError('the file is empty (0 bytes)')
         file = pa.BufferReader(file)
-    return pq.ParquetFile(file, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
+    return kind(file, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
 
 def cause_of(error):
     "Why a file could not be read, on one line and without quoting from it"
     words = ' '.join(str(error).split()) or type(error).__name__
     return (words if isinstance(error, (SchemaConflict, SourceChanged)) else '{}: {}'.format(type(error).__name__, words))[:200]
 
-# %% ../nbs/03_landing.ipynb #7a287441
+# %% ../nbs/03_landing.ipynb #0e2dfa16
 def plain_type(kind):
     "An Arrow type without what only Arrow distinguishes"
     t = pa.types
@@ -186,7 +219,7 @@ def plain_schema(schema):
     if len(set(schema.names)) < len(schema.names): raise SchemaConflict('a column name occurs twice')
     return pa.schema([plain_field(f) for f in schema])
 
-# %% ../nbs/03_landing.ipynb #0e2dfa16
+# %% ../nbs/03_landing.ipynb #161c43b8
 def int96_columns(parquet):
     "The names of top-level columns that hold INT96 timestamps"
     leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
@@ -207,15 +240,15 @@ def int96_unit(nanos, micros):
     needs = set()
     for name in nanos.column_names:
         for a, b in zip(timestamp_leaves(nanos[name]), timestamp_leaves(micros[name])):
-            valid = np.asarray(b.is_valid())
-            a, b = (x.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)[valid] for x in (a, b))
+            valid = known(b)
+            a, b = (integers(x.cast(pa.int64()))[valid] for x in (a, b))
             wrapped = np.floor_divide(a, 1000) != b
             if wrapped.any(): needs.add('us')
             if (a[~wrapped] % 1000 != 0).any(): needs.add('ns')
     if len(needs) == 2: raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
     return needs.pop() if needs else 'any'
 
-# %% ../nbs/03_landing.ipynb #161c43b8
+# %% ../nbs/03_landing.ipynb #1cd3c29c
 KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
 DECIDING = (KEY, UPDATED, EVENT)
 
@@ -228,25 +261,24 @@ def key_texts(column):
     texts, n = column.cast(pa.string()), len(column)
     if not n: return texts
     lengths = np.diff(np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:texts.offset + n + 1])
-    valid = np.asarray(texts.is_valid())
+    valid = known(texts)
     if not (valid & (lengths == 0)).any(): return texts
     bits = np.packbits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]), bitorder='little')
     return pa.Array.from_buffers(pa.string(), n, [pa.py_buffer(bits.tobytes())] + texts.buffers()[1:], offset=texts.offset)
 
-# %% ../nbs/03_landing.ipynb #1cd3c29c
+# %% ../nbs/03_landing.ipynb #6475fdc9
 def instants(column):
     "A version column as (microseconds since 1970: int64 array with nulls, nanoseconds within: int16 array)"
     kind, t = column.type, pa.types
     if t.is_null(kind): return pa.nulls(len(column), pa.int64()), np.zeros(len(column), np.int16)
     unit = kind.unit if t.is_timestamp(kind) else 'day' if t.is_date32(kind) else 'ms' if t.is_date64(kind) else 'us'
-    valid = np.asarray(column.is_valid())
-    numbers = (column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
     factor = {'day': 86400 * 10**6, 's': 10**6, 'ms': 1000}.get(unit, 1)
     if factor > 1: numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
     micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
-    return pa.array(micros, pa.int64(), mask=~valid), nanos.astype(np.int16)
+    return arrow_array(micros, ~known(column)), nanos.astype(np.int16)
 
-# %% ../nbs/03_landing.ipynb #6475fdc9
+# %% ../nbs/03_landing.ipynb #0286ef41
 with np.errstate(over='ignore'):
     POWERS = np.cumprod(np.full(512, 0x9E3779B97F4A7C15, np.uint64))
 
@@ -266,10 +298,10 @@ def key_hashes(keys):
             total = sums[offsets[1:] - offsets[0]] - sums[offsets[:-1] - offsets[0]]
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): total = (total ^ (total >> np.uint64(shift))) * np.uint64(factor)
         total ^= total >> np.uint64(31)
-    if keys.null_count: total[~np.asarray(keys.is_valid())] = 0
+    if keys.null_count: total[~known(keys)] = 0
     return total.view(np.int64)
 
-# %% ../nbs/03_landing.ipynb #0286ef41
+# %% ../nbs/03_landing.ipynb #044a469a
 INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
                           ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()), ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
@@ -320,7 +352,7 @@ def deciding_table(
         return shape, need, table.cast(pa.schema([plain_field(f) for f in table.schema]))
     return shape, need, table if table.schema.equals(shape.deciding) else table.select(there).cast(shape.deciding)
 
-# %% ../nbs/03_landing.ipynb #8854bb1a
+# %% ../nbs/03_landing.ipynb #f7a56436
 def index_rows(tables, files):
     "Index rows of gathered tables with the same columns. files: for each table (source id, first position, None or its rows' origins)"
     table = pa.concat_tables(tables)
@@ -336,16 +368,17 @@ def index_rows(tables, files):
     position = np.concatenate([np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)])
     origins = [origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)]
     file, row = (np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1))
-    return pa.RecordBatch.from_arrays([pa.array(source), pa.array(position), keys, pa.array(key_hashes(keys)), updated, pa.array(updated_ns), event, pa.array(event_ns),
-                                       pa.array(file, mask=file < 0), pa.array(row, mask=file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
+    return pa.RecordBatch.from_arrays([arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated, arrow_array(updated_ns), event, arrow_array(event_ns),
+                                       arrow_array(file, file < 0), arrow_array(row, file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
 
-def note_rows(notes):
-    "Index rows that carry the notes on files. notes: {source id: dict}"
-    n, texts = len(notes), [json.dumps(note) for note in notes.values()]
-    columns = [pa.array(list(notes), pa.int32()), pa.array([-1] * n, pa.int32())] + [pa.nulls(n, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [pa.array(texts, pa.string())]
-    return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+# %% ../nbs/03_landing.ipynb #5effae23
+Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
+Note.__doc__ = """What the index found out about a source.
+rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
 
-# %% ../nbs/03_landing.ipynb #fe568940
+UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '')
+
 def field_of(batch, name):
     "A column of a RecordBatch by name"
     return batch.column(batch.schema.get_field_index(name))
@@ -358,23 +391,41 @@ def measure(batch, day):
     "The counts of each source in a batch of index rows: {source id: dict}. Records come source by source."
     if not batch.num_rows: return {}
     def values(name): return field_of(batch, name)
-    source = values('source').to_numpy()
+    source = integers(values('source'))
     starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
-    event, known = values('event').fill_null(0).to_numpy(), np.asarray(values('event').is_valid())
-    outside = known & ((event < micros_of(day)) | (event >= micros_of(day) + 86400 * 10**6))
+    event, timed = integers(values('event')), known(values('event'))
+    outside = timed & ((event < micros_of(day)) | (event >= micros_of(day) + 86400 * 10**6))
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
-    first = np.minimum.reduceat(np.where(known, event, np.iinfo(np.int64).max), starts).tolist()
-    counts = zip(count(np.asarray(values('key').is_null())), count(np.asarray(values('updated').is_null())), count(outside), first,
-                 np.add.reduceat(values('hash').to_numpy().view(np.uint64), starts).tolist())
+    first = np.minimum.reduceat(np.where(timed, event, np.iinfo(np.int64).max), starts).tolist()
+    counts = zip(count(~known(values('key'))), count(~known(values('updated'))), count(outside), first,
+                 np.add.reduceat(integers(values('hash')).view(np.uint64), starts).tolist())
     return {id: dict(zip(('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest'), c)) for id, c in zip(source[starts].tolist(), counts)}
 
-def add_measures(note, more):
-    "Add the counts of a further piece of a file to its note"
-    for name in ('null_keys', 'missing_versions', 'outside_day'): note[name] += more[name]
-    note['first_event'] = min(note['first_event'], more['first_event'])
-    note['digest'] = (note['digest'] + more['digest']) % 2**64
+def counted(note, more):
+    "A note with the counts of a further piece of its file"
+    sums = {name: getattr(note, name) + more[name] for name in ('null_keys', 'missing_versions', 'outside_day')}
+    return note._replace(first_event=min(note.first_event, more['first_event']), digest=(note.digest + more['digest']) % 2**64, **sums)
 
-# %% ../nbs/03_landing.ipynb #5effae23
+# %% ../nbs/03_landing.ipynb #44d3afb6
+def note_row(notes, schemas):
+    "The index row that carries notes. notes: {source id: Note, its schema as a number}; schemas: the bytes of each"
+    text = json.dumps({'schemas': [base64.b64encode(packed).decode() for packed in schemas], 'notes': [(id,) + note for id, note in notes.items()]})
+    none = arrow_array(np.array([-1], np.int32))
+    return pa.RecordBatch.from_arrays([none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])], schema=INDEX_SCHEMA)
+
+def read_notes(
+    texts,  # of note rows
+):
+    "{source id: `Note`}; files with the same columns share their schema"
+    notes, schemas = {}, {}
+    for found in map(json.loads, texts):
+        for packed in found['schemas']:
+            if packed not in schemas: schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
+        numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
+        for id, rows, size, int96, number, *more in found['notes']: notes[id] = Note(rows, size, int96, numbered.get(number), *more)
+    return dict(sorted(notes.items()))
+
+# %% ../nbs/03_landing.ipynb #a54d5bd8
 def read_sources(sources, stores):
     "For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception). stores: (of landing, of the output)"
     landing, output = stores
@@ -393,23 +444,14 @@ def error_kind(error):
     "Which rule of quality a file's error belongs to"
     return 'schema' if isinstance(error, SchemaConflict) else 'changed' if isinstance(error, SourceChanged) else 'unreadable'
 
-def note_of(parquet, packed, need, seen):
-    "The note on a readable file. packed: its plain schema as bytes; that itself goes with the first file that has it"
-    name = hashlib.md5(packed).hexdigest()
-    first = {} if name in seen else {'packed': base64.b64encode(packed).decode()}
-    seen.add(name)
-    groups = range(parquet.metadata.num_row_groups)
-    return dict(first, rows=parquet.metadata.num_rows, bytes=sum(parquet.metadata.row_group(i).total_byte_size for i in groups), int96=need, schema=name,
-                null_keys=0, missing_versions=0, outside_day=0, first_event=2**63 - 1, digest=0)
-
 def read_index(sources, stores, day):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes"
     notes, gathered, files, columns, waiting = {}, [], [], None, 0
-    seen, shapes = set(), {}
+    schemas, shapes = {}, {}
     def flush():
         if not gathered: return []
         rows = index_rows(gathered, files)
-        for id, more in measure(rows, day).items(): add_measures(notes[id], more)
+        for id, more in measure(rows, day).items(): notes[id] = counted(notes[id], more)
         gathered.clear(); files.clear()
         return [rows]
     for source, content in read_sources(sources, stores):
@@ -419,13 +461,14 @@ def read_index(sources, stores, day):
             shape, need, table = deciding_table(parquet, partial(reopen, source, content, stores), shapes)
             origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
         except Exception as e:
-            notes[source.id] = {'error': error_kind(e), 'cause': cause_of(e)}
+            notes[source.id] = UNCOUNTED._replace(error=error_kind(e), cause=cause_of(e))
             continue
         if waiting > CHUNK or not table.schema.equals(columns or table.schema):
             for rows in flush(): yield rows
             waiting = 0
         columns = table.schema
-        notes[source.id] = note_of(parquet, shape.packed, need, seen)
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+        notes[source.id] = UNCOUNTED._replace(rows=parquet.metadata.num_rows, bytes=sum(g.total_byte_size for g in groups), int96=need, schema=schemas.setdefault(shape.packed, len(schemas)))
         for first in range(0, table.num_rows, CHUNK):
             gathered.append(table.slice(first, CHUNK))
             files.append((source.id, first, origin and (origin[0][first:first + CHUNK], origin[1][first:first + CHUNK])))
@@ -434,9 +477,9 @@ def read_index(sources, stores, day):
                 for rows in flush(): yield rows
                 waiting = 0
     for rows in flush(): yield rows
-    yield note_rows(notes)
+    yield note_row(notes, schemas)
 
-# %% ../nbs/03_landing.ipynb #3fca1064
+# %% ../nbs/03_landing.ipynb #9ae5e7eb
 def pack(batch):
     "A RecordBatch as bytes"
     sink = pa.BufferOutputStream()
@@ -455,11 +498,11 @@ def scatter(batches, buckets):
         if hashes.null_count:
             yield 0, pack(batch)
             continue
-        bucket = (hashes.to_numpy().view(np.uint64) % np.uint64(buckets)).astype(np.int64)
-        bucket[np.asarray(field_of(batch, 'key').is_null())] = buckets
+        bucket = (integers(hashes).view(np.uint64) % np.uint64(buckets)).astype(np.int64)
+        bucket[~known(field_of(batch, 'key'))] = buckets
         order = np.argsort(bucket, kind='stable')
         edges = np.searchsorted(bucket[order], np.arange(buckets + 1)).tolist()
-        ordered = pa.Table.from_batches([batch]).take(pa.array(order)).combine_chunks()
+        ordered = pa.Table.from_batches([batch]).take(arrow_array(order)).combine_chunks()
         for i in range(buckets):
             for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches(): yield i, pack(rows)
 
@@ -468,38 +511,20 @@ def sift(bundles):
     tables = [unpack(bundle) for bundle in bundles]
     if not tables: return
     table = pa.concat_tables(tables)
-    hashes = table['hash'].fill_null(0).to_numpy()
+    hashes = integers(table['hash'])
     order = np.argsort(hashes, kind='stable')
     equal = hashes[order][1:] == hashes[order][:-1]
     wanted = np.zeros(len(hashes), bool)
     wanted[order[1:][equal]] = wanted[order[:-1][equal]] = True
-    wanted |= table['position'].to_numpy() < 0
-    for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield pack(rows)
-
-# %% ../nbs/03_landing.ipynb #d0309d27
-Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
-Note.__doc__ = """What the index found out about a source.
-rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
-first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
+    wanted |= integers(table['position']) < 0
+    for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK): yield pack(rows)
 
 def notes_in(bundle):
-    "The notes among packed index rows, as pairs (source id, note text)"
+    "The texts of the note rows among packed index rows"
     rows = unpack(bundle)
-    noted = rows.filter(pa.array(rows['position'].to_numpy() < 0))
-    return zip(noted['source'].to_pylist(), noted['note'].to_pylist())
+    return rows.filter(arrow_array(integers(rows['position']) < 0))['note'].to_pylist()
 
-def read_notes(
-    rows,   # iterable of (source id, note text)
-):
-    "`Note`s by source id"
-    found = {id: json.loads(text) for id, text in rows}
-    schemas = {n['schema']: pa.ipc.read_schema(pa.BufferReader(base64.b64decode(n['packed']))) for n in found.values() if 'packed' in n}
-    def note(n):
-        if 'error' in n: return Note(0, 0, '', None, 0, 0, 0, 0, 0, n['error'], n['cause'])
-        return Note(**dict({k: v for k, v in n.items() if k != 'packed'}, schema=schemas[n['schema']], error='', cause=''))
-    return {id: note(n) for id, n in sorted(found.items())}
-
-# %% ../nbs/03_landing.ipynb #149e8aab
+# %% ../nbs/03_landing.ipynb #6b41b6e8
 def run_tasks(
     spark,
     shares,     # list of plain values, one for each task

@@ -13,9 +13,11 @@ import re
 from collections import namedtuple
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .landing import arrow_array, arrow_texts
 from .store import FileEntry, join
 
 # %% ../nbs/08_ledger.ipynb #1d28065e
@@ -72,14 +74,15 @@ Taken.__doc__ = "A landing file that went into the day. path: relative to the ta
 def write_manifest(taken):
     "The bytes of a manifest"
     columns = list(zip(*taken)) or [()] * len(Taken._fields)
-    types = (pa.string(), pa.int64(), pa.string(), pa.int64(), pa.int32())
+    kinds = (None, np.int64, None, np.int64, np.int32)
+    arrays = [arrow_array(np.array(column, kind)) if kind else arrow_texts(column) for column, kind in zip(columns, kinds)]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table([pa.array(c, t) for c, t in zip(columns, types)], names=list(Taken._fields)), sink, compression='zstd')
+    pq.write_table(pa.Table.from_arrays(arrays, names=list(Taken._fields)), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
 def read_manifest(data):
     "The list of `Taken` files, by number"
-    table = pq.read_table(pa.BufferReader(data))
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
     return [Taken(*values) for values in zip(*(table[name].to_pylist() for name in Taken._fields))]
 
 # %% ../nbs/08_ledger.ipynb #4d36ff87

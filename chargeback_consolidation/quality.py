@@ -59,9 +59,11 @@ def common_schema(
     earlier=None,   # the day's schema as of the last commit: a column stays, even if no row has it yet
 ):
     "The day's schema, the unit of INT96 columns ('ns' or 'us'), and {source id: cause} for files that do not fit"
-    groups, conflicts = {}, {}
-    for id, note in notes.items():
-        if not note.error: groups.setdefault((note.schema.serialize().to_pybytes(), note.int96), []).append(id)
+    groups, packed, conflicts = {}, {}, {}
+    for i, note in notes.items():
+        if note.error: continue
+        if id(note.schema) not in packed: packed[id(note.schema)] = note.schema.serialize().to_pybytes()    # most files share theirs
+        groups.setdefault((packed[id(note.schema)], note.int96), []).append(i)
     def weight(item): return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
     schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
@@ -70,7 +72,7 @@ def common_schema(
             merged = pa.schema(wider_fields(schema, fields)) if schema is not None else fields
             if need in ('us', 'ns') and unit in ('us', 'ns') and need != unit:
                 raise SchemaConflict('INT96 timestamps need {} here and {} elsewhere'.format(need, unit))
-        except SchemaConflict as e: conflicts.update({id: str(e) for id in ids})
+        except SchemaConflict as e: conflicts.update({i: str(e) for i in ids})
         else: schema, unit = merged, need if need in ('us', 'ns') else unit
     unit = 'us' if unit == 'us' else 'ns'
     if schema is not None and any(map(is_int96, schema)): schema = pa.schema([in_unit(as_int96(f), unit) for f in schema])

@@ -9,7 +9,7 @@ __all__ = ['path_ranks', 'latest_last', 'losers', 'gather', 'find_losers']
 import numpy as np
 import pyarrow as pa
 
-from .landing import field_of, unpack
+from .landing import arrow_array, field_of, integers, known, unpack
 
 # %% ../nbs/05_versions.ipynb #9e69ef2a
 def path_ranks(paths):
@@ -19,20 +19,20 @@ def path_ranks(paths):
 
 def latest_last(rows, ranks):
     "The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of `path_ranks`"
-    def known(name): return np.asarray(field_of(rows, name).is_valid())
-    def values(name): return field_of(rows, name).fill_null(0).to_numpy()
-    updated, moved = known('updated'), known('file')
+    def there(name): return known(field_of(rows, name))
+    def values(name): return integers(field_of(rows, name))
+    updated, moved = there('updated'), there('file')
     first = [np.where(updated, values('updated'), values('event')), np.where(updated, values('updated_ns'), values('event_ns'))]
     file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
-    return [updated | known('event')] + first + [known('event'), values('event'), values('event_ns'), ranks[file], row]
+    return [updated | there('event')] + first + [there('event'), values('event'), values('event_ns'), ranks[file], row]
 
 # %% ../nbs/05_versions.ipynb #2caa38aa
 def losers(rows, ranks):
     "Of index rows with keys, a RecordBatch with all versions of each: those that do not win, as arrays of source, position and hash"
-    key = field_of(rows, 'key').dictionary_encode().indices.to_numpy()
+    key = integers(field_of(rows, 'key').dictionary_encode().indices)
     order = np.lexsort(latest_last(rows, ranks)[::-1] + [key])
     lost = order[:-1][key[order[1:]] == key[order[:-1]]]
-    return tuple(field_of(rows, name).to_numpy()[lost] for name in ('source', 'position', 'hash'))
+    return tuple(integers(field_of(rows, name))[lost] for name in ('source', 'position', 'hash'))
 
 # %% ../nbs/05_versions.ipynb #82c6b92c
 def gather(found):
@@ -54,8 +54,8 @@ def find_losers(
         tables = [unpack(bundle) for bundle in bundles]
         if not tables: return
         rows = pa.concat_tables(tables)
-        there = (rows['position'].to_numpy() >= 0) & ~np.isin(rows['source'].to_numpy(), out)
+        there = (integers(rows['position']) >= 0) & ~np.isin(integers(rows['source']), out)
         if not there.any(): return
-        [batch] = rows.filter(pa.array(there)).combine_chunks().to_batches()    # all versions of a key at once
+        [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
         yield losers(batch, ranks)
     return gather(contenders.mapPartitions(work).collect())

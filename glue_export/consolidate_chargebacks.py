@@ -1027,6 +1027,39 @@ def take_inventory(
     return Inventory(tuple(files[path] for path in sorted(files)), tuple(sorted(ignored)))
 
 
+def known(array):
+    "Where an Array has a value: a bool array"
+    n, bits = len(array), array.buffers()[0]
+    if bits is None or array.null_count in (0, n): return np.full(n, array.null_count == 0)
+    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
+
+def integers(array):
+    "The numbers of an integer Array or ChunkedArray, 0 where there is none: an array, not to be written to"
+    kind = np.dtype(str(array.type))
+    if isinstance(array, pa.ChunkedArray): return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
+    if array.null_count == len(array): return np.zeros(len(array), kind)
+    found = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array)]
+    return np.where(known(array), found, kind.type(0)) if array.null_count else found
+
+def packed_bits(flags):
+    return pa.py_buffer(np.packbits(flags, bitorder='little'))
+
+def arrow_array(
+    values,         # array of numbers or bools
+    missing=None,   # bool array: where there is none
+):
+    "An Arrow array that shares its memory with `values`"
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [
+        None if missing is None else packed_bits(~missing), packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
+
+def arrow_texts(texts):
+    "A string array of a list of str"
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0] + [len(text) for text in encoded]).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(encoded), [None, pa.py_buffer(ends), pa.py_buffer(b''.join(encoded))])
+
+
 Source = namedtuple('Source', 'id path size etag lineage')
 Source.__doc__ = """A Parquet file that takes part in a run.
 id: number in this run; a landing file keeps it as its number in the ledger. path: absolute. size: bytes. etag: '' for consolidated files.
@@ -1036,8 +1069,8 @@ SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in 
 
 def read_lineage(data):
     "The origins of a consolidated file's rows, from the bytes of its sidecar: arrays of landing file number and row number"
-    runs = pq.read_table(pa.BufferReader(data))
-    file, first, count = (runs[name].to_numpy() for name in ('file', 'first', 'count'))
+    runs = pq.ParquetFile(pa.BufferReader(data)).read()
+    file, first, count = (integers(runs[name]) for name in ('file', 'first', 'count'))
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return np.repeat(file, count), (np.repeat(first, count) + within).astype(np.int32)
 
@@ -1046,9 +1079,9 @@ def write_lineage(file, row):
     new = np.ones(len(row), bool)
     new[1:] = (file[1:] != file[:-1]) | (row[1:] != row[:-1] + 1)
     starts = np.flatnonzero(new)
-    runs = pa.table({'file': file[starts].astype(np.int32), 'first': row[starts].astype(np.int32), 'count': np.diff(np.append(starts, len(row))).astype(np.int32)})
+    runs = [arrow_array(column.astype(np.int32)) for column in (file[starts], row[starts], np.diff(np.append(starts, len(row))))]
     sink = pa.BufferOutputStream()
-    pq.write_table(runs, sink, compression='zstd')
+    pq.write_table(pa.Table.from_arrays(runs, names=['file', 'first', 'count']), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
 
@@ -1057,12 +1090,12 @@ class SchemaConflict(Exception):
 
 CHECKSUMS = {'page_checksum_verification': True} if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters else {}
 
-def open_parquet(file, unit='ns'):
+def open_parquet(file, unit='ns', kind=pq.ParquetFile):
     "A ParquetFile over bytes or a binary file; INT96 timestamps come in `unit`"
     if isinstance(file, bytes):
         if not file: raise ValueError('the file is empty (0 bytes)')
         file = pa.BufferReader(file)
-    return pq.ParquetFile(file, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
+    return kind(file, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
 
 def cause_of(error):
     "Why a file could not be read, on one line and without quoting from it"
@@ -1111,8 +1144,8 @@ def int96_unit(nanos, micros):
     needs = set()
     for name in nanos.column_names:
         for a, b in zip(timestamp_leaves(nanos[name]), timestamp_leaves(micros[name])):
-            valid = np.asarray(b.is_valid())
-            a, b = (x.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)[valid] for x in (a, b))
+            valid = known(b)
+            a, b = (integers(x.cast(pa.int64()))[valid] for x in (a, b))
             wrapped = np.floor_divide(a, 1000) != b
             if wrapped.any(): needs.add('us')
             if (a[~wrapped] % 1000 != 0).any(): needs.add('ns')
@@ -1132,7 +1165,7 @@ def key_texts(column):
     texts, n = column.cast(pa.string()), len(column)
     if not n: return texts
     lengths = np.diff(np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:texts.offset + n + 1])
-    valid = np.asarray(texts.is_valid())
+    valid = known(texts)
     if not (valid & (lengths == 0)).any(): return texts
     bits = np.packbits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]), bitorder='little')
     return pa.Array.from_buffers(pa.string(), n, [pa.py_buffer(bits.tobytes())] + texts.buffers()[1:], offset=texts.offset)
@@ -1143,12 +1176,11 @@ def instants(column):
     kind, t = column.type, pa.types
     if t.is_null(kind): return pa.nulls(len(column), pa.int64()), np.zeros(len(column), np.int16)
     unit = kind.unit if t.is_timestamp(kind) else 'day' if t.is_date32(kind) else 'ms' if t.is_date64(kind) else 'us'
-    valid = np.asarray(column.is_valid())
-    numbers = (column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
     factor = {'day': 86400 * 10**6, 's': 10**6, 'ms': 1000}.get(unit, 1)
     if factor > 1: numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
     micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
-    return pa.array(micros, pa.int64(), mask=~valid), nanos.astype(np.int16)
+    return arrow_array(micros, ~known(column)), nanos.astype(np.int16)
 
 
 with np.errstate(over='ignore'):
@@ -1170,7 +1202,7 @@ def key_hashes(keys):
             total = sums[offsets[1:] - offsets[0]] - sums[offsets[:-1] - offsets[0]]
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): total = (total ^ (total >> np.uint64(shift))) * np.uint64(factor)
         total ^= total >> np.uint64(31)
-    if keys.null_count: total[~np.asarray(keys.is_valid())] = 0
+    if keys.null_count: total[~known(keys)] = 0
     return total.view(np.int64)
 
 
@@ -1240,15 +1272,16 @@ def index_rows(tables, files):
     position = np.concatenate([np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)])
     origins = [origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)]
     file, row = (np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1))
-    return pa.RecordBatch.from_arrays([pa.array(source), pa.array(position), keys, pa.array(key_hashes(keys)), updated, pa.array(updated_ns), event, pa.array(event_ns),
-                                       pa.array(file, mask=file < 0), pa.array(row, mask=file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
+    return pa.RecordBatch.from_arrays([arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated, arrow_array(updated_ns), event, arrow_array(event_ns),
+                                       arrow_array(file, file < 0), arrow_array(row, file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
 
-def note_rows(notes):
-    "Index rows that carry the notes on files. notes: {source id: dict}"
-    n, texts = len(notes), [json.dumps(note) for note in notes.values()]
-    columns = [pa.array(list(notes), pa.int32()), pa.array([-1] * n, pa.int32())] + [pa.nulls(n, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [pa.array(texts, pa.string())]
-    return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
 
+Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
+Note.__doc__ = """What the index found out about a source.
+rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
+
+UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '')
 
 def field_of(batch, name):
     "A column of a RecordBatch by name"
@@ -1262,21 +1295,39 @@ def measure(batch, day):
     "The counts of each source in a batch of index rows: {source id: dict}. Records come source by source."
     if not batch.num_rows: return {}
     def values(name): return field_of(batch, name)
-    source = values('source').to_numpy()
+    source = integers(values('source'))
     starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
-    event, known = values('event').fill_null(0).to_numpy(), np.asarray(values('event').is_valid())
-    outside = known & ((event < micros_of(day)) | (event >= micros_of(day) + 86400 * 10**6))
+    event, timed = integers(values('event')), known(values('event'))
+    outside = timed & ((event < micros_of(day)) | (event >= micros_of(day) + 86400 * 10**6))
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
-    first = np.minimum.reduceat(np.where(known, event, np.iinfo(np.int64).max), starts).tolist()
-    counts = zip(count(np.asarray(values('key').is_null())), count(np.asarray(values('updated').is_null())), count(outside), first,
-                 np.add.reduceat(values('hash').to_numpy().view(np.uint64), starts).tolist())
+    first = np.minimum.reduceat(np.where(timed, event, np.iinfo(np.int64).max), starts).tolist()
+    counts = zip(count(~known(values('key'))), count(~known(values('updated'))), count(outside), first,
+                 np.add.reduceat(integers(values('hash')).view(np.uint64), starts).tolist())
     return {id: dict(zip(('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest'), c)) for id, c in zip(source[starts].tolist(), counts)}
 
-def add_measures(note, more):
-    "Add the counts of a further piece of a file to its note"
-    for name in ('null_keys', 'missing_versions', 'outside_day'): note[name] += more[name]
-    note['first_event'] = min(note['first_event'], more['first_event'])
-    note['digest'] = (note['digest'] + more['digest']) % 2**64
+def counted(note, more):
+    "A note with the counts of a further piece of its file"
+    sums = {name: getattr(note, name) + more[name] for name in ('null_keys', 'missing_versions', 'outside_day')}
+    return note._replace(first_event=min(note.first_event, more['first_event']), digest=(note.digest + more['digest']) % 2**64, **sums)
+
+
+def note_row(notes, schemas):
+    "The index row that carries notes. notes: {source id: Note, its schema as a number}; schemas: the bytes of each"
+    text = json.dumps({'schemas': [base64.b64encode(packed).decode() for packed in schemas], 'notes': [(id,) + note for id, note in notes.items()]})
+    none = arrow_array(np.array([-1], np.int32))
+    return pa.RecordBatch.from_arrays([none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])], schema=INDEX_SCHEMA)
+
+def read_notes(
+    texts,  # of note rows
+):
+    "{source id: `Note`}; files with the same columns share their schema"
+    notes, schemas = {}, {}
+    for found in map(json.loads, texts):
+        for packed in found['schemas']:
+            if packed not in schemas: schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
+        numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
+        for id, rows, size, int96, number, *more in found['notes']: notes[id] = Note(rows, size, int96, numbered.get(number), *more)
+    return dict(sorted(notes.items()))
 
 
 def read_sources(sources, stores):
@@ -1297,23 +1348,14 @@ def error_kind(error):
     "Which rule of quality a file's error belongs to"
     return 'schema' if isinstance(error, SchemaConflict) else 'changed' if isinstance(error, SourceChanged) else 'unreadable'
 
-def note_of(parquet, packed, need, seen):
-    "The note on a readable file. packed: its plain schema as bytes; that itself goes with the first file that has it"
-    name = hashlib.md5(packed).hexdigest()
-    first = {} if name in seen else {'packed': base64.b64encode(packed).decode()}
-    seen.add(name)
-    groups = range(parquet.metadata.num_row_groups)
-    return dict(first, rows=parquet.metadata.num_rows, bytes=sum(parquet.metadata.row_group(i).total_byte_size for i in groups), int96=need, schema=name,
-                null_keys=0, missing_versions=0, outside_day=0, first_event=2**63 - 1, digest=0)
-
 def read_index(sources, stores, day):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes"
     notes, gathered, files, columns, waiting = {}, [], [], None, 0
-    seen, shapes = set(), {}
+    schemas, shapes = {}, {}
     def flush():
         if not gathered: return []
         rows = index_rows(gathered, files)
-        for id, more in measure(rows, day).items(): add_measures(notes[id], more)
+        for id, more in measure(rows, day).items(): notes[id] = counted(notes[id], more)
         gathered.clear(); files.clear()
         return [rows]
     for source, content in read_sources(sources, stores):
@@ -1323,13 +1365,14 @@ def read_index(sources, stores, day):
             shape, need, table = deciding_table(parquet, partial(reopen, source, content, stores), shapes)
             origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
         except Exception as e:
-            notes[source.id] = {'error': error_kind(e), 'cause': cause_of(e)}
+            notes[source.id] = UNCOUNTED._replace(error=error_kind(e), cause=cause_of(e))
             continue
         if waiting > CHUNK or not table.schema.equals(columns or table.schema):
             for rows in flush(): yield rows
             waiting = 0
         columns = table.schema
-        notes[source.id] = note_of(parquet, shape.packed, need, seen)
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+        notes[source.id] = UNCOUNTED._replace(rows=parquet.metadata.num_rows, bytes=sum(g.total_byte_size for g in groups), int96=need, schema=schemas.setdefault(shape.packed, len(schemas)))
         for first in range(0, table.num_rows, CHUNK):
             gathered.append(table.slice(first, CHUNK))
             files.append((source.id, first, origin and (origin[0][first:first + CHUNK], origin[1][first:first + CHUNK])))
@@ -1338,7 +1381,7 @@ def read_index(sources, stores, day):
                 for rows in flush(): yield rows
                 waiting = 0
     for rows in flush(): yield rows
-    yield note_rows(notes)
+    yield note_row(notes, schemas)
 
 
 def pack(batch):
@@ -1359,11 +1402,11 @@ def scatter(batches, buckets):
         if hashes.null_count:
             yield 0, pack(batch)
             continue
-        bucket = (hashes.to_numpy().view(np.uint64) % np.uint64(buckets)).astype(np.int64)
-        bucket[np.asarray(field_of(batch, 'key').is_null())] = buckets
+        bucket = (integers(hashes).view(np.uint64) % np.uint64(buckets)).astype(np.int64)
+        bucket[~known(field_of(batch, 'key'))] = buckets
         order = np.argsort(bucket, kind='stable')
         edges = np.searchsorted(bucket[order], np.arange(buckets + 1)).tolist()
-        ordered = pa.Table.from_batches([batch]).take(pa.array(order)).combine_chunks()
+        ordered = pa.Table.from_batches([batch]).take(arrow_array(order)).combine_chunks()
         for i in range(buckets):
             for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches(): yield i, pack(rows)
 
@@ -1372,36 +1415,18 @@ def sift(bundles):
     tables = [unpack(bundle) for bundle in bundles]
     if not tables: return
     table = pa.concat_tables(tables)
-    hashes = table['hash'].fill_null(0).to_numpy()
+    hashes = integers(table['hash'])
     order = np.argsort(hashes, kind='stable')
     equal = hashes[order][1:] == hashes[order][:-1]
     wanted = np.zeros(len(hashes), bool)
     wanted[order[1:][equal]] = wanted[order[:-1][equal]] = True
-    wanted |= table['position'].to_numpy() < 0
-    for rows in table.filter(pa.array(wanted)).to_batches(CHUNK): yield pack(rows)
-
-
-Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
-Note.__doc__ = """What the index found out about a source.
-rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
-first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
+    wanted |= integers(table['position']) < 0
+    for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK): yield pack(rows)
 
 def notes_in(bundle):
-    "The notes among packed index rows, as pairs (source id, note text)"
+    "The texts of the note rows among packed index rows"
     rows = unpack(bundle)
-    noted = rows.filter(pa.array(rows['position'].to_numpy() < 0))
-    return zip(noted['source'].to_pylist(), noted['note'].to_pylist())
-
-def read_notes(
-    rows,   # iterable of (source id, note text)
-):
-    "`Note`s by source id"
-    found = {id: json.loads(text) for id, text in rows}
-    schemas = {n['schema']: pa.ipc.read_schema(pa.BufferReader(base64.b64decode(n['packed']))) for n in found.values() if 'packed' in n}
-    def note(n):
-        if 'error' in n: return Note(0, 0, '', None, 0, 0, 0, 0, 0, n['error'], n['cause'])
-        return Note(**dict({k: v for k, v in n.items() if k != 'packed'}, schema=schemas[n['schema']], error='', cause=''))
-    return {id: note(n) for id, n in sorted(found.items())}
+    return rows.filter(arrow_array(integers(rows['position']) < 0))['note'].to_pylist()
 
 
 def run_tasks(
@@ -1490,9 +1515,11 @@ def common_schema(
     earlier=None,   # the day's schema as of the last commit: a column stays, even if no row has it yet
 ):
     "The day's schema, the unit of INT96 columns ('ns' or 'us'), and {source id: cause} for files that do not fit"
-    groups, conflicts = {}, {}
-    for id, note in notes.items():
-        if not note.error: groups.setdefault((note.schema.serialize().to_pybytes(), note.int96), []).append(id)
+    groups, packed, conflicts = {}, {}, {}
+    for i, note in notes.items():
+        if note.error: continue
+        if id(note.schema) not in packed: packed[id(note.schema)] = note.schema.serialize().to_pybytes()    # most files share theirs
+        groups.setdefault((packed[id(note.schema)], note.int96), []).append(i)
     def weight(item): return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
     schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
@@ -1501,7 +1528,7 @@ def common_schema(
             merged = pa.schema(wider_fields(schema, fields)) if schema is not None else fields
             if need in ('us', 'ns') and unit in ('us', 'ns') and need != unit:
                 raise SchemaConflict('INT96 timestamps need {} here and {} elsewhere'.format(need, unit))
-        except SchemaConflict as e: conflicts.update({id: str(e) for id in ids})
+        except SchemaConflict as e: conflicts.update({i: str(e) for i in ids})
         else: schema, unit = merged, need if need in ('us', 'ns') else unit
     unit = 'us' if unit == 'us' else 'ns'
     if schema is not None and any(map(is_int96, schema)): schema = pa.schema([in_unit(as_int96(f), unit) for f in schema])
@@ -1573,20 +1600,20 @@ def path_ranks(paths):
 
 def latest_last(rows, ranks):
     "The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of `path_ranks`"
-    def known(name): return np.asarray(field_of(rows, name).is_valid())
-    def values(name): return field_of(rows, name).fill_null(0).to_numpy()
-    updated, moved = known('updated'), known('file')
+    def there(name): return known(field_of(rows, name))
+    def values(name): return integers(field_of(rows, name))
+    updated, moved = there('updated'), there('file')
     first = [np.where(updated, values('updated'), values('event')), np.where(updated, values('updated_ns'), values('event_ns'))]
     file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
-    return [updated | known('event')] + first + [known('event'), values('event'), values('event_ns'), ranks[file], row]
+    return [updated | there('event')] + first + [there('event'), values('event'), values('event_ns'), ranks[file], row]
 
 
 def losers(rows, ranks):
     "Of index rows with keys, a RecordBatch with all versions of each: those that do not win, as arrays of source, position and hash"
-    key = field_of(rows, 'key').dictionary_encode().indices.to_numpy()
+    key = integers(field_of(rows, 'key').dictionary_encode().indices)
     order = np.lexsort(latest_last(rows, ranks)[::-1] + [key])
     lost = order[:-1][key[order[1:]] == key[order[:-1]]]
-    return tuple(field_of(rows, name).to_numpy()[lost] for name in ('source', 'position', 'hash'))
+    return tuple(integers(field_of(rows, name))[lost] for name in ('source', 'position', 'hash'))
 
 
 def gather(found):
@@ -1608,9 +1635,9 @@ def find_losers(
         tables = [unpack(bundle) for bundle in bundles]
         if not tables: return
         rows = pa.concat_tables(tables)
-        there = (rows['position'].to_numpy() >= 0) & ~np.isin(rows['source'].to_numpy(), out)
+        there = (integers(rows['position']) >= 0) & ~np.isin(integers(rows['source']), out)
         if not there.any(): return
-        [batch] = rows.filter(pa.array(there)).combine_chunks().to_batches()    # all versions of a key at once
+        [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
         yield losers(batch, ranks)
     return gather(contenders.mapPartitions(work).collect())
 
@@ -1731,9 +1758,8 @@ def adapt(table, schema):
     "`table` with exactly the columns of `schema`"
     if table.schema.equals(schema, check_metadata=True): return table
     if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with the schema's metadata
-    there = set(table.column_names)
-    columns = [adapt_column(table[f.name], f) if f.name in there else pa.chunked_array([pa.nulls(table.num_rows, f.type)]) for f in schema]
-    return pa.table(columns, schema=schema)
+    there = dict(zip(table.column_names, table.columns))
+    return pa.Table.from_arrays([adapt_column(there[f.name], f) if f.name in there else pa.nulls(table.num_rows, f.type) for f in schema], schema=schema)
 
 
 ROW_GROUP_BYTES = 64 << 20      # uncompressed
@@ -1748,7 +1774,7 @@ def repeats(column):
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
     sink = pa.BufferOutputStream()
-    pq.write_table(table.schema.empty_table(), sink)
+    pq.write_table(table.slice(0, 0), sink)
     schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     unique = {f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])}
     return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
@@ -1785,7 +1811,7 @@ class SlotWriter:
         "Make one table of the rows to keep of those that wait"
         if not self.waiting: return
         table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
-        self.blocks.append(table if keep.all() else table.filter(pa.array(keep)))
+        self.blocks.append(table if keep.all() else table.filter(arrow_array(keep)))
         self.weight += self.fresh
         self.waiting, self.fresh = [], 0
 
@@ -1842,6 +1868,10 @@ def rows_of_piece(
 Part = namedtuple('Part', 'source skip take keyless drop')
 Part.__doc__ = "A piece as a task gets it: the Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."
 
+class WholeFile(pq.ParquetFile):
+    "A ParquetFile that nobody asks for columns by name: to know them by name is a fifth of opening a small file"
+    def _build_nested_paths(self): return {}
+
 def tables_of(parquet, small):
     "The tables of a file with their first position and uncompressed size: (first, bytes, table)"
     meta = parquet.metadata
@@ -1860,14 +1890,14 @@ def copy_part(part, content, schema, unit, side_store, writer, quarantine):
     "Add the rows of a part to `writer`, and those without a key to `quarantine`"
     source, small, passed = part.source, isinstance(content, bytes), 0
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    for first, weight, table in tables_of(open_parquet(content, unit), small):
+    for first, weight, table in tables_of(open_parquet(content, unit, WholeFile), small):
         n = table.num_rows
-        keyless = ~np.asarray(key_texts(table[KEY].combine_chunks() if table[KEY].num_chunks != 1 else table[KEY].chunk(0)).is_valid()) if part.keyless else np.zeros(n, bool)
+        keyless = ~known(key_texts(table[KEY].combine_chunks() if table[KEY].num_chunks != 1 else table[KEY].chunk(0))) if part.keyless else np.zeros(n, bool)
         keep, passed = rows_of_piece(first, keyless, part.drop, passed, part.skip, part.take)
         position = np.arange(first, first + n, dtype=np.int32)
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else (np.full(n, source.id, np.int32), position)
         if keep.any() or (keyless.any() and not part.skip): table = adapt(table, schema)
-        if keyless.any() and not part.skip: quarantine.append((table.filter(pa.array(keyless)), file[keyless], row[keyless]))
+        if keyless.any() and not part.skip: quarantine.append((table.filter(arrow_array(keyless)), file[keyless], row[keyless]))
         if keep.any(): writer.add(table, keep, weight, file, row)
     if passed < part.skip + part.take: raise ValueError('{} rows were promised, {} are there'.format(part.skip + part.take, passed))
 
@@ -1915,8 +1945,8 @@ def write_quarantine(rows, store, path, codec, landing_path):
     if not rows: return None
     table = pa.concat_tables([t for t, _, _ in rows])
     files, places = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
-    table = table.append_column(REASON, pa.array(['missing key'] * len(files)))
-    table = table.append_column(LANDING_FILE, pa.array([landing_path[int(f)] for f in files], pa.string())).append_column(LANDING_ROW, pa.array(places, pa.int32()))
+    table = table.append_column(REASON, arrow_texts(['missing key'] * len(files)))
+    table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist())).append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
     writer = open_writer(sink, table, codec)
     writer.write_table(table); writer.close(); sink.close()
@@ -2027,14 +2057,15 @@ Taken.__doc__ = "A landing file that went into the day. path: relative to the ta
 def write_manifest(taken):
     "The bytes of a manifest"
     columns = list(zip(*taken)) or [()] * len(Taken._fields)
-    types = (pa.string(), pa.int64(), pa.string(), pa.int64(), pa.int32())
+    kinds = (None, np.int64, None, np.int64, np.int32)
+    arrays = [arrow_array(np.array(column, kind)) if kind else arrow_texts(column) for column, kind in zip(columns, kinds)]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table([pa.array(c, t) for c, t in zip(columns, types)], names=list(Taken._fields)), sink, compression='zstd')
+    pq.write_table(pa.Table.from_arrays(arrays, names=list(Taken._fields)), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
 def read_manifest(data):
     "The list of `Taken` files, by number"
-    table = pq.read_table(pa.BufferReader(data))
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
     return [Taken(*values) for values in zip(*(table[name].to_pylist() for name in Taken._fields))]
 
 
