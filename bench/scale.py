@@ -38,7 +38,7 @@ def index_of(spark, files, records, lost):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from chargeback_consolidation.landing import INDEX_SCHEMA, UNCOUNTED, Index, note_row, open_parquet, pack, read_notes
+    from chargeback_consolidation.landing import INDEX_SCHEMA, UNCOUNTED, Index, field_of, note_row, open_parquet, pack, read_notes
     from chargeback_consolidation.sample import schema
     sink = pa.BufferOutputStream()
     pq.write_table(schema().empty_table(), sink)
@@ -47,7 +47,7 @@ def index_of(spark, files, records, lost):
 
     def noted(ids):
         notes = {i: UNCOUNTED._replace(rows=records, bytes=records * 800, schema=0, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64) for i in ids}
-        yield note_row(notes, [packed]).column(10)[0].as_py()
+        yield field_of(note_row(notes, [packed]), 'note')[0].as_py()
 
     def contenders(bucket, buckets=200):
         pair = np.arange(bucket, lost // 2, buckets)

@@ -32,7 +32,7 @@ import pyarrow as pa
 from .settings import ArgumentError, read_date, read_name, read_path
 from .store import FileEntry, SourceChanged, join, read_each, split_s3, store_for
 from .catalog import GlueCatalog, LocalCatalog, Table
-from .landing import (EVENT, INDEX_SCHEMA, KEY, UPDATED, Inventory, Source, open_parquet, read_index, read_lineage, read_notes,
+from .landing import (EVENT, INDEX_SCHEMA, KEY, UPDATED, Inventory, Source, field_of, open_parquet, read_index, read_lineage, read_notes,
                                               take_inventory)
 from .ledger import RECORD_NAME, Ledger, number_of, read_commit
 
@@ -356,7 +356,7 @@ def read_threaded(day, sources, stores, only=None):
         return batch if only is None else batch.filter(pa.array(np.isin(batch.column(3).to_numpy(), only) & np.asarray(batch.column(2).is_valid())))
     def work(part):
         batches = list(read_index(part, stores, day.day)) if only is None else [wanted(b) if b.column(1)[0].as_py() >= 0 else b for b in read_index(part, stores, day.day) if b.num_rows]
-        return batches[:-1], batches[-1].column(10).to_pylist()
+        return batches[:-1], field_of(batches[-1], 'note').to_pylist()
     with ThreadPoolExecutor(n) as pool: done = list(pool.map(work, parts))
     notes = read_notes(text for _, texts in done for text in texts)
     moved = next((n.cause for n in notes.values() if n.error == 'changed'), None)

@@ -144,7 +144,7 @@ def arrow_array(
     values,         # array of numbers or bools
     missing=None,   # bool array: where there is none
 ):
-    "An Arrow array that shares its memory with `values`"
+    "An Arrow array of `values`; of numbers it shares the memory"
     values = np.ascontiguousarray(values)
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [
         None if missing is None else packed_bits(~missing), packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
@@ -263,8 +263,8 @@ def key_texts(column):
     lengths = np.diff(np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:texts.offset + n + 1])
     valid = known(texts)
     if not (valid & (lengths == 0)).any(): return texts
-    bits = np.packbits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]), bitorder='little')
-    return pa.Array.from_buffers(pa.string(), n, [pa.py_buffer(bits.tobytes())] + texts.buffers()[1:], offset=texts.offset)
+    bits = packed_bits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]))
+    return pa.Array.from_buffers(pa.string(), n, [bits] + texts.buffers()[1:], offset=texts.offset)
 
 # %% ../nbs/03_landing.ipynb #6475fdc9
 def instants(column):
