@@ -17,7 +17,7 @@ class Report:
     "What a run did to one day; counts are of this run unless they say otherwise"
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
-    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run' or 'failed'
+    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'unfinished' (the commit stands)
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
     records_processed: int = 0      # records in the landing files taken
@@ -33,7 +33,7 @@ class Report:
     output_bytes: int = 0           # of the day, after the run
     unreadable_files: int = 0
     schema_conflicts: int = 0
-    set_aside: tuple = ()           # (path, rule, cause) of files that were not taken
+    set_aside: tuple = ()           # SetAside of landing files that are not in the day
     findings: tuple = ()            # dicts of the quality rules' findings
     warnings: tuple = ()
     stages: tuple = ()              # (stage, seconds)

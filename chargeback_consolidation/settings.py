@@ -195,6 +195,7 @@ def parse(
     given, values = split_arguments(list(argv)), {}
     for argument in ARGUMENTS:
         text = given.get(argument.name)
+        if text and argument.default == 'none' and text.strip().lower() == 'none': continue
         if text is None:
             if argument.default == REQUIRED: raise ArgumentError('--{} is required: {}'.format(argument.name, argument.meaning))
             continue

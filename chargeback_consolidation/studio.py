@@ -23,8 +23,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from .catalog import LocalCatalog
 from .job import consolidate, start_run
-from .landing import KEY, key_texts, open_parquet, plain_schema, take_inventory
-from .quality import list_fields, wider_fields
+from .landing import KEY, children_of, key_texts, open_parquet, plain_schema, take_inventory
+from .quality import wider_fields
 from .sample import sample_partition
 from .settings import parse, read_path
 from .store import FileEntry, attempt, join, store_for
@@ -94,7 +94,7 @@ def spark_type(kind):
     t = pa.types
     if t.is_timestamp(kind): return pa.timestamp('us', 'UTC')
     if t.is_unsigned_integer(kind): return {8: pa.int16(), 16: pa.int32(), 32: pa.int64(), 64: pa.decimal128(20, 0)}[kind.bit_width]
-    if t.is_struct(kind): return pa.struct([f.with_type(spark_type(f.type)) for f in list_fields(kind)])
+    if t.is_struct(kind): return pa.struct([f.with_type(spark_type(f.type)) for f in children_of(kind)])
     if t.is_list(kind): return pa.list_(spark_type(kind.value_type))
     return pa.map_(spark_type(kind.key_type), spark_type(kind.item_type)) if t.is_map(kind) else kind
 

@@ -9,7 +9,7 @@ __all__ = ['path_ranks', 'latest_last', 'losers', 'gather', 'find_losers']
 import numpy as np
 import pyarrow as pa
 
-from .landing import arrow_array, field_of, integers, known, unpack
+from .landing import arrow_array, collect, field_of, integers, known, unpack
 
 # %% ../nbs/05_versions.ipynb #9e69ef2a
 def path_ranks(paths):
@@ -58,4 +58,4 @@ def find_losers(
         if not there.any(): return
         [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
         yield losers(batch, ranks)
-    return gather(contenders.mapPartitions(work).collect())
+    return gather(collect(contenders.mapPartitions(work)))

@@ -24,7 +24,7 @@ import zlib
 from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import partial
 from itertools import product
@@ -222,6 +222,7 @@ def parse(
     given, values = split_arguments(list(argv)), {}
     for argument in ARGUMENTS:
         text = given.get(argument.name)
+        if text and argument.default == 'none' and text.strip().lower() == 'none': continue
         if text is None:
             if argument.default == REQUIRED: raise ArgumentError('--{} is required: {}'.format(argument.name, argument.meaning))
             continue
@@ -285,6 +286,10 @@ def join(root, *parts):
 def is_hidden(path):
     "True for what readers of Parquet folders skip: a part of the relative `path` begins with `_` or `.`"
     return any(part[:1] in ('_', '.') for part in path.split('/'))
+
+
+class StoreUnfit(StoreError):
+    "The storage cannot hold a ledger; nothing was touched."
 
 
 class Sink(io.RawIOBase):
@@ -745,6 +750,10 @@ def read_day(words):
     except ValueError: return None
 
 
+class CatalogError(Exception):
+    "The catalog refuses what follows a commit"
+
+
 def check_readable(folder):
     "`folder`; `ArgumentError` if its files may not be listed"
     if not folder.startswith('s3://') and not os.access(folder, os.R_OK | os.X_OK): raise ArgumentError('--SOURCE_TABLE: no permission to read the folder {}'.format(folder))
@@ -1004,27 +1013,61 @@ def spark_home():
     finally: del os.environ['SPARK_HOME']
 
 
+SetAside = namedtuple('SetAside', 'path rule cause')
+SetAside.__doc__ = """A file that takes no part in a run.
+path: relative to the table. rule: 'unreadable', 'schema', 'changed' or 'foreign' (not Parquet). cause: one line."""
+
 @dataclass(frozen=True)
 class Inventory:
     "The landing files of a day, as listed"
-    files: tuple    # FileEntry, path relative to the table's location, in order of path
-    ignored: tuple  # names of other visible files, which nobody reads
+    files: tuple            # FileEntry, path relative to the table's location, in order of path
+    ignored: tuple          # names of other visible files, which nobody reads
+    set_aside: tuple = ()   # SetAside: files that cannot even be named
+
+UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
+MAGIC = b'PAR1'
 
 def take_inventory(
     store,          # of the landing zone
     root,           # the table's location
     locations,      # folders of the day
+    known=(),       # paths of files that are Parquet, whatever their names
 ):
     "The `Inventory` of a day"
-    files, ignored = {}, []
+    files, others, ignored, set_aside = {}, {}, [], []
     for location in locations:
         for entry in store.list(location):
-            name = entry.path[len(location) + 1:]
-            if is_hidden(name): continue
+            if is_hidden(entry.path[len(location) + 1:]): continue
             relative = entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
-            if name.lower().endswith('.parquet'): files[relative] = FileEntry(relative, entry.size, entry.etag)
-            else: ignored.append(relative)
-    return Inventory(tuple(files[path] for path in sorted(files)), tuple(sorted(ignored)))
+            name = relative.encode('utf-8', 'backslashreplace').decode()
+            if name != relative: set_aside.append(SetAside(name, 'unreadable', 'its name is not UTF-8: rename it'))
+            elif relative.lower().endswith('.parquet') or relative in known: files[relative] = entry
+            elif UNFINISHED.search(relative): ignored.append(relative)
+            else: others[relative] = entry
+    parquet = parquet_among(store, others)
+    files.update((path, others[path]) for path in parquet)
+    ignored += [path for path in others if path not in parquet]
+    listed = [FileEntry(path, files[path].size, files[path].etag) for path in sorted(files)]
+    return Inventory(tuple(listed), tuple(sorted(ignored)), tuple(sorted(set_aside)))
+
+
+def is_parquet(store, entry):
+    "True if a file begins as Parquet does; False also if nobody can say"
+    def begin():
+        with store.open(entry) as f: return f.read(len(MAGIC))
+    return attempt(begin) == MAGIC
+
+def parquet_among(store, entries):
+    "Of {path: FileEntry} with unknown endings, the paths that may be Parquet: a set"
+    endings, found = {}, set()
+    for path in sorted(entries): endings.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
+    with ThreadPoolExecutor(store.threads) as pool:
+        def asked(paths): return list(pool.map(partial(is_parquet, store), [entries[path] for path in paths]))
+        for paths in endings.values():
+            some = sorted({paths[0], paths[len(paths) // 2], paths[-1]})
+            if any(asked(some)): found.update(paths)
+            else: found.update(path for path, yes in zip(paths, asked(paths)) if yes)
+    return found
 
 
 def known(array):
@@ -1068,8 +1111,10 @@ lineage: path of the sidecar with the origins of its rows, '' for a landing file
 SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in ranges
 
 def read_lineage(data):
-    "The origins of a consolidated file's rows, from the bytes of its sidecar: arrays of landing file number and row number"
-    runs = pq.ParquetFile(pa.BufferReader(data)).read()
+    """The origins of a consolidated file's rows, from the bytes of its sidecar: arrays of landing file and row number.
+    `SourceChanged` if there are no bytes."""
+    if data is None: raise SourceChanged('its lineage is gone')
+    runs = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     file, first, count = (integers(runs[name]) for name in ('file', 'first', 'count'))
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return np.repeat(file, count), (np.repeat(first, count) + within).astype(np.int32)
@@ -1079,7 +1124,8 @@ def write_lineage(file, row):
     new = np.ones(len(row), bool)
     new[1:] = (file[1:] != file[:-1]) | (row[1:] != row[:-1] + 1)
     starts = np.flatnonzero(new)
-    runs = [arrow_array(column.astype(np.int32)) for column in (file[starts], row[starts], np.diff(np.append(starts, len(row))))]
+    columns = (file[starts], row[starts], np.diff(np.append(starts, len(row))))
+    runs = [arrow_array(column.astype(np.int32)) for column in columns]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(runs, names=['file', 'first', 'count']), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
@@ -1103,6 +1149,8 @@ def cause_of(error):
     return (words if isinstance(error, (SchemaConflict, SourceChanged)) else '{}: {}'.format(type(error).__name__, words))[:200]
 
 
+REASON, LANDING_FILE, LANDING_ROW = '_quarantine_reason', '_landing_file', '_landing_row'
+
 def plain_type(kind):
     "An Arrow type without what only Arrow distinguishes"
     t = pa.types
@@ -1113,15 +1161,79 @@ def plain_type(kind):
     if t.is_map(kind): return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
     if t.is_list(kind) or t.is_large_list(kind): return pa.list_(plain_field(kind.value_field).with_name('element'))
     if t.is_timestamp(kind) and kind.tz: return pa.timestamp(kind.unit, 'UTC')
+    if str(kind).startswith(('decimal32', 'decimal64')): return pa.decimal128(kind.precision, kind.scale)
     return kind
 
 def plain_field(field):
     return pa.field(field.name, plain_type(field.type), field.nullable)
 
 def plain_schema(schema):
-    "A file's schema with plain types and without metadata; `SchemaConflict` for a column name that occurs twice"
-    if len(set(schema.names)) < len(schema.names): raise SchemaConflict('a column name occurs twice')
-    return pa.schema([plain_field(f) for f in schema])
+    "A file's schema with plain types and without metadata; `SchemaConflict` for a column that occurs twice"
+    fields = [plain_field(f) for f in schema]
+    check_names(fields)
+    ours = {REASON, LANDING_FILE, LANDING_ROW}
+    if ours <= {f.name for f in fields}: fields = [f for f in fields if f.name not in ours]
+    return pa.schema(fields)
+
+def check_names(fields, within=''):
+    "`SchemaConflict` where two of `fields`, or of the fields within them, differ at most in case: Spark and Glue see one"
+    seen = {}
+    for f in fields:
+        other = seen.get(f.name.lower())
+        if other == f.name: raise SchemaConflict(f'column {within}{f.name} occurs twice')
+        if other: raise SchemaConflict(f'columns {within}{other} and {within}{f.name} differ only in case')
+        seen[f.name.lower()] = f.name
+        check_names(children_of(f.type), f'{within}{f.name}.')
+
+def children_of(kind):
+    "The fields of a struct, or of the structs in a list or map; none for other types"
+    t = pa.types
+    if t.is_struct(kind): return [kind[i] for i in range(kind.num_fields)]
+    if t.is_list(kind): return children_of(kind.value_type)
+    return children_of(kind.item_type) if t.is_map(kind) else []
+
+
+def enum_leaves(parquet):
+    "The numbers of the leaves that are annotated as ENUM"
+    leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
+    return tuple(i for i, leaf in enumerate(leaves) if leaf.converted_type == 'ENUM')
+
+def enums_as_text(schema, enums):
+    "`schema` with the leaves numbered `enums` as text"
+    numbers = iter(range(1 << 30))
+    def change(kind):
+        t = pa.types
+        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
+        if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+        if t.is_map(kind): return pa.map_(change(kind.key_type), change(kind.item_type))
+        if t.is_fixed_size_list(kind): return pa.list_(change(kind.value_type), kind.list_size)
+        return pa.string() if next(numbers) in enums else kind
+    return pa.schema([f.with_type(change(f.type)) for f in schema])
+
+
+SPARK_VERSION = b'org.apache.spark.version'
+SPARK_LEGACY = {b'org.apache.spark.legacyDateTime', b'org.apache.spark.legacyINT96'}
+GREGORIAN, MODERN = date(1582, 10, 15).toordinal() - date(1970, 1, 1).toordinal(), -70 * 365 - 17   # days since 1970
+
+def spark_version(metadata):
+    "The version of the Spark that wrote a file, from its key-value metadata, or ''"
+    return (metadata or {}).get(SPARK_VERSION, b'').decode('ascii', 'replace')
+
+def is_legacy(metadata):
+    "True if Spark may have written old dates in the calendar of their time"
+    version = re.match(r'^(\d+)\.(\d+)', spark_version(metadata))
+    old = bool(version) and tuple(map(int, version.groups())) < (3, 1)
+    return old or bool(SPARK_LEGACY & set(metadata or ()))
+
+def has_ancient(array):
+    "True if a date before October 15, 1582, or a time before 1900, is within an array, however deeply nested"
+    def earliest(leaf, kind):
+        numbers = integers(leaf.cast(kind))[known(leaf)]
+        return numbers.min() if len(numbers) else 0
+    for leaf in leaves_of(array, pa.types.is_timestamp):
+        if earliest(leaf, pa.int64()) < MODERN * 86400 * {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}[leaf.type.unit]:
+            return True
+    return any(earliest(leaf, pa.int32()) < GREGORIAN for leaf in leaves_of(array, pa.types.is_date32))
 
 
 def int96_columns(parquet):
@@ -1129,21 +1241,22 @@ def int96_columns(parquet):
     leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
     return sorted({leaf.path.split('.')[0] for leaf in leaves if leaf.physical_type == 'INT96'})
 
-def timestamp_leaves(array):
-    "The timestamp arrays within an array, however deeply nested"
-    if isinstance(array, pa.ChunkedArray): return [leaf for chunk in array.chunks for leaf in timestamp_leaves(chunk)]
-    kind = array.type
-    if pa.types.is_timestamp(kind): return [array]
-    if pa.types.is_struct(kind): return [leaf for i in range(kind.num_fields) for leaf in timestamp_leaves(array.field(i))]
-    if pa.types.is_map(kind): return timestamp_leaves(array.keys) + timestamp_leaves(array.items)
-    if pa.types.is_list(kind): return timestamp_leaves(array.values)
+def leaves_of(array, wanted):
+    "The arrays within an array, however deeply nested, for whose type `wanted` is true"
+    if isinstance(array, pa.ChunkedArray): return [leaf for chunk in array.chunks for leaf in leaves_of(chunk, wanted)]
+    kind, t = array.type, pa.types
+    if wanted(kind): return [array]
+    if t.is_struct(kind): return [leaf for i in range(kind.num_fields) for leaf in leaves_of(array.field(i), wanted)]
+    if t.is_map(kind): return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
+    if t.is_list(kind): return leaves_of(array.values, wanted)
     return []
 
 def int96_unit(nanos, micros):
     "What the INT96 columns of a table, read both ways, need: 'ns', 'us' or 'any'; `SchemaConflict` if both"
     needs = set()
     for name in nanos.column_names:
-        for a, b in zip(timestamp_leaves(nanos[name]), timestamp_leaves(micros[name])):
+        both = (leaves_of(table[name], pa.types.is_timestamp) for table in (nanos, micros))
+        for a, b in zip(*both):
             valid = known(b)
             a, b = (integers(x.cast(pa.int64()))[valid] for x in (a, b))
             wrapped = np.floor_divide(a, 1000) != b
@@ -1176,7 +1289,8 @@ def instants(column):
     kind, t = column.type, pa.types
     if t.is_null(kind): return pa.nulls(len(column), pa.int64()), np.zeros(len(column), np.int16)
     unit = kind.unit if t.is_timestamp(kind) else 'day' if t.is_date32(kind) else 'ms' if t.is_date64(kind) else 'us'
-    numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
+    if t.is_uint64(kind): numbers = np.minimum(integers(column), np.uint64(2**63 - 1)).astype(np.int64)
+    else: numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
     factor = {'day': 86400 * 10**6, 's': 10**6, 'ms': 1000}.get(unit, 1)
     if factor > 1: numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
     micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
@@ -1209,52 +1323,108 @@ def key_hashes(keys):
 INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
                           ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()), ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
+SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
 def check_deciding(schema):
     "`SchemaConflict` where the columns that decide are missing or cannot decide"
     t = pa.types
-    if KEY not in schema.names: raise SchemaConflict('there is no column {}'.format(KEY))
+    if KEY not in schema.names:
+        near = ', '.join(name for name in schema.names if name.lower().endswith('_id'))
+        raise SchemaConflict(f'there is no column {KEY}' + (f' (there is {near})' if near else ''))
     kind = schema.field(KEY).type
-    if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)): raise SchemaConflict('column {} is {}: a key must be text, an integer or binary'.format(KEY, kind))
+    if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
+        raise SchemaConflict(f'column {KEY} is {kind}: a key must be text, an integer or binary')
     for name in (UPDATED, EVENT):
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
-            raise SchemaConflict('column {} is {}: a version must be a timestamp, a date or an integer'.format(name, kind))
+            raise SchemaConflict(f'column {name} is {kind}: a version must be a timestamp, a date or an integer')
 
-Shape = namedtuple('Shape', 'schema packed deciding maybe_old')
-Shape.__doc__ = "What files with the same columns have in common. schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old: True if INT96 timestamps are possible."
+
+Shape = namedtuple('Shape', 'schema packed deciding maybe_old maybe_enum spark legacy')
+Shape.__doc__ = """What files with the same columns have in common.
+schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
+timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
 def shape_of(parquet, shapes):
     "The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`"
     raw = parquet.schema_arrow
     key = raw.serialize().to_pybytes()
-    if key not in shapes:
-        schema = plain_schema(raw)
-        check_deciding(schema)
-        deciding = pa.schema([schema.field(name) for name in DECIDING if name in schema.names])
-        shapes[key] = Shape(schema, schema.serialize().to_pybytes(), deciding, any('timestamp[ns]' in str(f.type) for f in schema))
+    if key not in shapes: shapes[key] = attempt(make_shape, raw)
+    if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
+        enums = enum_leaves(parquet)
+        key = key, enums
+        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums)
+    if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
-def deciding_table(
+def make_shape(raw, enums=()):
+    "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
+    schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
+    check_deciding(schema)
+    deciding = pa.schema([schema.field(name) for name in DECIDING if name in schema.names])
+    old = any('timestamp[ns' in str(f.type) for f in schema)
+    return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
+                 spark_version(raw.metadata), is_legacy(raw.metadata))
+
+
+def spans_of(metadata):
+    "The row groups of a file in spans of about `SPAN` rows: a list of lists of numbers, one span for most files"
+    spans, rows = [[]], 0
+    for i in range(metadata.num_row_groups):
+        more = metadata.row_group(i).num_rows
+        if spans[-1] and rows + more > SPAN: spans.append([]); rows = 0
+        spans[-1].append(i); rows += more
+    return spans
+
+def read_span(parquet, spans, span, columns):
+    "The `columns` of a span as a Table"
+    if len(spans) == 1: return parquet.read(columns=columns, use_threads=False)
+    return parquet.read_row_groups(span, columns=columns, use_threads=False)
+
+def deciding_tables(
     parquet,    # ParquetFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
 ):
-    "What decides in a file: (its `Shape`, what its INT96 columns need or '', table with the deciding columns)"
+    """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
+    columns). `SchemaConflict` and ValueError, also while iterating."""
     shape = shape_of(parquet, shapes)
-    there, old = shape.deciding.names, int96_columns(parquet) if shape.maybe_old else []
-    table, need = parquet.read(columns=there + [name for name in old if name not in there], use_threads=False), ''
-    if table.num_rows != parquet.metadata.num_rows: raise ValueError('the footer promises {} rows, there are {}'.format(parquet.metadata.num_rows, table.num_rows))
-    if old:
-        micros = reopened('us').read(columns=old, use_threads=False)
-        need = int96_unit(table.select(old), micros)
-        schema = pa.schema([f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema])
-        shape = shape._replace(schema=schema, packed=schema.serialize().to_pybytes())
-        if need == 'us':
-            for name in old: table = table.set_column(table.schema.get_field_index(name), name, micros[name])
-        table = table.select(there)
-        return shape, need, table.cast(pa.schema([plain_field(f) for f in table.schema]))
-    return shape, need, table if table.schema.equals(shape.deciding) else table.select(there).cast(shape.deciding)
+    spans = spans_of(parquet.metadata)
+    if shape.legacy: check_calendar(parquet, reopened, spans)
+    old = int96_columns(parquet) if shape.maybe_old else []
+    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding)
+    needs = set()
+    for span in spans:
+        needs.add(int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us')))))
+    if {'ns', 'us'} <= needs:
+        raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
+    need = next((unit for unit in ('us', 'ns') if unit in needs), 'any')
+    schema = pa.schema([f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema])
+    file = reopened('us') if need == 'us' else parquet
+    kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
+    tables = whole_tables(file, spans, kinds)
+    return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
+
+def whole_tables(parquet, spans, schema):
+    "The tables of the spans with the columns of `schema`; ValueError if there are not as many rows as promised"
+    rows, promised = 0, parquet.metadata.num_rows
+    for span in spans:
+        table = read_span(parquet, spans, span, schema.names)
+        rows += table.num_rows
+        if span is spans[-1] and rows != promised:
+            raise ValueError(f'the footer promises {promised} rows, there are {rows}')
+        yield table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
+
+def check_calendar(parquet, reopened, spans):
+    "`SchemaConflict` if a file in the legacy calendar has dates for which that matters"
+    fields = [f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)]
+    file, names = reopened('us'), [f.name for f in fields]
+    for span in spans if names else ():
+        table = read_span(file, spans, span, names)
+        found = [name for name in names if has_ancient(table[name])]
+        if found:
+            raise SchemaConflict(f'column {found[0]} has dates before 1582 or times before 1900 in the legacy calendar '
+                                 'of Spark: write it with rebase mode CORRECTED')
 
 
 def index_rows(tables, files):
@@ -1276,12 +1446,13 @@ def index_rows(tables, files):
                                        arrow_array(file, file < 0), arrow_array(row, file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
 
 
-Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause')
+Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
-first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', 'unreadable', 'schema' or 'changed'; cause: one line of text."""
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', or a rule as in `SetAside`;
+cause: one line of text. spark: version of the Spark that wrote it, or ''."""
 
-UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '')
+UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '', '')
 
 def field_of(batch, name):
     "A column of a RecordBatch by name"
@@ -1303,12 +1474,14 @@ def measure(batch, day):
     first = np.minimum.reduceat(np.where(timed, event, np.iinfo(np.int64).max), starts).tolist()
     counts = zip(count(~known(values('key'))), count(~known(values('updated'))), count(outside), first,
                  np.add.reduceat(integers(values('hash')).view(np.uint64), starts).tolist())
-    return {id: dict(zip(('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest'), c)) for id, c in zip(source[starts].tolist(), counts)}
+    names = ('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest')
+    return {id: dict(zip(names, c)) for id, c in zip(source[starts].tolist(), counts)}
 
 def counted(note, more):
     "A note with the counts of a further piece of its file"
     sums = {name: getattr(note, name) + more[name] for name in ('null_keys', 'missing_versions', 'outside_day')}
-    return note._replace(first_event=min(note.first_event, more['first_event']), digest=(note.digest + more['digest']) % 2**64, **sums)
+    digest = (note.digest + more['digest']) % 2**64
+    return note._replace(first_event=min(note.first_event, more['first_event']), digest=digest, **sums)
 
 
 def note_row(notes, schemas):
@@ -1331,57 +1504,94 @@ def read_notes(
 
 
 def read_sources(sources, stores):
-    "For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception). stores: (of landing, of the output)"
+    """For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception).
+    stores: (of landing, of the output). `StoreError` if the store is at fault and not the file."""
     landing, output = stores
     small = [s for s in sources if not s.lineage and s.size <= SMALL]
     fetched = read_each(landing, [FileEntry(s.path, s.size, s.etag) for s in small])
     for s in sources:
-        if not s.lineage and s.size <= SMALL: yield s, next(fetched)[1]
-        else: yield s, attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
+        if not s.lineage and s.size <= SMALL: content = next(fetched)[1]
+        else: content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
+        if isinstance(content, StoreError): raise content
+        yield s, content
 
 def reopen(source, content, stores, unit):
     "The ParquetFile of a source with its INT96 timestamps in `unit`"
-    if not isinstance(content, bytes): content = stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag))
-    return open_parquet(content, unit)
+    if isinstance(content, bytes): return open_parquet(content, unit)
+    store = stores[1 if source.lineage else 0]
+    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit)
 
-def error_kind(error):
-    "Which rule of quality a file's error belongs to"
-    return 'schema' if isinstance(error, SchemaConflict) else 'changed' if isinstance(error, SourceChanged) else 'unreadable'
+def rule_of(error, path='.parquet', content=b''):
+    "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
+    if isinstance(error, SchemaConflict): return 'schema'
+    if isinstance(error, SourceChanged): return 'changed'
+    named, begun = path.lower().endswith('.parquet'), not isinstance(content, bytes) or content.startswith(MAGIC)
+    return 'unreadable' if named or begun else 'foreign'
+
+
+class Gathering:
+    "Tables with the same columns, gathered until there are enough of them for a batch of index rows"
+    def __init__(self, day):
+        self.day, self.notes, self.schemas = day, {}, {}
+        self.tables, self.files, self.rows = [], [], 0
+
+    def add(self, table, *file):
+        "Add a table; the RecordBatches that had to make room. file: as in `index_rows`"
+        other = bool(self.tables) and not table.schema.equals(self.tables[0].schema)
+        made = self.flush() if self.rows > CHUNK or other else []
+        self.tables.append(table); self.files.append(file)
+        self.rows += table.num_rows
+        return made + (self.flush() if table.num_rows == CHUNK else [])
+
+    def flush(self):
+        "What is gathered as a list of at most one RecordBatch"
+        if not self.tables: return []
+        rows = index_rows(self.tables, self.files)
+        for id, more in measure(rows, self.day).items(): self.notes[id] = counted(self.notes[id], more)
+        self.tables, self.files, self.rows = [], [], 0
+        return [rows]
+
+    def note(self, id, parquet, shape, need):
+        "Note a file that could be opened"
+        groups = (parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups))
+        size = sum(max(0, g.total_byte_size) for g in groups)
+        number = self.schemas.setdefault(shape.packed, len(self.schemas))
+        self.notes[id] = UNCOUNTED._replace(rows=parquet.metadata.num_rows, bytes=size, int96=need, schema=number,
+                                            spark=shape.spark)
+
+
+def attempts(items):
+    "The items of an iterable and, where an exception ended it, that exception as the last one"
+    try:
+        for item in items: yield item
+    except Exception as e: yield e
+
+def index_pieces(source, content, stores, gathering, shapes):
+    "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
+    if isinstance(content, Exception): raise content
+    parquet, first = open_parquet(content), 0
+    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes)
+    origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
+    gathering.note(source.id, parquet, shape, need)
+    for table in tables:
+        for at in range(0, table.num_rows, CHUNK):
+            piece = table.slice(at, CHUNK)
+            end = first + piece.num_rows
+            yield piece, source.id, first, origin and (origin[0][first:end], origin[1][first:end])
+            first = end
 
 def read_index(sources, stores, day):
-    "Index rows of a list of sources, as RecordBatches, and at the end the notes"
-    notes, gathered, files, columns, waiting = {}, [], [], None, 0
-    schemas, shapes = {}, {}
-    def flush():
-        if not gathered: return []
-        rows = index_rows(gathered, files)
-        for id, more in measure(rows, day).items(): notes[id] = counted(notes[id], more)
-        gathered.clear(); files.clear()
-        return [rows]
+    "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
+    gathering, shapes = Gathering(day), {}
     for source, content in read_sources(sources, stores):
-        try:
-            if isinstance(content, Exception): raise content
-            parquet = open_parquet(content)
-            shape, need, table = deciding_table(parquet, partial(reopen, source, content, stores), shapes)
-            origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
-        except Exception as e:
-            notes[source.id] = UNCOUNTED._replace(error=error_kind(e), cause=cause_of(e))
-            continue
-        if waiting > CHUNK or not table.schema.equals(columns or table.schema):
-            for rows in flush(): yield rows
-            waiting = 0
-        columns = table.schema
-        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
-        notes[source.id] = UNCOUNTED._replace(rows=parquet.metadata.num_rows, bytes=sum(g.total_byte_size for g in groups), int96=need, schema=schemas.setdefault(shape.packed, len(schemas)))
-        for first in range(0, table.num_rows, CHUNK):
-            gathered.append(table.slice(first, CHUNK))
-            files.append((source.id, first, origin and (origin[0][first:first + CHUNK], origin[1][first:first + CHUNK])))
-            waiting += len(gathered[-1])
-            if len(gathered[-1]) == CHUNK:
-                for rows in flush(): yield rows
-                waiting = 0
-    for rows in flush(): yield rows
-    yield note_row(notes, schemas)
+        for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
+            if isinstance(piece, StoreError): raise piece
+            if not isinstance(piece, Exception): yield from gathering.add(*piece)
+            else:
+                rule = rule_of(piece, source.path, content)
+                gathering.notes[source.id] = UNCOUNTED._replace(error=rule, cause=cause_of(piece))
+    yield from gathering.flush()
+    yield note_row(gathering.notes, gathering.schemas)
 
 
 def pack(batch):
@@ -1429,6 +1639,11 @@ def notes_in(bundle):
     return rows.filter(arrow_array(integers(rows['position']) < 0))['note'].to_pylist()
 
 
+class TaskFailed(Exception):
+    "A task could not do its work; the message is its one cause."
+
+FAULT = 'task fault: '
+
 def run_tasks(
     spark,
     shares,     # list of plain values, one for each task
@@ -1436,22 +1651,61 @@ def run_tasks(
 ):
     "The results of all tasks: an RDD"
     def run(share):
-        for result in work(pickle.loads(zlib.decompress(share))): yield result
+        try:
+            for result in work(pickle.loads(zlib.decompress(share))): yield result
+        except Exception as e:
+            words = ' '.join(str(e).split())
+            raise RuntimeError(FAULT + json.dumps([type(e).__name__, words[:2000]])) from e
         pa.default_memory_pool().release_unused()   # the worker waits for its next task with little
-        sys.path_importer_cache.clear()             # or each task would read the directories of Spark's zips and jars anew
+        sys.path_importer_cache.clear()     # or each task would read the directories of Spark's zips and jars anew
     packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
     return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)
+
+def collect(rdd):
+    "The rows of an RDD; the one cause as `StoreError` or `TaskFailed` where a task failed"
+    try: return rdd.collect()
+    except Exception as e: raise cause_in(e) from None
+
+def cause_in(error):
+    "The exception that a failed job goes back to"
+    text = str(error)
+    at = text.find(FAULT + '["')
+    if at >= 0:
+        kind, words = json.JSONDecoder().raw_decode(text, at + len(FAULT))[0]
+        return StoreError(words) if kind.startswith('Store') else TaskFailed(f'a task failed: {kind}: {words}')
+    if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError): return error
+    lines = [line.strip() for line in text.split('\n') if line.strip() and not line.strip().startswith('at ')]
+    told = next((line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__)
+    return TaskFailed(f'Spark could not finish the work: {told[:300]}')
+
+
+BUCKET_ROWS = 2 << 20
 
 def task_count(spark, sources):
     "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
     return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
 
-def bucket_count(spark, sources):
-    "How many buckets keep a bucket's rows small: one for 256 MB of files, and enough for all cores"
-    return min(2000, max(spark.sparkContext.defaultParallelism, 1 + sum(s.size for s in sources) // (256 << 20)))
+def rows_guessed(sources, stores):
+    "About how many rows the sources have, by the densest of three"
+    def density(s):
+        with stores[1 if s.lineage else 0].open(FileEntry(s.path, s.size, s.etag)) as f:
+            return open_parquet(f).metadata.num_rows / s.size
+    by_size = sorted(sources, key=lambda s: s.size)
+    some = {by_size[len(by_size) // 2], by_size[-1], sources[0]}
+    found = [answer for answer in (attempt(density, s) for s in some) if not isinstance(answer, Exception)]
+    return max(found + [0]) * sum(s.size for s in sources)
+
+def bucket_count(spark, sources, stores):
+    "How many buckets keep a bucket's rows few: one for `BUCKET_ROWS`, one for 256 MB of files, one for each core"
+    size = sum(s.size for s in sources)
+    rows = rows_guessed(sources, stores) if size > 8 * SMALL else 0
+    return int(min(2000, max(spark.sparkContext.defaultParallelism, 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS)))
+
 
 Index = namedtuple('Index', 'notes contenders')
-Index.__doc__ = "What decides about a day. notes: {source id: Note}. contenders: RDD of packed index rows, all of a key in one partition, notes among them; persisted: unpersist it in the end."
+Index.__doc__ = """What decides about a day.
+notes: {source id: Note}. contenders: RDD of packed index rows, all of a key in one partition, notes among them;
+persisted: `forget` it in the end."""
 
 def build_index(
     spark,
@@ -1459,39 +1713,53 @@ def build_index(
     stores,         # (of landing, of the output)
     day,            # date
 ):
-    "Read what decides from all `sources`: the `Index`"
-    buckets, tasks = bucket_count(spark, sources), task_count(spark, sources)
+    "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
+    buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share): return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
     bundles = run_tasks(spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read)
-    sifted = bundles.partitionBy(buckets, int).values().mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
-    return Index(read_notes(sifted.flatMap(notes_in).collect()), sifted)
+    buckets_full = bundles.partitionBy(buckets, int).values()
+    sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
+    return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)
+
+def forget(index):
+    "Let Spark drop the contenders; if it cannot any more, they are gone anyway"
+    attempt(index.contenders.unpersist)
 
 
 # --- Quality (04_quality.ipynb)
 
 
 def wider_type(a, b, old=False):
-    "The Arrow type that holds all values of `a` and `b` exactly; `SchemaConflict` if there is none by the rules. old: one of them is INT96"
+    """The Arrow type that holds all values of `a` and `b` exactly; `SchemaConflict` if there is none by the rules.
+    old: one of them is INT96"""
     t = pa.types
     if a.equals(b) or t.is_null(b): return a
     if t.is_null(a): return b
     if old and t.is_timestamp(a) and t.is_timestamp(b): return pa.timestamp('ns')
-    if t.is_integer(a) and t.is_integer(b):
-        signed = t.is_signed_integer(a) or t.is_signed_integer(b)
-        need = max(k.bit_width * (2 if signed and not t.is_signed_integer(k) else 1) for k in (a, b))
-        if need <= 64: return {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[need] if signed else (a if a.bit_width > b.bit_width else b)
     if t.is_floating(a) and t.is_floating(b): return a if a.bit_width > b.bit_width else b
-    if t.is_decimal(a) and t.is_decimal(b):
-        scale = max(a.scale, b.scale)
-        digits = max(a.precision - a.scale, b.precision - b.scale) + scale
-        if digits <= 38: return pa.decimal128(digits, scale)
-    if t.is_struct(a) and t.is_struct(b): return pa.struct(wider_fields(list_fields(a), list_fields(b), old))
+    if t.is_struct(a) and t.is_struct(b): return pa.struct(wider_fields(children_of(a), children_of(b), old))
     if t.is_list(a) and t.is_list(b): return pa.list_(wider_field(a.value_field, b.value_field, old))
-    if t.is_map(a) and t.is_map(b): return pa.map_(wider_type(a.key_type, b.key_type, old), wider_type(a.item_type, b.item_type, old))
-    raise SchemaConflict('is {} here and {} elsewhere'.format(b, a))
+    if t.is_map(a) and t.is_map(b):
+        return pa.map_(wider_type(a.key_type, b.key_type, old), wider_type(a.item_type, b.item_type, old))
+    found = None
+    if t.is_integer(a) and t.is_integer(b): found = wider_integer(a, b)
+    if t.is_decimal(a) and t.is_decimal(b): found = wider_decimal(a, b)
+    if found is None: raise SchemaConflict(f'is {b} here and {a} elsewhere')
+    return found
 
-def list_fields(kind):
-    return [kind[i] for i in range(kind.num_fields)]
+def wider_integer(a, b):
+    "The integer type that holds both, or None"
+    signed = [pa.types.is_signed_integer(k) for k in (a, b)]
+    if not any(signed): return a if a.bit_width > b.bit_width else b
+    need = max(k.bit_width * (1 if own else 2) for k, own in zip((a, b), signed))
+    return {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(need)
+
+def wider_decimal(a, b):
+    "The decimal type that holds both, or None"
+    scale = max(a.scale, b.scale)
+    digits = max(a.precision - a.scale, b.precision - b.scale) + scale
+    return pa.decimal128(digits, scale) if digits <= 38 else None
+
 
 def is_int96(field):
     "True if a field holds INT96 timestamps"
@@ -1500,13 +1768,18 @@ def is_int96(field):
 def wider_field(a, b, old=False):
     "The field that holds both; what was INT96 in one stays INT96"
     try: kind = wider_type(a.type, b.type, old or is_int96(a) or is_int96(b))
-    except SchemaConflict as e: raise SchemaConflict(str(e) if str(e).startswith('column') else 'column {} {}'.format(b.name, e)) from None
-    return pa.field(a.name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
+    except SchemaConflict as e:
+        raise SchemaConflict(str(e) if str(e).startswith('column') else f'column {b.name} {e}') from None
+    name = a.name if a.name == b.name else a.name.lower()
+    return pa.field(name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
 
 def wider_fields(a, b, old=False):
-    "The union of two lists of fields by name; a field that one side lacks may be null"
-    names, other = {f.name for f in a}, {f.name: f for f in b}
-    return [wider_field(f, other[f.name], old) if f.name in other else f.with_nullable(True) for f in a] + [f.with_nullable(True) for f in b if f.name not in names]
+    "The union of two lists of fields by name, whatever its case; a field that one side lacks may be null"
+    names, other = {f.name.lower() for f in a}, {f.name.lower(): f for f in b}
+    def widened(f):
+        if f.name.lower() not in other: return f.with_nullable(True)
+        return wider_field(f, other[f.name.lower()], old)
+    return [widened(f) for f in a] + [f.with_nullable(True) for f in b if f.name.lower() not in names]
 
 
 def common_schema(
@@ -1518,8 +1791,9 @@ def common_schema(
     groups, packed, conflicts = {}, {}, {}
     for i, note in notes.items():
         if note.error: continue
-        if id(note.schema) not in packed: packed[id(note.schema)] = note.schema.serialize().to_pybytes()    # most files share theirs
-        groups.setdefault((packed[id(note.schema)], note.int96), []).append(i)
+        own = id(note.schema)       # most files share theirs
+        if own not in packed: packed[own] = note.schema.serialize().to_pybytes()
+        groups.setdefault((packed[own], note.int96), []).append(i)
     def weight(item): return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
     schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
@@ -1527,11 +1801,12 @@ def common_schema(
         try:
             merged = pa.schema(wider_fields(schema, fields)) if schema is not None else fields
             if need in ('us', 'ns') and unit in ('us', 'ns') and need != unit:
-                raise SchemaConflict('INT96 timestamps need {} here and {} elsewhere'.format(need, unit))
+                raise SchemaConflict(f'INT96 timestamps need {need} here and {unit} elsewhere')
         except SchemaConflict as e: conflicts.update({i: str(e) for i in ids})
         else: schema, unit = merged, need if need in ('us', 'ns') else unit
     unit = 'us' if unit == 'us' else 'ns'
-    if schema is not None and any(map(is_int96, schema)): schema = pa.schema([in_unit(as_int96(f), unit) for f in schema])
+    if schema is not None and any(map(is_int96, schema)):
+        schema = pa.schema([in_unit(as_int96(f), unit) for f in schema])
     return schema, unit, conflicts
 
 def as_int96(field):
@@ -1543,7 +1818,7 @@ def in_unit(field, unit):
     def change(kind):
         t = pa.types
         if t.is_timestamp(kind): return pa.timestamp(unit)
-        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in list_fields(kind)])
+        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
         if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
         return pa.map_(change(kind.key_type), change(kind.item_type)) if t.is_map(kind) else kind
     return field.with_type(change(field.type)) if is_int96(field) else field
@@ -1551,43 +1826,68 @@ def in_unit(field, unit):
 
 Rule = namedtuple('Rule', 'name whole meaning')
 RULES = (
-    Rule('duplicate', 'rows', 'rows that repeat or precede another version of their chargeback'),
-    Rule('null_key', 'records', 'records without a chargeback_id'),
-    Rule('missing_version', 'records', 'records without updated_at'),
-    Rule('outside_day', 'records', 'records whose event_timestamp is outside the day'),
-    Rule('unreadable', 'files', 'files that cannot be read'),
-    Rule('schema_conflict', 'files', 'files whose columns fit no common schema'))
+    Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback'),
+    Rule('null_key', 'records', 'have no chargeback_id'),
+    Rule('missing_version', 'records', 'have no updated_at'),
+    Rule('outside_day', 'records', 'have an event_timestamp outside the day'),
+    Rule('unreadable', 'files', 'cannot be read'),
+    Rule('schema_conflict', 'files', 'have columns that fit no common schema'))
 
-Finding = namedtuple('Finding', 'rule count whole rate level')
-Finding.__doc__ = "A rule's result. count of whole (rows, records or files); rate: their ratio; level: 'ok', 'warn' or 'fail'."
+Finding = namedtuple('Finding', 'rule count whole rate level limit')
+Finding.__doc__ = """A rule's result.
+count of whole (rows, records or files); rate: their ratio; level: 'ok', 'warn' or 'fail'; limit: rate above which it fails."""
 
 def judge(
-    counts,     # {rule name: count}
+    counts,     # {rule name: count}, one for each rule
     wholes,     # {'rows': n, 'records': n, 'files': n}
     settings,   # with max_..._rate and warn_..._rate
 ):
     "A `Finding` for each rule"
     findings = []
     for rule in RULES:
-        count, whole = counts.get(rule.name, 0), wholes[rule.whole]
+        count, whole = counts[rule.name], wholes[rule.whole]
         rate = count / whole if whole else 0.0
-        limits = [getattr(settings, '{}_{}_rate'.format(word, rule.name)) for word in ('max', 'warn')]
-        findings.append(Finding(rule.name, count, whole, rate, 'fail' if rate > limits[0] else 'warn' if rate > limits[1] else 'ok'))
+        most, some = (getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn'))
+        level = 'fail' if rate > most else 'warn' if rate > some else 'ok'
+        findings.append(Finding(rule.name, count, whole, rate, level, most))
     return findings
+
 
 def sentence(finding):
     "A finding as a line for people"
     rule = next(r for r in RULES if r.name == finding.rule)
-    return '{:,} of {:,} {} ({:.2%}): {}'.format(finding.count, finding.whole, rule.whole, finding.rate, rule.meaning)
+    return f'{finding.count:,} of {finding.whole:,} {rule.whole} {rule.meaning} ({finding.rate:.2%})'
+
+def named(
+    evidence,   # texts, the most telling first
+    most=1,     # how many are told
+):
+    "The first of `evidence`, and how many more there are; '' if there is none"
+    told, more = '; '.join(evidence[:most]), len(evidence) - most
+    return told + (f', and {more:,} more' if more > 0 else '')
 
 class QualityFailed(Exception):
     "The verdict failed; the message has one clause for each rule that failed."
 
-def check_verdict(findings):
-    "`QualityFailed` if a finding fails, with what to do"
-    failed = [f for f in findings if f.level == 'fail']
-    if failed:
-        raise QualityFailed('nothing is published: ' + '; '.join('{}, more than --MAX_{}_RATE allows'.format(sentence(f), f.rule.upper()) for f in failed))
+def check_verdict(
+    findings,       # list of Finding
+    evidence=None,  # {rule name: texts that name a file and what is wrong with it}
+):
+    "`QualityFailed` if a finding fails, with the threshold and the first causes"
+    clauses = []
+    for f in findings:
+        if f.level != 'fail': continue
+        clause = f'{sentence(f)}, more than --MAX_{f.rule.upper()}_RATE {f.limit:g} allows'
+        told = named((evidence or {}).get(f.rule, ()))
+        clauses.append(f'{clause}: {told}' if told else clause)
+    if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
+
+def check_versions(schema):
+    "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
+    versions = DECIDING[1:]
+    if schema is not None and not set(versions) & set(schema.names):
+        raise QualityFailed(f'nothing is published: no file has a column {" or ".join(versions)}, so nothing tells '
+                            'which version of a chargeback is the latest')
 
 
 # --- Versions (05_versions.ipynb)
@@ -1639,7 +1939,7 @@ def find_losers(
         if not there.any(): return
         [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
         yield losers(batch, ranks)
-    return gather(contenders.mapPartitions(work).collect())
+    return gather(collect(contenders.mapPartitions(work)))
 
 
 # --- Layout (06_layout.ipynb)
@@ -1745,31 +2045,85 @@ def add_readers(slots, ids):
 # --- Copy (07_copy.ipynb)
 
 
+def absent(kind, n, nullable=True):
+    "`n` rows of a type without a value or, where that is not allowed, with one that means nothing"
+    t, bits = pa.types, packed_bits(np.full(n, not nullable))
+    if t.is_struct(kind):
+        return pa.Array.from_buffers(kind, n, [bits], children=[absent(f.type, n, f.nullable) for f in children_of(kind)])
+    if t.is_fixed_size_list(kind):
+        child = absent(kind.value_type, n * kind.list_size, kind.value_field.nullable)
+        return pa.Array.from_buffers(kind, n, [bits], children=[child])
+    empty = pa.nulls(n, kind)
+    if nullable or t.is_null(kind): return empty
+    if t.is_map(kind):
+        entries = pa.struct([pa.field('key', kind.key_type, False), pa.field('value', kind.item_type)])
+        return pa.Array.from_buffers(kind, n, [None, empty.buffers()[1]], children=[pa.nulls(0, entries)])
+    if t.is_list(kind):
+        return pa.Array.from_buffers(kind, n, [None, empty.buffers()[1]], children=[pa.nulls(0, kind.value_type)])
+    return pa.Array.from_buffers(kind, n, [None] + empty.buffers()[1:])
+
+def fitted(array, kind, nullable=True):
+    "An Array with the type `kind`; ArrowInvalid or ArrowNotImplementedError if a value would change"
+    t, n, own = pa.types, len(array), array.type
+    if own.equals(kind): return array
+    if t.is_null(own): return absent(kind, n, nullable)
+    if t.is_timestamp(kind) and t.is_timestamp(own):
+        return array.cast(pa.timestamp(kind.unit, own.tz)).cast(pa.int64()).cast(kind)
+    if t.is_struct(kind) and t.is_struct(own):
+        places = {f.name.lower(): i for i, f in enumerate(children_of(own))}
+        def child(f):
+            if f.name.lower() not in places: return absent(f.type, n, f.nullable)
+            return fitted(array.field(places[f.name.lower()]), f.type, f.nullable)
+        return pa.Array.from_buffers(kind, n, [validity(array)], children=[child(f) for f in children_of(kind)])
+    if t.is_map(kind) and t.is_map(own):
+        parts = [fitted(array.keys, kind.key_type, False), fitted(array.items, kind.item_type)]
+        fields = pa.struct([pa.field('key', kind.key_type, False), pa.field('value', kind.item_type)])
+        entries = pa.Array.from_buffers(fields, len(parts[0]), [None], children=parts)
+        return pa.Array.from_buffers(kind, n, [validity(array), ends_of(array)], children=[entries])
+    if t.is_list(kind) and (t.is_list(own) or t.is_large_list(own)):
+        values = fitted(array.values, kind.value_type, kind.value_field.nullable)
+        return pa.Array.from_buffers(kind, n, [validity(array), ends_of(array)], children=[values])
+    return array.cast(kind)
+
+def validity(array):
+    "The bits of an array's validity, from its first row on; None where nothing is missing"
+    return packed_bits(known(array)) if array.null_count else None
+
+def ends_of(array):
+    "The offsets of a list or map array, from its first row on, in 32 bits; ArrowInvalid if they need more"
+    offsets = integers(array.offsets)
+    if len(offsets) and offsets[-1] > 2**31 - 1: raise pa.ArrowInvalid('a list is too long')
+    return pa.py_buffer(np.ascontiguousarray(offsets, np.int32))
+
+
 def adapt_column(column, field):
     "`column` with the type of `field`; `SchemaConflict` if a value would change"
     if column.type.equals(field.type): return column
-    try:
-        if pa.types.is_timestamp(field.type): return column.cast(pa.timestamp(field.type.unit, column.type.tz)).cast(pa.int64()).cast(field.type)
-        if pa.types.is_nested(field.type): return pa.chunked_array([pa.array(column.to_pylist(), field.type)])
-        return column.cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, AttributeError, TypeError, OverflowError) as e: raise SchemaConflict('column {} does not fit: {}'.format(field.name, type(e).__name__)) from None
+    try: return pa.chunked_array([fitted(chunk, field.type, field.nullable) for chunk in column.chunks], field.type)
+    except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as e:
+        raise SchemaConflict(f'column {field.name} does not fit: {type(e).__name__}') from None
 
 def adapt(table, schema):
-    "`table` with exactly the columns of `schema`"
+    "`table` with exactly the columns of `schema`, found by name in any case"
     if table.schema.equals(schema, check_metadata=True): return table
-    if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with the schema's metadata
-    there = dict(zip(table.column_names, table.columns))
-    return pa.Table.from_arrays([adapt_column(there[f.name], f) if f.name in there else pa.nulls(table.num_rows, f.type) for f in schema], schema=schema)
+    if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with its metadata
+    there = {name.lower(): column for name, column in zip(table.column_names, table.columns)}
+    def column(f):
+        if f.name.lower() in there: return adapt_column(there[f.name.lower()], f)
+        return absent(f.type, table.num_rows)
+    return pa.Table.from_arrays([column(f) for f in schema], schema=schema)
 
 
-ROW_GROUP_BYTES = 64 << 20      # uncompressed
-BLOCK_BYTES = 2 << 20           # uncompressed; rows are chosen in blocks of about so much, which a processor's cache holds
+ROW_GROUP_BYTES = 64 << 20      # in memory
+BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
+BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
 FORMAT = '2.6' if int(pa.__version__.split('.')[0]) >= 6 else '2.0'
 
 def repeats(column):
-    "True if the values of the column's first rows repeat"
+    "True if the values of the column's first rows repeat; False where Arrow cannot compare them"
     sample = column.slice(0, 4096)
-    return len(sample.unique()) < 0.6 * len(sample)
+    try: return len(sample.unique()) < 0.6 * len(sample)
+    except pa.ArrowNotImplementedError: return False
 
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
@@ -1779,10 +2133,17 @@ def dictionary_columns(table):
     unique = {f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])}
     return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
 
-def open_writer(sink, table, codec):
-    "A ParquetWriter for tables like `table`"
-    old = any('int96' in {k.decode() for k in (f.metadata or {})} for f in table.schema)
-    return pq.ParquetWriter(sink, table.schema, compression=codec, version=FORMAT, use_dictionary=dictionary_columns(table), use_deprecated_int96_timestamps=old)
+def open_writer(
+    sink,
+    table,      # like those that will be written
+    codec,
+    spark='',   # version of the Spark that wrote all sources, or ''
+):
+    "A ParquetWriter"
+    old = any(b'int96' in (f.metadata or {}) for f in table.schema)
+    schema = table.schema.with_metadata({SPARK_VERSION: spark} if spark else None)
+    return pq.ParquetWriter(sink, schema, compression=codec, version=FORMAT,
+                            use_dictionary=dictionary_columns(table), use_deprecated_int96_timestamps=old)
 
 def footer(sink):
     "The Parquet footer of what went through a closed sink"
@@ -1791,8 +2152,8 @@ def footer(sink):
 
 class SlotWriter:
     "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec):
-        self.store, self.path, self.codec = store, path, codec
+    def __init__(self, store, path, codec, spark=''):
+        self.store, self.path, self.codec, self.spark = store, path, codec, spark
         self.sink = self.writer = None
         self.digest = 0
         self.forget()
@@ -1801,28 +2162,33 @@ class SlotWriter:
         "Drop what is not written yet"
         self.waiting, self.fresh, self.blocks, self.weight, self.origins = [], 0, [], 0, []
 
-    def add(self, table, keep, weight, file, row):
-        "Of a table the rows to keep (bool array); the uncompressed size of all in bytes, and their origins (arrays)"
-        self.waiting.append((table, keep)); self.fresh += weight * int(keep.sum()) // len(keep); self.origins.append((file[keep], row[keep]))
+    def add(self, table, keep, file, row):
+        "Of a table the rows to keep (bool array), and their origins (arrays)"
+        kept = int(keep.sum())
+        self.waiting.append((table, keep))
+        self.fresh += table.nbytes * kept // len(keep)
+        self.origins.append((file, row) if kept == len(keep) else (file[keep], row[keep]))
         if self.fresh >= BLOCK_BYTES: self.join()
         if self.weight >= ROW_GROUP_BYTES: self.flush()
 
     def join(self):
         "Make one table of the rows to keep of those that wait"
         if not self.waiting: return
-        table, keep = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks(), np.concatenate([k for _, k in self.waiting])
+        table = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks()
+        keep = np.concatenate([k for _, k in self.waiting])
         self.blocks.append(table if keep.all() else table.filter(arrow_array(keep)))
         self.weight += self.fresh
         self.waiting, self.fresh = [], 0
 
     def flush(self):
+        "Write what is gathered as a row group"
         self.join()
         if not self.blocks: return
         table = pa.concat_tables(self.blocks)
         self.blocks, self.weight = [], 0
         if self.writer is None:
             self.sink = self.store.stage(self.path)
-            self.writer = open_writer(self.sink, table, self.codec)
+            self.writer = open_writer(self.sink, table, self.codec, self.spark)
         self.writer.write_table(table, row_group_size=max(1, table.num_rows))
         self.count_keys(table)
 
@@ -1836,15 +2202,25 @@ class SlotWriter:
         if self.writer is None: return None
         self.writer.close(); self.sink.close()
         meta = footer(self.sink)
-        return {'path': self.path, 'rows': meta.num_rows, 'bytes': self.sink.size, 'groups': meta.num_row_groups, 'digest': self.digest, 'token': self.sink.token}
+        return {'path': self.path, 'rows': meta.num_rows, 'bytes': self.sink.size, 'groups': meta.num_row_groups,
+                'digest': self.digest, 'token': self.sink.token}
 
     def abandon(self):
         "Drop what was staged"
-        if self.sink is not None: attempt_quietly(self.writer.close); attempt_quietly(self.sink.close); attempt_quietly(self.store.discard, self.path, getattr(self.sink, 'token', ''))
+        if self.sink is None: return
+        if self.writer is not None: attempt_quietly(self.writer.close)
+        attempt_quietly(self.sink.close)
+        attempt_quietly(self.store.discard, self.path, getattr(self.sink, 'token', ''))
 
 def attempt_quietly(work, *args):
     try: work(*args)
     except Exception: pass
+
+@contextmanager
+def writing(path):
+    "What goes wrong meanwhile is a fault of the output at `path`: `StoreError`"
+    try: yield
+    except OSError as e: raise StoreError(f'{path} cannot be written: {" ".join(str(e).split())}') from e
 
 
 def rows_of_piece(
@@ -1866,41 +2242,97 @@ def rows_of_piece(
 
 
 Part = namedtuple('Part', 'source skip take keyless drop')
-Part.__doc__ = "A piece as a task gets it: the Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."
+Part.__doc__ = """A piece as a task gets it.
+The Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."""
 
 class WholeFile(pq.ParquetFile):
-    "A ParquetFile that nobody asks for columns by name: for that pyarrow reads the names of all, a fifth of opening a small file"
+    """A ParquetFile that nobody asks for columns by name.
+    For that pyarrow reads the names of all, a fifth of opening a small file."""
     def _build_nested_paths(self): return {}
 
-def tables_of(parquet, small):
-    "The tables of a file with their first position and uncompressed size: (first, bytes, table)"
-    meta = parquet.metadata
-    if small or not meta.num_row_groups:
-        yield 0, sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), parquet.read(use_threads=False)
-        return
-    first = 0
-    for i in range(meta.num_row_groups):
-        group = meta.row_group(i)
-        step = max(1, int(group.num_rows * min(1.0, (16 << 20) / max(1, group.total_byte_size))))
-        for batch in parquet.iter_batches(batch_size=step, row_groups=[i], use_threads=False):
-            yield first, group.total_byte_size * batch.num_rows // max(1, group.num_rows), pa.Table.from_batches([batch])
-            first += batch.num_rows
 
-def copy_part(part, content, schema, unit, side_store, writer, quarantine):
-    "Add the rows of a part to `writer`, and those without a key to `quarantine`"
-    source, small, passed = part.source, isinstance(content, bytes), 0
+def keyless_rows(table):
+    "Where a table's rows have no key: a bool array"
+    column = table[KEY]
+    if not column.num_chunks: return np.zeros(0, bool)
+    return np.concatenate([~known(key_texts(chunk)) for chunk in column.chunks])
+
+def is_whole(part, metadata):
+    "True if a part takes all that stays of its file"
+    return not part.skip and part.take == metadata.num_rows - len(part.drop) - part.keyless
+
+
+def tables_of(parquet, small, part):
+    """The tables of a file of which a part may want rows: (first row, table, rows that stayed before it).
+    ValueError if fewer rows stay than the part was promised."""
+    meta, first, passed = parquet.metadata, 0, 0
+    whole = small and (meta.num_row_groups <= 1 or is_whole(part, meta))
+    if whole:
+        yield 0, parquet.read(use_threads=False), 0
+        passed = meta.num_rows - len(part.drop) - part.keyless
+    for i in range(0 if whole else meta.num_row_groups):
+        if passed >= part.skip + part.take and not (part.keyless and not part.skip): break
+        rows = meta.row_group(i).num_rows
+        staying = rows_staying(parquet, i, part, first)
+        if passed + staying > part.skip or (part.keyless and not part.skip):
+            yield from batches_of(parquet, i, part, first, passed)
+        first, passed = first + rows, passed + staying
+    if passed < part.skip + part.take:
+        raise ValueError(f'{part.skip + part.take} rows were promised, {passed} are there')
+
+def rows_staying(parquet, group, part, first):
+    "How many rows of a row group stay, whatever the piece. first: position of the group's first row"
+    rows = parquet.metadata.row_group(group).num_rows
+    low, high = np.searchsorted(part.drop, (first, first + rows))
+    if not part.keyless: return rows - int(high - low)
+    return rows - int(high - low) - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum())
+
+def batches_of(parquet, group, part, first, passed):
+    "The tables of a row group, as by `tables_of`"
+    meta = parquet.metadata.row_group(group)
+    share = (16 << 20) / max(1, meta.total_byte_size)
+    step = max(1, min(BATCH_ROWS, int(meta.num_rows * min(1.0, share))))
+    for batch in parquet.iter_batches(batch_size=step, row_groups=[group], use_threads=False):
+        table = pa.Table.from_batches([batch])
+        yield first, table, passed
+        low, high = np.searchsorted(part.drop, (first, first + table.num_rows))
+        missing = int(keyless_rows(table).sum()) if part.keyless else 0
+        first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
+
+
+Block = namedtuple('Block', 'table keep keyless file row')
+Block.__doc__ = """Rows of a source in the day's schema.
+keep: those of the piece. keyless: those without a key that it puts into quarantine. file, row: the origins of all.
+All but the table are arrays, keep and keyless of bools."""
+
+def blocks_of(part, content, schema, unit, side_store):
+    "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
+    if isinstance(content, Exception): raise content
+    source, small = part.source, isinstance(content, bytes)
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    for first, weight, table in tables_of(open_parquet(content, unit, WholeFile), small):
+    parquet = open_parquet(content, unit, WholeFile if small and not part.keyless else pq.ParquetFile)
+    for first, table, passed in tables_of(parquet, small, part):
         n = table.num_rows
-        keyless = ~known(key_texts(table[KEY].combine_chunks() if table[KEY].num_chunks != 1 else table[KEY].chunk(0))) if part.keyless else np.zeros(n, bool)
-        keep, passed = rows_of_piece(first, keyless, part.drop, passed, part.skip, part.take)
-        position = np.arange(first, first + n, dtype=np.int32)
-        file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else (np.full(n, source.id, np.int32), position)
-        if keep.any() or (keyless.any() and not part.skip): table = adapt(table, schema)
-        if keyless.any() and not part.skip: quarantine.append((table.filter(arrow_array(keyless)), file[keyless], row[keyless]))
-        if keep.any(): writer.add(table, keep, weight, file, row)
-    if passed < part.skip + part.take: raise ValueError('{} rows were promised, {} are there'.format(part.skip + part.take, passed))
+        keyless = keyless_rows(table) if part.keyless else np.zeros(n, bool)
+        keep = rows_of_piece(first, keyless, part.drop, passed, part.skip, part.take)[0]
+        aside = np.zeros(n, bool) if part.skip else keyless
+        if not (keep.any() or aside.any()): continue
+        own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
+        file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
+        yield Block(adapt(table, schema), keep, aside, file, row)
 
+
+class LastRead:
+    "Reads sources, and keeps the last small one for the slot that goes on with it"
+    def __init__(self, stores): self.stores, self.id, self.content = stores, None, None
+
+    def each(self, sources):
+        "As `read_sources`"
+        known = bool(sources) and sources[0].id == self.id and isinstance(self.content, bytes)
+        if known: yield sources[0], self.content
+        for source, content in read_sources(sources[1:] if known else sources, self.stores):
+            self.id, self.content = source.id, content
+            yield source, content
 
 def copy_slot(
     parts,          # list of Part, in order
@@ -1908,45 +2340,67 @@ def copy_slot(
     unit,           # of INT96 columns
     paths,          # {'file', 'lineage', 'quarantine'}: where this slot writes
     codec,
-    stores,         # (of landing, of the output)
+    reading,        # LastRead
     root,           # the table's location
+    spark='',       # version of the Spark that wrote all sources, or ''
 ):
-    "Write one slot, staged. What was written, as a dict, or the sources that are bad"
-    output = stores[1]
-    writer, quarantine, bad = SlotWriter(output, paths['file'], codec), [], {}
+    """Write one slot, staged: {'file', 'quarantine'}, what was written, or {'bad': {source id: (rule, cause)}}.
+    `StoreError` where a store is at fault."""
+    output = reading.stores[1]
+    writer, quarantine, bad = SlotWriter(output, paths['file'], codec, spark), [], {}
     try:
-        for part, (_, content) in zip(parts, read_sources([p.source for p in parts], stores)):
-            try:
-                if isinstance(content, Exception): raise content
-                copy_part(part, content, schema, unit, output, writer, quarantine)
-            except Exception as e:
-                bad[part.source.id] = (error_kind(e), cause_of(e))
-            if bad:
-                writer.forget()
-                quarantine = []
-        if bad:
-            writer.abandon()
-            return {'bad': bad}
-        result = {'file': writer.close(), 'quarantine': write_quarantine(quarantine, output, paths['quarantine'], codec, {p.source.id: p.source.path[len(root) + 1:] for p in parts})}
-        if result['file']:
-            file, row = (np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
-            output.create(paths['lineage'], write_lineage(file, row))
-            result['file']['lineage'] = paths['lineage']
-        return result
+        for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
+            for block in attempts(blocks_of(part, content, schema, unit, output)):
+                if isinstance(block, StoreError): raise block
+                if isinstance(block, Exception):
+                    bad[part.source.id] = rule_of(block, part.source.path, content), cause_of(block)
+                if bad:
+                    writer.forget()
+                    quarantine = []
+                    continue
+                with writing(paths['file']): take_block(block, writer, quarantine)
+        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root)
     except BaseException:
         writer.abandon()
         raise
+    writer.abandon()
+    return {'bad': bad}
 
+def take_block(block, writer, quarantine):
+    "Add the rows of a block to `writer`, and those without a key to `quarantine`"
+    if block.keep.any(): writer.add(block.table, block.keep, block.file, block.row)
+    if not block.keyless.any(): return
+    rows = block.table.filter(arrow_array(block.keyless))
+    quarantine.append((rows, block.file[block.keyless], block.row[block.keyless]))
 
-REASON, LANDING_FILE, LANDING_ROW = '_quarantine_reason', '_landing_file', '_landing_row'
+def finish_slot(parts, writer, quarantine, output, paths, codec, root):
+    "Close what a slot has staged: {'file', 'quarantine'}"
+    landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
+    with writing(paths['file']):
+        file = writer.close()
+        aside = write_quarantine(quarantine, output, paths['quarantine'], codec, landing_path)
+    if file:
+        origins = write_lineage(*(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1)))
+        create_once(output, paths['lineage'], origins)
+        file['lineage'] = paths['lineage']
+    return {'file': file, 'quarantine': aside}
+
+def create_once(store, path, data):
+    "Create `path`; a task that is tried again finds what it made before. `StoreError` if that is something else"
+    if not store.create(path, data) and store.load(path) != data:
+        raise StoreError(f'{path} is there already and is not what this run makes: start the run again')
+
 
 def write_quarantine(rows, store, path, codec, landing_path):
-    "Stage the rows set aside by a slot; what was written, as by `SlotWriter.close`, or None. rows: (table, file numbers, row numbers)"
+    """Stage the rows set aside by a slot; what was written, as by `SlotWriter.close`, or None.
+    rows: (table, file numbers, row numbers). Columns of landing that are named like ours give way."""
     if not rows: return None
     table = pa.concat_tables([t for t, _, _ in rows])
+    table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
     files, places = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
     table = table.append_column(REASON, arrow_texts(['missing key'] * len(files)))
-    table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist())).append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
+    table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist()))
+    table = table.append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
     writer = open_writer(sink, table, codec)
     writer.write_table(table); writer.close(); sink.close()
@@ -1965,9 +2419,12 @@ def slot_parts(
     return {i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None}
 
 
-def slot_shares(parts):
-    "What `slot_parts` gives, as plain values: a share for each task"
-    return [(slot, [(tuple(p.source),) + p[1:] for p in pieces]) for slot, pieces in parts.items()]
+def slot_shares(parts, versions, tasks):
+    "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
+    plain = [(slot, versions.get(slot, ''), [(tuple(p.source),) + p[1:] for p in pieces])
+             for slot, pieces in parts.items()]
+    tasks = max(1, min(tasks, len(plain)))
+    return [plain[len(plain) * i // tasks:len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
 
 def copy_slots(
     spark,
@@ -1977,51 +2434,63 @@ def copy_slots(
     codec,
     stores,         # (of landing, of the output)
     root,           # the table's location
+    versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
 ):
-    "What was written: {slot: result of `copy_slot`}"
+    "What was written: {slot: result of `copy_slot`}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
     def work(share):
-        slot, pieces = share
-        yield slot, copy_slot([Part(Source(*source), *more) for source, *more in pieces], pa.ipc.read_schema(pa.BufferReader(packed)), unit, paths(slot), codec, stores, root)
-    return dict(sorted(run_tasks(spark, slot_shares(parts), work).collect()))
+        day, reading = pa.ipc.read_schema(pa.BufferReader(packed)), LastRead(stores)
+        for slot, version, pieces in share:
+            own = [Part(Source(*source), *more) for source, *more in pieces]
+            yield slot, copy_slot(own, day, unit, paths(slot), codec, reading, root, version)
+    shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
+    return dict(sorted(collect(run_tasks(spark, shares, work))))
 
 
 Balance = namedtuple('Balance', 'rows_in rows_out duplicates quarantined winners digest')
-Balance.__doc__ = "Both sides of a run. rows_in: read. rows_out: in the day's files. duplicates, quarantined: left out. winners, digest: digests of the keys that won and of those in the files."
+Balance.__doc__ = """Both sides of a run.
+rows_in: read. rows_out: in the day's files. duplicates, quarantined: left out.
+winners, digest: digests of the keys that won and of those in the files."""
 
 class ConservationBroken(Exception):
     "Rows were lost or doubled; the message gives the balance. Nothing is published."
 
-def audit(balance):
+def audit(b):
     "`ConservationBroken` unless rows in = rows out + duplicates + quarantined, and the keys written are the winners"
-    out = balance.rows_out + balance.duplicates + balance.quarantined
-    if balance.rows_in != out or balance.winners != balance.digest:
-        raise ConservationBroken('nothing is published: {:,} rows in, {:,} out + {:,} duplicates + {:,} quarantined = {:,}; the keys written {} the winners'.format(
-            balance.rows_in, balance.rows_out, balance.duplicates, balance.quarantined, out, 'are' if balance.winners == balance.digest else 'are not'))
-    return balance
+    out, same = b.rows_out + b.duplicates + b.quarantined, b.winners == b.digest
+    if b.rows_in == out and same: return b
+    raise ConservationBroken(f'nothing is published: {b.rows_in:,} rows in, {b.rows_out:,} out + {b.duplicates:,} '
+                             f'duplicates + {b.quarantined:,} quarantined = {out:,}; the keys written '
+                             f'{"are" if same else "are not"} the winners')
 
 
 # --- Ledger (08_ledger.ipynb)
 
 
-DATA_NAME = re.compile(r'^(?:part|rows)-[0-9]{5}-c([0-9]{6})-([0-9a-f]{8})\.(?:parquet|lineage)$')
-RECORD_NAME = re.compile(r'^([0-9]{6})\.json$')
-MANIFEST_NAME = re.compile(r'^([0-9]{6})-([0-9a-f]{8})\.files$')
+DATA_NAME = re.compile(r'^(?:part|rows)-[0-9]{5}-c([0-9]{6,})-([0-9a-f]{8})\.(?:parquet|lineage)$')
+RECORD_NAME = re.compile(r'^([0-9]{6,})\.json$')
+MANIFEST_NAME = re.compile(r'^([0-9]{6,})-([0-9a-f]{8})\.files$')
 
 def day_folder(day):
     "The Hive-style folder of a day, relative to OUTPUT_PATH"
-    return 'year={:04d}/month={:02d}/day={:02d}'.format(day.year, day.month, day.day)
+    return f'year={day.year:04d}/month={day.month:02d}/day={day.day:02d}'
 
 def number_of(path):
     "The commit number in the name of a data file, or None if it is not a name of ours"
     match = DATA_NAME.match(path.rsplit('/', 1)[-1])
     return int(match.group(1)) if match else None
 
+def up_to(path, number):
+    "True for a data file of ours whose commit has a number up to `number`"
+    own = number_of(path)
+    return own is not None and own <= number
+
 def slot_paths(day, slot, number, run):
     "Where a slot's file, lineage and quarantine go, relative to OUTPUT_PATH"
-    name = '{:05d}-c{:06d}-{}'.format(slot, number, run)
-    return {'file': join(day_folder(day), 'part-{}.parquet'.format(name)), 'lineage': join('_ledger', day_folder(day), 'lineage', 'part-{}.lineage'.format(name)),
-            'quarantine': join('_quarantine', day_folder(day), 'rows-{}.parquet'.format(name))}
+    folder, name = day_folder(day), f'{slot:05d}-c{number:06d}-{run}'
+    return {'file': join(folder, f'part-{name}.parquet'),
+            'lineage': join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
+            'quarantine': join('_quarantine', folder, f'rows-{name}.parquet')}
 
 
 @dataclass(frozen=True)
@@ -2031,11 +2500,12 @@ class Commit:
     run: str            # eight hexadecimal digits, unique to the run
     kind: str           # 'consolidate', 'reprocess' or 'repair'
     day: str            # YYYY-MM-DD
-    files: tuple        # dicts path, rows, bytes, digest, lineage, token, slot: the files of the day, in order of slot
-    quarantine: tuple   # dicts path, rows, token: the day's rows without a key
+    files: tuple        # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot
+    quarantine: tuple   # dicts path, rows, bytes, token: the day's rows without a key
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64
     report: dict        # counts, findings, timings, arguments, versions
+    table: str = ''     # database.table of the landing files; '' in records that do not know it
 
     @property
     def rows(self): return sum(f['rows'] for f in self.files)
@@ -2045,32 +2515,34 @@ class Commit:
         return (json.dumps(dict(self.__dict__, format=1), indent=1, sort_keys=True) + '\n').encode()
 
 def read_commit(data):
-    "A `Commit` from the bytes of its record"
+    "A `Commit` from the bytes of its record; ValueError, KeyError or TypeError if it is none"
     fields = json.loads(data.decode())
     fields.pop('format')
     return Commit(**dict(fields, files=tuple(fields['files']), quarantine=tuple(fields['quarantine'])))
 
 
 Taken = namedtuple('Taken', 'path size etag rows commit')
-Taken.__doc__ = "A landing file that went into the day. path: relative to the table; size: bytes; commit: number of the commit that took it."
+Taken.__doc__ = """A landing file that an execution has looked at.
+path: relative to the table; size: bytes; commit: number of the commit that took it, 0 if it was set aside."""
 
 def write_manifest(taken):
     "The bytes of a manifest"
     columns = list(zip(*taken)) or [()] * len(Taken._fields)
     kinds = (None, np.int64, None, np.int64, np.int32)
-    arrays = [arrow_array(np.array(column, kind)) if kind else arrow_texts(column) for column, kind in zip(columns, kinds)]
+    arrays = [arrow_array(np.array(column, kind)) if kind else arrow_texts(column)
+              for column, kind in zip(columns, kinds)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(arrays, names=list(Taken._fields)), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
 def read_manifest(data):
     "The list of `Taken` files, by number"
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     return [Taken(*values) for values in zip(*(table[name].to_pylist() for name in Taken._fields))]
 
 
 class LedgerDamaged(Exception):
-    "The output folder does not hold what the ledger says, or holds what no commit wrote; the message names the file and what to do."
+    "The output folder does not hold what the ledger says, or what no commit wrote; names the file and what to do."
 
 class Ledger:
     "The commits of one day under an OUTPUT_PATH"
@@ -2080,12 +2552,16 @@ class Ledger:
         self.folder = join(root, '_ledger', day_folder(day))
 
     def path(self, relative): return join(self.root, relative)
-    def record_path(self, number): return join(self.folder, '{:06d}.json'.format(number))
+    def record_path(self, number): return join(self.folder, f'{number:06d}.json')
 
     def load(self, number):
-        "The `Commit` with this number, or None"
-        data = self.store.load(self.record_path(number))
-        return None if data is None else read_commit(data)
+        "The `Commit` with this number, or None; `LedgerDamaged` if its record cannot be read"
+        path = self.record_path(number)
+        data = self.store.load(path)
+        if data is None: return None
+        try: return read_commit(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise LedgerDamaged(f'{path} is not a commit record ({type(e).__name__}): restore it') from None
 
     def numbers(self):
         "The numbers of all commits, ascending"
@@ -2098,17 +2574,30 @@ class Ledger:
         return self.load(numbers[-1]) if numbers else None
 
     def taken(self, commit):
-        "The landing files that went into `commit`, by number"
-        return read_manifest(self.store.load(self.path(commit.manifest))) if commit and commit.manifest else []
+        "The landing files that went into `commit`, by number; `LedgerDamaged` if their list is gone or broken"
+        if not commit or not commit.manifest: return []
+        path = self.path(commit.manifest)
+        data = self.store.load(path)
+        try: return read_manifest(data)
+        except (pa.ArrowException, TypeError, KeyError):
+            how = 'is gone' if data is None else 'cannot be read'
+            raise LedgerDamaged(f'{path} {how}, though commit {commit.number} of {commit.day} names it: '
+                                'restore it, or rebuild the day with --REPROCESS true') from None
 
     def visible(self):
         "The data files that a reader who lists the partition sees, as `FileEntry`s"
-        return [e for e in self.store.list(self.partition) if not e.path.rsplit('/', 1)[-1].startswith(('_', '.'))]
+        return [e for e in self.store.list(self.partition)
+                if not e.path.rsplit('/', 1)[-1].startswith(('_', '.'))]
 
     def publish_commit(self, commit):
         "Create the record: the commit point. False if another run has taken the number."
         return self.store.create(self.record_path(commit.number), commit.data())
 
+
+Settled = namedtuple('Settled', 'expired left')
+Settled.__new__.__defaults__ = (0, '')
+Settled.__doc__ = """What a roll forward could not do.
+expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''."""
 
 def settle(
     ledger,
@@ -2116,62 +2605,77 @@ def settle(
     passed=lambda: None,    # called after each change, for those who watch
     rebuild=False,      # True: files that are gone do not matter, the day is about to be rebuilt
 ):
-    "Bring the partition in line with `commit`; `LedgerDamaged` if a file of it is gone"
-    if commit is None: return
-    store = ledger.store
-    quarantined = store.list(ledger.quarantine) if commit.quarantine else []
-    there = {e.path for e in ledger.visible()} | {e.path for e in quarantined}
+    """Bring the partition in line with `commit`; the `Settled`.
+    `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
+    if commit is None: return Settled()
+    store, expired = ledger.store, 0
+    there = {e.path for e in ledger.visible()} | {e.path for e in store.list(ledger.quarantine)}
     for file in commit.files + commit.quarantine:
         path = ledger.path(file['path'])
         if path in there: continue
-        if not store.publish(path, file['token']):
-            now = ledger.head()
-            if now.number > commit.number: return settle(ledger, now, passed, rebuild)
-            if rebuild or file in commit.quarantine and 'c{:06d}'.format(commit.number) not in file['path']: continue
-            raise LedgerDamaged('{} is gone, though commit {} of {} names it: restore it, or rebuild the day with --REPROCESS true'.format(path, commit.number, commit.day))
-        passed()
-    remove_superseded(ledger, commit, sorted(there), passed)
-    remove_litter(ledger, commit)
+        if store.publish(path, file['token']):
+            passed()
+            continue
+        now = ledger.head()
+        if now.number > commit.number: return settle(ledger, now, passed, rebuild)
+        if file in commit.quarantine: expired += file['rows']
+        elif not rebuild:
+            raise LedgerDamaged(f'{path} is gone, though commit {commit.number} of {commit.day} names it: '
+                                'restore it, or rebuild the day with --REPROCESS true')
+    try:
+        remove_superseded(ledger, commit, sorted(there), passed)
+        remove_litter(ledger, commit)
+    except StoreError as e: return Settled(expired, str(e))
+    return Settled(expired)
+
 
 def remove_superseded(ledger, commit, paths, passed):
     "Delete the data files of earlier commits that `commit` does not name"
     valid = {ledger.path(f['path']) for f in commit.files + commit.quarantine}
     for path in paths:
-        if path not in valid and number_of(path) is not None and number_of(path) <= commit.number:
-            ledger.store.delete([path])
-            passed()
+        if path in valid or not up_to(path, commit.number): continue
+        ledger.store.delete([path])
+        passed()
 
 def remove_litter(ledger, commit):
     "Remove staged files, lineage and manifests that can never be committed any more"
-    store, named = ledger.store, {ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine}
+    store, number = ledger.store, commit.number
+    tokens = {ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine}
     for folder in (ledger.partition, ledger.quarantine):
         for path, token in store.staged(folder):
-            if (number_of(path) or 10**6) <= commit.number and token not in named.get(path, ()): store.discard(path, token)
-    lineage = {ledger.path(f['lineage']) for f in commit.files}
-    store.delete([e.path for e in store.list(join(ledger.folder, 'lineage')) if e.path not in lineage and (number_of(e.path) or 10**6) <= commit.number])
+            if up_to(path, number) and token not in tokens.get(path, ()): store.discard(path, token)
+    valid = {ledger.path(f['lineage']) for f in commit.files}
+    lineage = [e.path for e in store.list(join(ledger.folder, 'lineage'))]
+    store.delete([path for path in lineage if path not in valid and up_to(path, number)])
     dead_manifests(ledger, commit)
 
-def dead_manifests(ledger, commit):
-    "Remove manifests of runs that lost the race for their number"
+def manifests(ledger):
+    "The manifests that are there: {commit number: list of paths}"
     found = {}
     for entry in ledger.store.list(ledger.folder, recursive=False):
         match = MANIFEST_NAME.match(entry.path.rsplit('/', 1)[-1])
         if match: found.setdefault(int(match.group(1)), []).append(entry.path)
-    for number, paths in found.items():
+    return found
+
+def dead_manifests(ledger, commit):
+    "Remove manifests of runs that lost the race for their number"
+    for number, paths in manifests(ledger).items():
         if number > commit.number or (len(paths) == 1 and number < commit.number): continue
         record = commit if number == commit.number else ledger.load(number)
         ledger.store.delete([p for p in paths if record is None or p != ledger.path(record.manifest)])
 
 
 def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
-    "The last `Commit` or None, rolled forward unless `settled` is False; `LedgerDamaged` if strangers lie in the partition"
+    """The last `Commit` or None, rolled forward unless `settled` is False, and the `Settled`.
+    `LedgerDamaged` if strangers lie in the partition."""
     visible = ledger.visible()
     head = ledger.head()
     last = head.number if head else 0
-    strangers = [e.path for e in visible if e.path.endswith('.parquet') and (number_of(e.path) is None or number_of(e.path) > last)]
-    if strangers: raise LedgerDamaged('{} was not written by a commit of this ledger: move it out of the partition'.format(strangers[0]))
-    if settled: settle(ledger, head, passed, rebuild)
-    return head
+    strangers = [e.path for e in visible if e.path.endswith('.parquet') and not up_to(e.path, last)]
+    if strangers:
+        raise LedgerDamaged(f'{strangers[0]} was not written by a commit of this ledger: '
+                            'move it out of the partition')
+    return head, settle(ledger, head, passed, rebuild) if settled else Settled()
 
 
 def snapshot(ledger):
@@ -2183,33 +2687,71 @@ def snapshot(ledger):
             commit = ledger.load(number)
             paths = [ledger.path(f['path']) for f in commit.files]
             if all(p in there for p in paths): return commit, [there[p] for p in paths]
-        if not numbers: return None, []
-    raise LedgerDamaged('{} does not hold the files of its last commit: run repair'.format(ledger.partition))
+        if not numbers or numbers == [1] and is_rolling(ledger, commit, there): return None, []
+    raise LedgerDamaged(f'{ledger.partition} does not hold the files of its last commit: run repair')
+
+def is_rolling(ledger, commit, there):
+    "True if all files of `commit` that are not among the paths `there` are still staged"
+    staged = {path for path, _ in ledger.store.staged(ledger.partition)}
+    return {ledger.path(f['path']) for f in commit.files} <= staged | set(there)
 
 
 def repair(ledger, run):
-    "Roll forward and remove all litter; the words that say what was done"
-    store, done = ledger.store, []
-    head = open_ledger(ledger)
-    waiting = [path for folder in (ledger.partition, ledger.quarantine) for path, _ in store.staged(folder)]
-    lineage = [e.path for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > (head.number if head else 0)]
-    manifests = [e.path for e in store.list(ledger.folder, recursive=False) if MANIFEST_NAME.match(e.path.rsplit('/', 1)[-1])]
-    ahead = [p for p in manifests if int(MANIFEST_NAME.match(p.rsplit('/', 1)[-1]).group(1)) > (head.number if head else 0)]
-    if waiting or lineage or ahead:
-        number = head.number + 1 if head else 1
-        fence = Commit(**dict(head.__dict__, number=number, run=run, kind='repair', report={})) if head else Commit(number, run, 'repair', str(ledger.day), (), (), '', '', {})
+    "Roll forward and remove all litter; the words that say what was done. `StoreError` if something may not be removed"
+    done = []
+    head, settled = open_ledger(ledger)
+    ahead = litter_ahead(ledger, head)
+    if ahead:
+        fence = fence_after(ledger, head, run)
         if not ledger.publish_commit(fence): return repair(ledger, run)
-        settle(ledger, fence)
-        done.append('removed {} staged files'.format(len(waiting) + len(lineage) + len(ahead)))
-    settle_temporary(ledger, done)
-    return done
+        settled = settle(ledger, fence)
+        done.append(f'removed {ahead} staged files')
+    if settled.left: raise StoreError(f'not all could be removed: {settled.left}')
+    unnamed = unnamed_manifests(ledger)
+    ledger.store.delete(unnamed)
+    done += [f'removed the manifest {path.rsplit("/", 1)[-1]}, which no commit names' for path in unnamed]
+    return done + settle_temporary(ledger)
 
-def settle_temporary(ledger, done):
-    "Remove what a crash left of files that are created in one step; they are hidden and complete for no one"
-    for folder in (ledger.folder, join(ledger.folder, 'lineage')):
+def fence_after(ledger, head, run):
+    "The commit that takes the number after `head` and changes nothing"
+    if head: return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
+    return Commit(1, run, 'repair', str(ledger.day), (), (), '', '', {})
+
+def litter_ahead(ledger, head):
+    "How many files are there that a slow run might still commit under the next number"
+    store, last = ledger.store, head.number if head else 0
+    staged = [path for folder in (ledger.partition, ledger.quarantine) for path, _ in store.staged(folder)]
+    lineage = [e for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > last]
+    return len(staged) + len(lineage) + sum(len(p) for n, p in manifests(ledger).items() if n > last)
+
+def unnamed_manifests(ledger):
+    "The manifests, with numbers up to the last commit's, that no commit names"
+    commits = [ledger.load(number) for number in ledger.numbers()]
+    named = {ledger.path(c.manifest) for c in commits}
+    last = commits[-1].number if commits else 0
+    return [p for n, paths in manifests(ledger).items() if n <= last for p in paths if p not in named]
+
+def settle_temporary(ledger):
+    "Remove what a crash left of files that are created in one step, hidden and complete for no one; words for each"
+    done = []
+    for folder in (join(ledger.root, '_ledger'), ledger.folder, join(ledger.folder, 'lineage')):
         for path, token in ledger.store.staged(folder):
             ledger.store.discard(path, token)
-            done.append('removed an unfinished {}'.format(path.rsplit('/', 1)[-1]))
+            done.append(f'removed an unfinished {path.rsplit("/", 1)[-1]}')
+    return done
+
+
+def claim_table(
+    store, root,    # OUTPUT_PATH
+    table,          # database.table
+    write=True,     # False: compare only
+):
+    "The table whose days lie under `root`: `table` itself if nobody has claimed the root before"
+    path = join(root, '_ledger', 'table.json')
+    data = json.dumps({'table': table}).encode()
+    there = store.load(path)
+    if there is None and write and not store.create(path, data): there = store.load(path)
+    return json.loads(there.decode())['table'] if there else table
 
 
 # --- Metrics (09_metrics.ipynb)
@@ -2220,7 +2762,7 @@ class Report:
     "What a run did to one day; counts are of this run unless they say otherwise"
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
-    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run' or 'failed'
+    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'unfinished' (the commit stands)
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
     records_processed: int = 0      # records in the landing files taken
@@ -2236,7 +2778,7 @@ class Report:
     output_bytes: int = 0           # of the day, after the run
     unreadable_files: int = 0
     schema_conflicts: int = 0
-    set_aside: tuple = ()           # (path, rule, cause) of files that were not taken
+    set_aside: tuple = ()           # SetAside of landing files that are not in the day
     findings: tuple = ()            # dicts of the quality rules' findings
     warnings: tuple = ()
     stages: tuple = ()              # (stage, seconds)
@@ -2282,7 +2824,10 @@ class NoData(Exception):
 class Conflict(Exception):
     "Other runs committed again and again while this one was planning."
 
-@dataclass(frozen=True)
+class AftermathFailed(Exception):
+    "The commit stands, and something that should follow it could not be done; the message says what."
+
+@dataclass
 class Run:
     "One run over one day"
     settings: Settings
@@ -2291,17 +2836,19 @@ class Run:
     session: object         # function without arguments -> SparkSession; called when there is work
     observe: object         # function (stage, seconds, facts dict)
     name: str               # eight hexadecimal digits
-    started: float          # of time.monotonic
-    stages: list            # (stage, seconds), grows as the run goes on
-    marks: list             # the time of the last mark
-    unsure: list            # the number of a commit whose outcome is not known yet
     stores: tuple           # (of landing, of the output)
     ledger: Ledger
+    started: float          # of time.monotonic
+    marked: float           # the end of the last stage
+    stages: list = field(default_factory=list)  # (stage, seconds)
+    asked: list = field(default_factory=list)   # numbers of commits that this run asked for
+    unsure: bool = False                        # True while the answer to the last of them is out
+    facts: dict = field(default_factory=dict)   # for the report, as far as they are known
 
     def mark(self, stage, **facts):
         "The end of a stage"
         now = time.monotonic()
-        seconds, self.marks[:] = now - self.marks[-1], [now]
+        seconds, self.marked = now - self.marked, now
         self.stages.append((stage, round(seconds, 3)))
         self.observe(stage, seconds, facts)
 
@@ -2309,28 +2856,29 @@ def quiet(stage, seconds, facts): pass
 
 def start_run(settings, table, partition, session=get_spark, observe=quiet):
     "A fresh `Run`"
-    now, stores = time.monotonic(), (store_for(table.location), store_for(settings.output_path, settings.kms_key_id))
-    ledger = Ledger(stores[1], settings.output_path, partition.day)
-    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], now, [], [now], [], stores, ledger)
+    stores = store_for(table.location), store_for(settings.output_path, settings.kms_key_id)
+    ledger, now = Ledger(stores[1], settings.output_path, partition.day), time.monotonic()
+    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now)
 
 
 ATTEMPTS = 6
 
 def consolidate(run):
     """Consolidate one day; the `Report`.
-    Raises NoData, QualityFailed, ConservationBroken, Conflict, LedgerDamaged: whichever it is, nothing of this run was published."""
+    Raises ArgumentError, NoData, QualityFailed, ConservationBroken, Conflict, LedgerDamaged, StoreError, TaskFailed:
+    whichever it is, nothing of this run was published."""
     bad = {}
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
         run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
         try:
             plan = decide(run, state, index, bad)
-            if lost_race(run, state, plan.bad): continue
-            check_verdict(plan.findings)
+            if lost_race(run, state, plan.set_aside): continue
+            check_plan(run, state, plan)
+            if not plan.work: return nothing_new(run, state)
             if run.settings.dry_run: return dry_report(run, state, plan)
-            if not plan.work: return nothing_new(run, state, plan)
             written = write(run, state, plan)
             if written.bad:
                 bad.update(written.bad)
@@ -2339,9 +2887,10 @@ def consolidate(run):
             commit = commit_of(run, state, plan, written)
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
-            index.contenders.unpersist()
-            clean_up(run)
-    raise Conflict('other runs committed {} {} times while this one was planning: nothing of this run is published, start it again'.format(run.partition.day, ATTEMPTS))
+            forget(index)
+            attempt(clean_up, run)      # what it cannot remove now, a later run will
+    raise Conflict(f'other runs committed {run.partition.day} {ATTEMPTS} times while this one was planning: '
+                   'nothing of this run is published, start it again')
 
 
 SETTLED = 1 << 30   # numbers from here on are consolidated files
@@ -2350,103 +2899,218 @@ SETTLED = 1 << 30   # numbers from here on are consolidated files
 class State:
     "What a run finds"
     head: Commit        # the last commit, or None
-    taken: list         # Taken, by number: what earlier commits took; empty when reprocessing
+    settled: Settled    # what rolling it forward could not do
+    before: tuple       # Taken, by number: what earlier executions looked at; None if their list is lost
     inventory: Inventory
     new: dict           # {number: FileEntry} of landing files to take
     sources: dict       # {number: Source}: the new files and the day's consolidated ones
-    anew: bool          # True: no file of the day is kept
+    remembered: tuple   # SetAside: files that an earlier execution set aside and that have not changed
+    rewritten: tuple    # paths of new files that were taken before, with other content
+    reprocess: bool     # True: no file of the day is kept
     work: bool          # False: there is nothing to do
+
+    @property
+    def taken(self):
+        "What the numbers of landing files refer to"
+        return () if self.reprocess else self.before
 
 def look(run):
     "The `State` of the day"
     s, ledger = run.settings, run.ledger
     if not s.dry_run: ledger.store.probe(join(s.output_path, '_ledger'))
-    head = open_ledger(ledger, settled=not s.dry_run, passed=lambda: run.observe('settling', 0.0, {}), rebuild=s.reprocess)
-    if s.dry_run and head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
-        raise LedgerDamaged('commit {} of {} was interrupted: a run or `repair` rolls it forward, then a dry run can plan'.format(head.number, head.day))
-    inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations)
-    before = ledger.taken(head)
-    if s.reprocess: check_complete(run, before, inventory)
-    taken = [] if s.reprocess else before
-    known = {(t.path, t.size, t.etag) for t in taken if t.commit}
-    fresh = [e for e in inventory.files if (e.path, e.size, e.etag) not in known]
+    check_table(run)
+    head, settled = open_ledger(ledger, not s.dry_run, lambda: run.observe('settling', 0.0, {}), s.reprocess)
+    if s.dry_run: check_rolled_forward(ledger, head)
+    before = files_before(run, head)
+    known = {t.path for t in before or () if t.commit}
+    inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations, known)
+    if not (inventory.files or inventory.set_aside) and head is None: raise NoData(no_data_message(run))
+    if s.reprocess: check_complete(run, before or (), {e.path for e in inventory.files}, 'gone')
+    state = state_of(run, head, settled, before, inventory)
+    run.facts.update(day_facts(state))
+    run.mark('look', files=len(inventory.files), new=len(state.new))
+    return state
+
+
+def state_of(run, head, settled, before, inventory):
+    "The `State`, from what was found"
+    s = run.settings
+    taken = () if s.reprocess else before
+    seen = {(t.path, t.size, t.etag): t.commit for t in taken}
+    fresh = [e for e in inventory.files if (e.path, e.size, e.etag) not in seen]
     new = dict(enumerate(fresh, len(taken)))
     sources = {i: Source(i, join(run.table.location, e.path), e.size, e.etag, '') for i, e in new.items()}
-    if head and not s.reprocess:
-        for i, f in enumerate(head.files): sources[SETTLED + i] = Source(SETTLED + i, ledger.path(f['path']), f['bytes'], '', ledger.path(f['lineage']))
+    if head and not s.reprocess: sources.update(consolidated_sources(run.ledger, head))
+    aside = [e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)]
+    earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
-    if not inventory.files and head is None: raise NoData(no_data_message(run))
-    run.mark('look', files=len(inventory.files), new=len(new))
-    return State(head, taken, inventory, new, sources, s.reprocess, bool(new) or reshape)
+    return State(head, settled, before, inventory, new, sources, remembered(head, aside) + inventory.set_aside,
+                 tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
+
+def consolidated_sources(ledger, head):
+    "The files of the day as {number: Source}"
+    return {SETTLED + i: Source(SETTLED + i, ledger.path(f['path']), f['bytes'], '', ledger.path(f['lineage']))
+            for i, f in enumerate(head.files)}
+
+def remembered(head, paths):
+    "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
+    told = {path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
+    return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
+
+def files_before(run, head):
+    "What earlier executions looked at, by number; None where a day that is rebuilt has lost that list"
+    try: return tuple(run.ledger.taken(head))
+    except LedgerDamaged:
+        if not run.settings.reprocess: raise
+        return None
 
 def landing_paths(state):
     "The path of each landing file, by number: the tie-break between versions"
     return [t.path for t in state.taken] + [e.path for e in state.new.values()]
 
-def check_complete(run, before, inventory):
-    "Refuse to rebuild a day from less than it was built from"
-    there = {e.path for e in inventory.files}
-    gone = [t.path for t in before if t.commit and t.path not in there]
-    if gone: raise ArgumentError('--REPROCESS would lose records: {} of the landing files that {} was built from are gone, for example {}'.format(len(gone), run.partition.day, gone[0]))
+
+def check_table(run):
+    "`ArgumentError` if the days under OUTPUT_PATH are those of another landing table"
+    s = run.settings
+    owner = claim_table(run.ledger.store, s.output_path, run.table.name, not s.dry_run)
+    if owner != run.table.name:
+        raise ArgumentError(f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
+                            'another (if the table was renamed, change its name in _ledger/table.json there)')
+
+def check_rolled_forward(ledger, head):
+    "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
+    if head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
+        raise LedgerDamaged(f'commit {head.number} of {head.day} was interrupted: a run or `repair` rolls it forward, '
+                            'then a dry run can plan')
+
+def check_complete(run, before, there, what):
+    "`ArgumentError` if a day would be rebuilt from less than it was built from. there: paths that take part"
+    lost = [t.path for t in before if t.commit and t.path not in there]
+    if lost:
+        raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
+                            f'{run.partition.day} was built from are {what}, for example {lost[0]}')
 
 def no_data_message(run):
-    return ('nothing has landed for {}: no Parquet file in {}. Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE and '
-            '--ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success').format(run.partition.day, ' or '.join(run.partition.locations))
+    where = ' or '.join(run.partition.locations)
+    return (f'nothing has landed for {run.partition.day}: no Parquet file in {where}. Check that the stream processor is '
+            'writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are right; '
+            '--ALLOW_EMPTY true makes this a success')
 
 
-Plan = namedtuple('Plan', 'used bad schema unit lost digest findings slots records rows_in work')
+Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
 Plan.__doc__ = """What a run will do.
-used: {number: Note} of the sources that take part. bad: {number: (rule, cause)} of those left out. schema, unit: of the day.
+used: {number: Note} of the sources that take part. set_aside: {number: SetAside} of the others. schema, unit: of the day.
 lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality.
 slots: the layout. records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
-    "The `Plan`. bad: {number: (rule, cause)}, sources that the copy found to be unreadable"
-    notes = index.notes
-    left_out = {i: (n.error, n.cause) for i, n in notes.items() if n.error}
-    left_out.update({i: why for i, why in bad.items() if i in notes})
+    "The `Plan`. bad: {(path, etag): SetAside}, sources that the copy found to be unreadable"
+    aside = left_out(state, index.notes, bad)
     settled = [i for i in state.sources if i >= SETTLED]
-    schema, unit, conflicts = common_schema({i: n for i, n in notes.items() if i not in left_out}, settled, None if state.anew else schema_of(state.head))
-    left_out.update({i: ('schema', cause) for i, cause in conflicts.items()})
-    used = {i: n for i, n in notes.items() if i not in left_out}
-    written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
-    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), left_out)
-    held = {i: Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, i >= SETTLED and not n.schema.equals(written, check_metadata=True)) for i, n in used.items()}
+    good = {i: n for i, n in index.notes.items() if i not in aside}
+    schema, unit, conflicts = common_schema(good, settled, None if state.reprocess else schema_of(state.head))
+    aside.update({i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()})
+    used = {i: n for i, n in index.notes.items() if i not in aside}
+    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside)
     new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
-    slots = lay_out([held[i] for i in sorted(settled) if i in held], [held[i] for i in new], run.settings.output_file_count, state.anew)
-    slots = add_readers(slots, [i for i in new if used[i].null_keys])
-    findings = judge_run(run, state, left_out, used, lost)
+    slots = slots_of(run, state, used, lost, schema, [i for i in sorted(settled) if i in used], new)
+    findings = judge_run(run, state, aside, used, lost)
+    work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
+    plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
+                sum(n.rows for n in used.values()), work)
+    run.facts.update(plan_facts(state, plan))
     run.mark('decide', duplicates=sum(map(len, lost.values())))
-    return Plan(used, left_out, schema, unit, lost, digest, findings, slots,
-                sum(used[i].rows for i in new), sum(n.rows for n in used.values()), bool(new) or any(s.keeps is None for s in slots))
+    return plan
+
+def left_out(state, notes, bad):
+    "The sources that take no part: {number: SetAside}"
+    found = {}
+    for i, source in state.sources.items():
+        note, earlier = notes[i], bad.get((source.path, source.etag))
+        if note.error: found[i] = SetAside(name_of(state, i), note.error, note.cause)
+        elif earlier: found[i] = earlier
+    return found
+
+def name_of(state, i):
+    "The path of a source as people know it: of a landing file relative to the table, of the day's own in full"
+    return state.sources[i].path if i >= SETTLED else state.new[i].path
+
+def remembering(aside):
+    "The numbers of landing files that need not be looked at again before they change"
+    return [i for i, a in aside.items() if i < SETTLED and a.rule != 'changed']
+
+def slots_of(run, state, used, lost, schema, settled, new):
+    "The `Slot`s of the day. settled, new: numbers of the sources that take part, in order"
+    written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
+    def held(i):
+        n = used[i]
+        stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
+        return Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, stale)
+    count = run.settings.output_file_count
+    slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
+    return add_readers(slots, [i for i in new if used[i].null_keys])
 
 def schema_of(commit):
     "The day's schema as of a commit, or None"
-    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema))) if commit and commit.schema else None
+    if not commit or not commit.schema: return None
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
 
-def judge_run(run, state, left_out, used, lost):
+
+def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
     def total(name): return sum(getattr(n, name) for n in new)
-    def files(*rules): return sum(1 for i, (rule, _) in left_out.items() if rule in rules)
-    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'), 'missing_version': total('missing_versions'),
-              'outside_day': total('outside_day'), 'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
-    wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new), 'files': len(state.inventory.files)}
+    def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
+    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'),
+              'missing_version': total('missing_versions'), 'outside_day': total('outside_day'),
+              'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
+    wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
+              'files': sum(1 for i in state.new if i not in aside or aside[i].rule != 'foreign')}
     return judge(counts, wholes, run.settings)
 
+def evidence_of(state, plan):
+    "What `check_verdict` may name: {rule: texts, the most telling first}"
+    def files(*rules): return [f'{a.path}: {a.cause}' for _, a in sorted(plan.set_aside.items()) if a.rule in rules]
+    def records(name):
+        worst = sorted((-getattr(n, name), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
+        return [f'{path}: {-count:,} records' for count, path in worst if count]
+    return {'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema'),
+            'null_key': records('null_keys'), 'missing_version': records('missing_versions'),
+            'outside_day': records('outside_day')}
 
-def lost_race(run, state, bad):
+def check_plan(run, state, plan):
+    "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
+    mine = [a for i, a in sorted(plan.set_aside.items()) if i < SETTLED]
+    if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine): raise NoData(no_data_message(run))
+    if state.reprocess:
+        there = {e.path for e in state.inventory.files} - {a.path for a in mine}
+        check_complete(run, state.before or (), there, 'broken now')
+        check_no_fewer(state, plan)
+    check_verdict(plan.findings, evidence_of(state, plan))
+    check_versions(plan.schema)
+
+def check_no_fewer(state, plan):
+    "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
+    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(n.null_keys for n in plan.used.values())
+    if state.before is None and after < state.head.rows:
+        raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
+                            f'{state.head.rows:,}, and the list of files that it was built from is lost')
+
+
+def lost_race(run, state, aside):
     "True if another run has superseded what this one was reading; `LedgerDamaged` if a consolidated file is broken"
-    broken = [(i, why) for i, why in bad.items() if i >= SETTLED]
+    broken = [(i, a) for i, a in sorted(aside.items()) if i >= SETTLED]
     if not broken: return False
     if overtaken(run, state): return True
-    i, (_, cause) = broken[0]
-    raise LedgerDamaged('{} cannot be read ({}): restore it, or rebuild the day with --REPROCESS true'.format(state.sources[i].path, cause))
+    i, a = broken[0]
+    raise LedgerDamaged(f'{state.sources[i].path} cannot be read ({a.cause}): restore it, '
+                        'or rebuild the day with --REPROCESS true')
 
 
 Written = namedtuple('Written', 'slots bad')
-Written.__doc__ = "slots: {slot: what was staged for it}. bad: {number: (rule, cause)} of sources that turned out to be broken."
-OVERTAKEN = {-1: ('changed', 'another run has committed')}
+Written.__doc__ = """slots: {slot: what was staged for it}. bad: {(path, etag): SetAside} of sources that turned out to be
+broken; the race is lost if it holds `OVERTAKEN`."""
+OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 
 def overtaken(run, state):
     "True if another run has committed since `state` was looked at"
@@ -2460,82 +3124,123 @@ def write(run, state, plan):
     def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
     keyless = {i: n.null_keys for i, n in plan.used.items()}
     parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
-    try: slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec, run.stores, run.table.location)
-    except Exception:
+    try:
+        slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
+                           run.stores, run.table.location, spark_versions(parts, plan))
+    except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
-    bad = {i: why for result in slots.values() for i, why in result.get('bad', {}).items()}
     run.mark('copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file')))
-    return Written({}, OVERTAKEN) if bad and lost_race(run, state, bad) else Written(slots, bad)
+    aside = {i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()}
+    if lost_race(run, state, aside): return Written({}, OVERTAKEN)
+    return Written(slots, {(state.sources[i].path, state.sources[i].etag): a for i, a in aside.items()})
+
+def spark_versions(parts, plan):
+    "{slot: version of the Spark that wrote all of its sources}; slots with others among them are left out"
+    found = {slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()}
+    return {slot: min(versions) for slot, versions in found.items() if versions and '' not in versions}
 
 def next_number(state): return state.head.number + 1 if state.head else 1
+
 
 def balance(state, plan, written):
     "The `Balance` of the run"
     files = day_files(state, plan, written)
-    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files), duplicates=sum(map(len, plan.lost.values())),
-                   quarantined=sum(r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']),
-                   winners=(sum(n.digest for n in plan.used.values()) - plan.digest) % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
+    aside = [r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']]
+    winners = sum(n.digest for n in plan.used.values()) - plan.digest
+    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files),
+                   duplicates=sum(map(len, plan.lost.values())), quarantined=sum(aside),
+                   winners=winners % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
 
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
-    files = [state.head.files[s.keeps - SETTLED] if s.keeps is not None else (written.slots[i] or {}).get('file') for i, s in enumerate(plan.slots)]
+    def file(i, slot):
+        if slot.keeps is not None: return state.head.files[slot.keeps - SETTLED]
+        return (written.slots[i] or {}).get('file')
+    files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]
 
 
 def relative(run, file):
     "A staged file's entry with paths relative to OUTPUT_PATH"
-    cut = len(run.settings.output_path) + 1
-    return dict(file, **{k: file[k][cut:] for k in ('path', 'lineage') if file.get(k, '').startswith(run.settings.output_path + '/')})
+    root = run.settings.output_path + '/'
+    return dict(file, **{k: file[k][len(root):] for k in ('path', 'lineage') if file.get(k, '').startswith(root)})
 
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
-    number, ledger = next_number(state), run.ledger
-    taken = state.taken + [Taken(e.path, e.size, e.etag, plan.used[i].rows if i in plan.used else 0, number if i in plan.used else 0) for i, e in state.new.items()]
-    manifest = join(ledger.folder, '{:06d}-{}.files'.format(number, run.name))
-    ledger.store.create(manifest, write_manifest(taken))
+    number, ledger, s = next_number(state), run.ledger, run.settings
+    manifest = join(ledger.folder, f'{number:06d}-{run.name}.files')
+    create_once(ledger.store, manifest, write_manifest(list(state.taken) + taken_now(state, plan, number)))
     files = tuple(relative(run, f) for f in day_files(state, plan, written))
     aside = tuple(relative(run, r['quarantine']) for r in written.slots.values() if r['quarantine'])
-    kept = () if state.anew or not state.head else state.head.quarantine
+    kept = () if state.reprocess or not state.head else state.head.quarantine
+    schema = base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else ''
     report = final_report(run, state, plan, files, number)
     run.mark('prepare')
-    return Commit(number, run.name, 'reprocess' if state.anew else 'consolidate', str(run.partition.day), files, kept + aside, manifest[len(run.settings.output_path) + 1:],
-                  base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else '', dict(report.__dict__, at=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S'), versions=versions()))
+    return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
+                  kept + aside, manifest[len(s.output_path) + 1:], schema, record_of(report), run.table.name)
+
+def taken_now(state, plan, number):
+    "The `Taken` of the files that this run looked at. One that changed while it was read is to be looked at again"
+    def taken(i, e):
+        if i in plan.used: return Taken(e.path, e.size, e.etag, plan.used[i].rows, number)
+        return Taken(e.path, e.size, '' if plan.set_aside[i].rule == 'changed' else e.etag, 0, 0)
+    return [taken(i, e) for i, e in state.new.items()]
+
+def record_of(report):
+    "What the ledger keeps of a report"
+    at = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S')
+    return dict(report.__dict__, at=at, versions=versions())
 
 def versions():
     "What the run was made with"
-    return {'chargeback_consolidation': __version__, 'python': platform.python_version(), 'pyspark': pyspark.__version__, 'pyarrow': pa.__version__}
+    return {'chargeback_consolidation': __version__, 'python': platform.python_version(),
+            'pyspark': pyspark.__version__, 'pyarrow': pa.__version__}
+
 
 def publish(run, commit):
-    "Make the commit; False if the race is lost. While the answer is out nothing staged may be dropped: the record might still appear."
-    run.unsure.append(commit.number)
+    """Make the commit; False if the race is lost.
+    While the answer is out nothing staged may be dropped: the record might still appear."""
+    run.asked.append(commit.number)
+    run.unsure = True
     won = run.ledger.publish_commit(commit)
-    run.unsure.clear()
+    run.unsure = False
     if won: run.mark('commit', number=commit.number)
     return won
 
+
 def finish(run, state, plan, commit):
     "Roll the commit forward, make it known, report"
-    settle(run.ledger, commit, lambda: run.observe('settling', 0.0, {}))
+    run.facts.update(commit=commit.number)
+    try: settled = settle(run.ledger, commit, lambda: run.observe('settling', 0.0, {}))
+    except StoreError as e: settled = Settled(0, f'its files are not visible yet: {e}')
     run.mark('settle', files=len(commit.files))
-    warning = make_known(run, commit)
     report = final_report(run, state, plan, commit.files, commit.number)
-    return replace(report, warnings=report.warnings + tuple(warning))
+    return with_aftermath(report, commit.number, settled, make_known(run, commit))
 
 def make_known(run, commit):
-    "Register the day in the Glue catalog, where that is asked for; warnings if the catalog refuses: the next run repeats it"
+    "Register the day in the Glue catalog, where that is asked for; why it could not be done, or ''"
     s = run.settings
-    if not s.output_table or not commit or not commit.schema or s.dry_run: return []
-    register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
+    if not s.output_table or not commit or not commit.schema or s.dry_run: return ''
+    try: register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
+    except CatalogError as e: return str(e)
     run.mark('register')
-    return []
+    return ''
+
+def with_aftermath(report, number, settled, unknown):
+    "`report`, 'unfinished' if something could not be done. unknown: why the catalog does not know the day, or ''"
+    words = [f'superseded files are still there: {settled.left}'] if settled.left else []
+    if unknown: words.append(f'the day is not registered: {unknown}')
+    if not words: return report
+    return replace(report, status='unfinished', message=f'commit {number} stands, but ' + '; '.join(words) +
+                   '; the next run tries it again')
 
 def clean_up(run):
     "Drop what this run staged and did not commit; if it cannot know whether it did, the next run finds out"
     ledger, word = run.ledger, '-' + run.name
     if run.settings.dry_run or run.unsure: return
-    head = ledger.head()
-    if head and head.run == run.name: return
+    records = [ledger.load(number) for number in run.asked]
+    if any(record and record.run == run.name for record in records): return
     for folder in (ledger.partition, ledger.quarantine):
         for path, token in ledger.store.staged(folder):
             if word in path: ledger.store.discard(path, token)
@@ -2544,44 +3249,81 @@ def clean_up(run):
 
 def run_report(run, state, **facts):
     "What every report of a run says"
-    warnings = [] if run.partition.known else ['the catalog does not know {} yet, its files were found in {}: has the crawler run?'.format(run.partition.day, run.partition.locations[0])]
-    if state.inventory.ignored: warnings.append('{} files are not Parquet and were ignored, for example {}'.format(len(state.inventory.ignored), state.inventory.ignored[0]))
+    known = dict(run.facts, **facts)
+    warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
+    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
+                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
+                         arguments=run.settings.as_arguments()))
+
+def day_facts(state):
+    "What a report says of the day before anything was planned"
     head = state.head
-    base = dict(day=str(run.partition.day), table=run.table.name, commit=head.number if head else None, rows_before=head.rows if head else 0, rows_after=head.rows if head else 0,
-                files_listed=len(state.inventory.files), output_files=len(head.files) if head else 0, output_bytes=sum(f['bytes'] for f in head.files) if head else 0,
-                stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started, arguments=run.settings.as_arguments())
-    base.update(facts)
-    return Report(**dict(base, warnings=tuple(warnings) + tuple(base.get('warnings', ()))))
+    rows, files = (head.rows, head.files) if head else (0, ())
+    return dict(commit=head.number if head else None, rows_before=rows, rows_after=rows, set_aside=state.remembered,
+                unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
+                schema_conflicts=sum(a.rule == 'schema' for a in state.remembered),
+                files_listed=len(state.inventory.files), output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
+
+def day_warnings(run, state):
+    "What a person should know about the day, whatever the run did"
+    ignored, rewritten, aside = state.inventory.ignored, state.rewritten, state.remembered
+    if not run.partition.known:
+        yield (f'the catalog does not know {run.partition.day} yet, its files were found in '
+               f'{run.partition.locations[0]}: has the crawler run?')
+    if ignored: yield f'{len(ignored)} files are not Parquet and were ignored, for example {ignored[0]}'
+    if rewritten:
+        yield (f'{len(rewritten)} landing files were rewritten after they were taken, for example {rewritten[0]}: '
+               'what they said before stays until --REPROCESS true')
+    if aside:
+        yield (f'{len(aside)} landing files were set aside before and have not changed, for example {aside[0].path}: '
+               'they are looked at again when they change, or with --REPROCESS true')
+    if state.settled.expired:
+        yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'
+
 
 def plan_facts(state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < SETTLED]
-    rules = {f.rule: f.count for f in plan.findings}
-    warnings = tuple(sentence(f) for f in plan.findings if f.level == 'warn')
-    return dict(records_processed=plan.records, duplicates_removed=rules['duplicate'], quarantined=rules['null_key'], files_taken=len(used),
-                bytes_taken=sum(state.new[i].size for i in used), unreadable_files=rules['unreadable'], schema_conflicts=rules['schema_conflict'],
-                rows_before=0 if state.anew else state.head.rows if state.head else 0, rows_after=plan.rows_in - rules['duplicate'] - rules['null_key'],
-                set_aside=tuple((state.new[i].path, rule, cause) for i, (rule, cause) in sorted(plan.bad.items()) if i < SETTLED),
-                findings=tuple(dict(f._asdict()) for f in plan.findings), warnings=warnings)
+    counts = {f.rule: f.count for f in plan.findings}
+    aside = state.remembered + tuple(a for i, a in sorted(plan.set_aside.items()) if i < SETTLED)
+    before = 0 if state.reprocess or not state.head else state.head.rows
+    return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=counts['null_key'],
+                files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
+                unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
+                schema_conflicts=sum(a.rule == 'schema' for a in aside), rows_before=before,
+                rows_after=plan.rows_in - counts['duplicate'] - counts['null_key'],
+                findings=tuple(dict(f._asdict()) for f in plan.findings),
+                warnings=tuple(sentence(f) for f in plan.findings if f.level == 'warn'))
 
 def final_report(run, state, plan, files, number):
     "The report of a run that commits"
-    written = [f for f in files if 'c{:06d}'.format(number) in f['path']]
-    return run_report(run, state, commit=number, output_files=len(files), files_written=len(written), output_bytes=sum(f['bytes'] for f in files), **plan_facts(state, plan))
+    written = sum(number_of(f['path']) == number for f in files)
+    return run_report(run, state, commit=number, output_files=len(files), files_written=written,
+                      output_bytes=sum(f['bytes'] for f in files))
 
 def dry_report(run, state, plan):
     "What would have been done; not a byte was written"
     files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
-    size = sum(n.bytes for n in plan.used.values())
-    message = '{:,} records of {:,} files would go into {} files of about {:.1f} MB uncompressed, {} of them rewritten'.format(
-        plan.records, len(state.new) - len(plan.bad), files, size / max(1, files) / 1e6, writes)
-    return run_report(run, state, status='dry run', message=message, **dict(plan_facts(state, plan), output_files=0))
+    size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
+    message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
+               f'{size:.1f} MB uncompressed, {writes} of them rewritten')
+    return run_report(run, state, status='dry run', message=message, output_files=0)
 
-def nothing_new(run, state, plan=None):
+def nothing_new(run, state):
     "A day that is up to date is a success"
-    make_known(run, state.head)
-    facts = dict(plan_facts(state, plan), records_processed=0) if plan else {}
-    return run_report(run, state, status='nothing new', message='nothing new has landed for {}'.format(run.partition.day), **facts)
+    unknown, head = make_known(run, state.head), state.head
+    facts = dict(output_files=0) if run.settings.dry_run else {}
+    report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
+                        **dict(facts, records_processed=0))
+    return with_aftermath(report, head.number, state.settled, unknown) if head else report
+
+def ended(run, status, error):
+    "The report of a run that ends with an error"
+    known, told = dict(run.facts, output_files=0), isinstance(error, tuple(kind for kind, _ in EXIT_CODES))
+    message = ' '.join((str(error) if told else f'{type(error).__name__}: {error}').split())
+    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, status=status, message=message,
+                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
+                         arguments=run.settings.as_arguments()))
 
 
 def check_output(settings, table, partitions):
@@ -2607,8 +3349,6 @@ def plan_runs(settings):
     return table, partitions
 
 
-EXIT_CODES = ((ArgumentError, 2), (StoreError, 2), (NoData, 3), (QualityFailed, 4), (ConservationBroken, 5), (Conflict, 6), (LedgerDamaged, 1))
-
 def log_stage(stage, seconds, facts):
     "One plain line for each stage"
     if stage != 'settling': print('stage {:<9}{:>8.2f} s  {}'.format(stage, seconds, ', '.join('{} {:,}'.format(k, v) for k, v in facts.items())).rstrip(), flush=True)
@@ -2620,30 +3360,6 @@ def tell(report):
     if report.message: print(report.message)
     print(metrics_line(report))
     print(json_line(report), flush=True)
-
-def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
-    "Consolidate every day that the settings ask for; the `Report`s. The days stand alone: all are tried before the first error is raised."
-    table, partitions = plan_runs(settings)
-    reports, errors = [], []
-    for partition in partitions:
-        run = start_run(settings, table, partition, session, observe)
-        try: report = consolidate(run)
-        except NoData as e:
-            if not settings.allow_empty: errors.append(e); continue
-            report = Report(str(partition.day), table.name, 'no data', message=str(e), duration_seconds=time.monotonic() - run.started)
-        except tuple(kind for kind, _ in EXIT_CODES) as e:
-            errors.append(e)
-            report = Report(str(partition.day), table.name, 'failed', message='', duration_seconds=time.monotonic() - run.started)
-            print(json_line(replace(report, message=str(e))), flush=True)
-        else: tell(report)
-        if report.status == 'no data': tell(report)
-        if settings.metrics_namespace and not settings.dry_run:
-            warning = put_metrics(settings.metrics_namespace, report)
-            if warning: print('warning: ' + warning, flush=True)
-        reports.append(report)
-    if not partitions and not settings.allow_empty: errors.append(NoData('nothing has landed: {} has no partition'.format(table.name)))
-    if errors: raise errors[0]
-    return reports
 
 def main(argv, session=get_spark, observe=log_stage, tell=tell):
     "Run the job with these words; the exit code"
@@ -2662,6 +3378,35 @@ def is_outside_fault(error):
     "True for faults of storage, network and AWS, which a traceback does not help to understand"
     from botocore.exceptions import BotoCoreError, ClientError
     return isinstance(error, (OSError, BotoCoreError, ClientError))
+
+
+EXIT_CODES = ((ArgumentError, 2), (StoreUnfit, 2), (NoData, 3), (QualityFailed, 4), (ConservationBroken, 5),
+              (Conflict, 6), (LedgerDamaged, 1), (StoreError, 1), (TaskFailed, 1), (AftermathFailed, 1))
+
+def run_day(run):
+    "Consolidate one day, whatever happens: (its Report, None or the exception to end with)"
+    try: report = consolidate(run)
+    except NoData as e: return ended(run, 'no data', e), None if run.settings.allow_empty else e
+    except Exception as e: return ended(run, 'failed', e), e
+    return report, AftermathFailed(report.message) if report.status == 'unfinished' else None
+
+def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
+    """Consolidate every day that the settings ask for; the `Report`s.
+    The days stand alone: all are tried before the first error is raised."""
+    table, partitions = plan_runs(settings)
+    reports, errors = [], []
+    for partition in partitions:
+        report, error = run_day(start_run(settings, table, partition, session, observe))
+        tell(report)
+        if settings.metrics_namespace and not settings.dry_run:
+            warning = put_metrics(settings.metrics_namespace, report)
+            if warning: print('warning: ' + warning, flush=True)
+        reports.append(report)
+        if error: errors.append(error)
+    if not partitions and not settings.allow_empty:
+        errors.append(NoData(f'nothing has landed: {table.name} has no partition'))
+    if errors: raise errors[0]
+    return reports
 
 
 if __name__ == '__main__':
