@@ -46,6 +46,7 @@ def fitted(array, kind, nullable=True):
     t, n, own = pa.types, len(array), array.type
     if own.equals(kind): return array
     if t.is_null(own): return absent(kind, n, nullable)
+    if hasattr(own, 'storage_type'): return fitted(array.storage, kind, nullable)
     if t.is_timestamp(kind) and t.is_timestamp(own):
         return array.cast(pa.timestamp(kind.unit, own.tz)).cast(pa.int64()).cast(kind)
     if t.is_struct(kind) and t.is_struct(own):

@@ -1735,6 +1735,7 @@ def wider_type(a, b, old=False):
     t = pa.types
     if a.equals(b) or t.is_null(b): return a
     if t.is_null(a): return b
+    if storage_of(a).equals(storage_of(b)): return storage_of(a)    # text beside JSON, bytes beside UUID
     if old and t.is_timestamp(a) and t.is_timestamp(b): return pa.timestamp('ns')
     if t.is_floating(a) and t.is_floating(b): return a if a.bit_width > b.bit_width else b
     if t.is_struct(a) and t.is_struct(b): return pa.struct(wider_fields(children_of(a), children_of(b), old))
@@ -1746,6 +1747,10 @@ def wider_type(a, b, old=False):
     if t.is_decimal(a) and t.is_decimal(b): found = wider_decimal(a, b)
     if found is None: raise SchemaConflict(f'is {b} here and {a} elsewhere')
     return found
+
+def storage_of(kind):
+    "What a type is without an annotation such as JSON or UUID"
+    return getattr(kind, 'storage_type', kind)
 
 def wider_integer(a, b):
     "The integer type that holds both, or None"
@@ -2067,6 +2072,7 @@ def fitted(array, kind, nullable=True):
     t, n, own = pa.types, len(array), array.type
     if own.equals(kind): return array
     if t.is_null(own): return absent(kind, n, nullable)
+    if hasattr(own, 'storage_type'): return fitted(array.storage, kind, nullable)
     if t.is_timestamp(kind) and t.is_timestamp(own):
         return array.cast(pa.timestamp(kind.unit, own.tz)).cast(pa.int64()).cast(kind)
     if t.is_struct(kind) and t.is_struct(own):
