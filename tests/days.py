@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from chargeback_consolidation import job
+from chargeback_consolidation.landing import get_spark
 from chargeback_consolidation.settings import parse
 
 DAY = "2025-11-02"
@@ -46,11 +47,11 @@ class Lake:
                      OUTPUT_FILE_COUNT=2, COMPRESSION_CODEC="snappy", PARTITION_DATE=DAY)
         return [word for name, value in {**given, **arguments}.items() if value is not None for word in (f"--{name}", str(value))]
 
-    def run(self, **arguments):
+    def run(self, session=get_spark, observe=job.quiet, **arguments):
         "The `Report` of one execution"
         settings = parse(self.words(**arguments))
         table, partitions = job.plan_runs(settings)
-        return job.consolidate(job.start_run(settings, table, partitions[0]))
+        return job.consolidate(job.start_run(settings, table, partitions[0], session, observe))
 
     def main(self, **arguments):
         "The exit code of one execution"
