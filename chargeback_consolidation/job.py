@@ -194,13 +194,13 @@ def landing_paths(state):
     return [t.path for t in state.taken] + [e.path for e in state.new.values()]
 
 # %% ../nbs/10_job.ipynb #6109be63
-def check_table(run):
-    "`ArgumentError` if the days under OUTPUT_PATH are those of another landing table"
+def check_table(run, claim=False):
+    "`ArgumentError` if the days under OUTPUT_PATH are those of another landing table. claim: say so if nobody has"
     s = run.settings
-    owner = claim_table(run.ledger.store, s.output_path, run.table.name, not s.dry_run)
+    owner = claim_table(run.ledger.store, s.output_path, run.table.name, claim)
     if owner != run.table.name:
         raise ArgumentError(f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
-                            'another (if the table was renamed, change its name in _ledger/table.json there)')
+                            'another (if the table was renamed, change its name in _ledger/source-table there)')
 
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
@@ -394,6 +394,7 @@ def relative(run, file):
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
     number, ledger, s = next_number(state), run.ledger, run.settings
+    check_table(run, claim=True)
     manifest = join(ledger.folder, f'{number:06d}-{run.name}.files')
     create_once(ledger.store, manifest, write_manifest(list(state.taken) + taken_now(state, plan, number)))
     files = tuple(relative(run, f) for f in day_files(state, plan, written))

@@ -299,11 +299,10 @@ def settle_temporary(ledger):
 def claim_table(
     store, root,    # OUTPUT_PATH
     table,          # database.table
-    write=True,     # False: compare only
+    write,          # False: look only
 ):
     "The table whose days lie under `root`: `table` itself if nobody has claimed the root before"
-    path = join(root, '_ledger', 'table.json')
-    data = json.dumps({'table': table}).encode()
+    path = join(root, '_ledger', 'source-table')
     there = store.load(path)
-    if there is None and write and not store.create(path, data): there = store.load(path)
-    return json.loads(there.decode())['table'] if there else table
+    if there is None and write and not store.create(path, table.encode()): there = store.load(path)
+    return there.decode().strip() if there else table

@@ -2750,14 +2750,13 @@ def settle_temporary(ledger):
 def claim_table(
     store, root,    # OUTPUT_PATH
     table,          # database.table
-    write=True,     # False: compare only
+    write,          # False: look only
 ):
     "The table whose days lie under `root`: `table` itself if nobody has claimed the root before"
-    path = join(root, '_ledger', 'table.json')
-    data = json.dumps({'table': table}).encode()
+    path = join(root, '_ledger', 'source-table')
     there = store.load(path)
-    if there is None and write and not store.create(path, data): there = store.load(path)
-    return json.loads(there.decode())['table'] if there else table
+    if there is None and write and not store.create(path, table.encode()): there = store.load(path)
+    return there.decode().strip() if there else table
 
 
 # --- Metrics (09_metrics.ipynb)
@@ -2975,13 +2974,13 @@ def landing_paths(state):
     return [t.path for t in state.taken] + [e.path for e in state.new.values()]
 
 
-def check_table(run):
-    "`ArgumentError` if the days under OUTPUT_PATH are those of another landing table"
+def check_table(run, claim=False):
+    "`ArgumentError` if the days under OUTPUT_PATH are those of another landing table. claim: say so if nobody has"
     s = run.settings
-    owner = claim_table(run.ledger.store, s.output_path, run.table.name, not s.dry_run)
+    owner = claim_table(run.ledger.store, s.output_path, run.table.name, claim)
     if owner != run.table.name:
         raise ArgumentError(f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
-                            'another (if the table was renamed, change its name in _ledger/table.json there)')
+                            'another (if the table was renamed, change its name in _ledger/source-table there)')
 
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
@@ -3175,6 +3174,7 @@ def relative(run, file):
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
     number, ledger, s = next_number(state), run.ledger, run.settings
+    check_table(run, claim=True)
     manifest = join(ledger.folder, f'{number:06d}-{run.name}.files')
     create_once(ledger.store, manifest, write_manifest(list(state.taken) + taken_now(state, plan, number)))
     files = tuple(relative(run, f) for f in day_files(state, plan, written))
