@@ -94,13 +94,13 @@ def main():
     inventory = take_inventory(Listing(a.files), table.location, partition.locations)
     new = dict(enumerate(inventory.files))
     sources = {i: Source(i, f'{table.location}/{e.path}', e.size, e.etag, '') for i, e in new.items()}
-    state = job.State(None, [], inventory, new, sources, False, True)
+    state = job.State(None, job.Settled(), (), inventory, new, sources, (), (), False, True)
     step('listing')
     index = index_of(spark, a.files, a.records, int(a.files * a.records * a.lost))
     step('notes')
     plan = job.decide(run, state, index, {})
     step('decide')
-    shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost))
+    shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost), {}, 64)
     tasks = run_tasks(spark, shares, lambda share: [len(share[1])]).count()
     step('shares')
     rows = a.files * a.records

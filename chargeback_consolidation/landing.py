@@ -155,6 +155,7 @@ def is_parquet(store, entry):
 def parquet_among(store, entries):
     "Of {path: FileEntry} with unknown endings, the paths that may be Parquet: a set"
     endings, found = {}, set()
+    if not entries: return found
     for path in sorted(entries): endings.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
     with ThreadPoolExecutor(store.threads) as pool:
         def asked(paths): return list(pool.map(partial(is_parquet, store), [entries[path] for path in paths]))

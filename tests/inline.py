@@ -5,28 +5,42 @@ For tests that need thousands of runs. What is true of Spark itself (shipping, r
 
 
 class Rows:
-    "An RDD in memory, in partitions"
+    "An RDD in memory. Nothing is computed before it is collected; what is persisted is computed once"
 
-    def __init__(self, parts): self.parts = parts
-    def flatMap(self, work): return Rows([[row for item in part for row in work(item)] for part in self.parts])
-    def mapPartitions(self, work): return Rows([list(work(iter(part)) or ()) for part in self.parts])
-    def values(self): return Rows([[value for _, value in part] for part in self.parts])
-    def persist(self, level=None): return self
-    def unpersist(self): return self
-    def collect(self): return [row for part in self.parts for row in part]
+    def __init__(self, compute): self.compute, self.kept, self.persisted = compute, None, False
+
+    def parts(self):
+        if self.kept is not None: return self.kept
+        parts = self.compute()
+        if self.persisted: self.kept = parts
+        return parts
+
+    def each(self, work): return Rows(lambda: [list(work(part)) for part in self.parts()])
+    def flatMap(self, work): return self.each(lambda part: (row for item in part for row in work(item)))
+    def mapPartitions(self, work): return self.each(lambda part: work(iter(part)) or ())
+    def values(self): return self.each(lambda part: (value for _, value in part))
+    def collect(self): return [row for part in self.parts() for row in part]
 
     def partitionBy(self, count, place):
-        parts = [[] for _ in range(count)]
-        for part in self.parts:
-            for key, value in part:
-                parts[place(key) % count].append((key, value))
-        return Rows(parts)
+        def compute():
+            parts = [[] for _ in range(count)]
+            for part in self.parts():
+                for key, value in part:
+                    parts[place(key) % count].append((key, value))
+            return parts
+        return Rows(compute)
+
+    def persist(self, level=None):
+        self.persisted = True
+        return self
+
+    def unpersist(self): self.kept, self.persisted = None, False
 
 
 class Context:
     defaultParallelism = 2
 
-    def parallelize(self, items, count): return Rows([[item] for item in items])
+    def parallelize(self, items, count): return Rows(lambda: [[item] for item in items])
 
 
 class Inline:
