@@ -1775,7 +1775,9 @@ def wider_field(a, b, old=False):
     "The field that holds both; what was INT96 in one stays INT96"
     try: kind = wider_type(a.type, b.type, old or is_int96(a) or is_int96(b))
     except SchemaConflict as e:
-        raise SchemaConflict(str(e) if str(e).startswith('column') else f'column {b.name} {e}') from None
+        words = str(e)
+        within = words.startswith('column ')
+        raise SchemaConflict(f'column {b.name}.{words[7:]}' if within else f'column {b.name} {words}') from None
     name = a.name if a.name == b.name else a.name.lower()
     return pa.field(name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
 
