@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['DENIED', 'STALE', 'WRONG', 'BUSY', 'ELSEWHERE', 'ADVICE', 'GONE', 'ODD', 'PLEASE_RENAME', 'PROBE', 'PROBE_SECONDS',
-           'ATTEMPTS_OF_A_REQUEST', 'TAKEN', 'BEING_WRITTEN', 'NO_CONDITIONS', 'FileEntry', 'join', 'is_hidden',
-           'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code', 'is_fault', 'cause', 'trouble', 'access',
-           'accessing', 'split_s3', 'Sink', 'sync_folder', 'make_folder', 'LocalSink', 'is_text', 'leads_to',
-           'local_etag', 'check_regular', 'list_local', 'LocalFile', 'open_local', 'LocalStore', 'local_create',
-           'unfit', 'lacking', 'sweep_probes', 'local_probe', 'aws_place', 'aws_client', 'S3File', 'S3Sink', 'S3Store',
-           's3_waits', 's3_publish', 's3_create', 'conditional_put', 's3_probe', 'store_for', 'attempt', 'read_each']
+           'ATTEMPTS_OF_A_REQUEST', 'NO_UPLOAD', 'TAKEN', 'BEING_WRITTEN', 'NO_CONDITIONS', 'FileEntry', 'join',
+           'is_hidden', 'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code', 'is_fault', 'cause',
+           'trouble', 'access', 'accessing', 'split_s3', 'Sink', 'sync_folder', 'make_folder', 'LocalSink', 'is_text',
+           'leads_to', 'local_etag', 'check_regular', 'list_local', 'LocalFile', 'open_local', 'LocalStore',
+           'local_create', 'unfit', 'lacking', 'sweep_probes', 'local_probe', 'aws_place', 'aws_client', 'S3File',
+           'S3Sink', 'S3Store', 's3_waits', 's3_publish', 's3_create', 'conditional_put', 's3_probe', 'store_for',
+           'attempt', 'read_each']
 
 # %% ../nbs/01_store.ipynb #80d810ec
 import errno
@@ -100,15 +101,15 @@ def cause(error):
     words = ADVICE.get(code) or (os.strerror(number).lower() if number in errno.errorcode else '')
     return f'{code}: {words}' if words else code
 
-# %% ../nbs/01_store.ipynb #273c54a8
+# %% ../nbs/01_store.ipynb #560f0582
 def trouble(
     error,      # a fault
     deed,       # what was tried: 'read', 'listed', ...
     path,       # of what
 ):
     "The message of a `StoreError`"
-    if error_code(error) == 'NoSuchBucket': return f'the bucket {shown(split_s3(path)[0])} does not exist: {shown(path)}'
-    return f'{shown(path)} cannot be {deed}: {cause(error)}'
+    if error_code(error) != 'NoSuchBucket': return f'{shown(path)} cannot be {deed}: {cause(error)}'
+    return f'the bucket {shown(split_s3(path)[0])} does not exist: {shown(path)} cannot be {deed}'
 
 @contextmanager
 def access(deed, path):
@@ -119,7 +120,7 @@ def access(deed, path):
         raise StoreError(trouble(e, deed, path)) from None
 
 def accessing(deed):
-    "A decorator: the faults of a store's operation name its first argument, which is a path, an entry or a list of paths"
+    "A decorator: the faults of a store's operation name its first argument: a path, an entry or a list of paths"
     def decorate(operation):
         @wraps(operation)
         def told(self, subject, *args, **kwargs):
@@ -161,7 +162,7 @@ class Sink(io.RawIOBase):
 
     def abandon(self):
         "Give up, without a word about faults; `token`, where there is one, still serves to discard what was staged"
-        io.RawIOBase.close(self)
+        super().close()
 
 # %% ../nbs/01_store.ipynb #ac8571b3
 GONE = (FileNotFoundError, NotADirectoryError)
@@ -263,9 +264,9 @@ def list_local(folder, recursive):
             if isinstance(found, str): yield FileEntry(shown(item.path), 0, ODD + found)
             else: yield FileEntry(item.path, found.st_size, local_etag(found))
 
-# %% ../nbs/01_store.ipynb #aa1ffc7d
+# %% ../nbs/01_store.ipynb #ddb33d5b
 class LocalFile(io.FileIO):
-    "A file to read whose faults are `StoreError`s. It is opened so that a pipe in its place does not make the reader wait."
+    "A file to read whose faults are `StoreError`s, opened so that a pipe in its place makes nobody wait."
     def __init__(self, path):
         super().__init__(path, 'rb', opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
@@ -446,7 +447,8 @@ def aws_client(
     from botocore.config import Config
     endpoint, region = place or aws_place(service)
     retries = {'mode': 'standard'}
-    if attempts or not os.environ.get('AWS_MAX_ATTEMPTS'): retries['total_max_attempts'] = attempts or ATTEMPTS_OF_A_REQUEST
+    if not os.environ.get('AWS_MAX_ATTEMPTS'): attempts = attempts or ATTEMPTS_OF_A_REQUEST
+    if attempts: retries['total_max_attempts'] = attempts
     options = {'retries': retries, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
     if service == 's3' and (style or endpoint): options['s3'] = {'addressing_style': 'path' if endpoint else style}
     return boto3.client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
@@ -478,9 +480,11 @@ class S3File(io.RawIOBase):
         buffer[:len(data)] = data
         return len(data)
 
-# %% ../nbs/01_store.ipynb #18fbd3eb
+# %% ../nbs/01_store.ipynb #de021520
+NO_UPLOAD = ('404', 'NoSuchUpload', 'NoSuchKey')    # the last one is what Ceph says
+
 class S3Sink(Sink):
-    "A staged object: a multipart upload that is never completed here; `token` is its id and, once closed, the ETags of its parts."
+    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the ETags of its parts."
     part_bytes = 16 << 20
 
     def __init__(self, store, path):
@@ -661,7 +665,7 @@ class S3Store:
         bucket, key = split_s3(path)
         try: self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=token.split(' ')[0])
         except ClientError as e:
-            if error_code(e) not in ('404', 'NoSuchUpload'): raise
+            if error_code(e) not in NO_UPLOAD: raise
 
     @accessing('deleted')
     def delete(self, paths):
@@ -674,14 +678,14 @@ class S3Store:
                 words = f'{error["Code"]}: {ADVICE[error["Code"]]}' if error['Code'] in ADVICE else error['Code']
                 raise StoreError(f's3://{batch[0][0]}/{shown(error["Key"])} cannot be deleted: {words}')
 
-# %% ../nbs/01_store.ipynb #730bcc91
+# %% ../nbs/01_store.ipynb #4472fe07
 def s3_waits(self, path, upload):
     "True if the staged upload of `path` is neither completed nor aborted"
     from botocore.exceptions import ClientError
     bucket, key = split_s3(path)
     try: self.client.list_parts(Bucket=bucket, Key=key, UploadId=upload, MaxParts=1)
     except ClientError as e:
-        if error_code(e) in ('404', 'NoSuchUpload'): return False
+        if error_code(e) in NO_UPLOAD: return False
         raise
     return True
 
@@ -696,7 +700,7 @@ def s3_publish(self, path, token):
         except Exception as e:
             if not is_fault(e): raise
             fault = e
-            if error_code(e) not in ('404', 'NoSuchUpload') and s3_waits(self, path, upload): continue
+            if error_code(e) not in NO_UPLOAD and s3_waits(self, path, upload): continue
         return self.exists(path)
     raise fault
 

@@ -347,8 +347,8 @@ def trouble(
     path,       # of what
 ):
     "The message of a `StoreError`"
-    if error_code(error) == 'NoSuchBucket': return f'the bucket {shown(split_s3(path)[0])} does not exist: {shown(path)}'
-    return f'{shown(path)} cannot be {deed}: {cause(error)}'
+    if error_code(error) != 'NoSuchBucket': return f'{shown(path)} cannot be {deed}: {cause(error)}'
+    return f'the bucket {shown(split_s3(path)[0])} does not exist: {shown(path)} cannot be {deed}'
 
 @contextmanager
 def access(deed, path):
@@ -359,7 +359,7 @@ def access(deed, path):
         raise StoreError(trouble(e, deed, path)) from None
 
 def accessing(deed):
-    "A decorator: the faults of a store's operation name its first argument, which is a path, an entry or a list of paths"
+    "A decorator: the faults of a store's operation name its first argument: a path, an entry or a list of paths"
     def decorate(operation):
         @wraps(operation)
         def told(self, subject, *args, **kwargs):
@@ -401,7 +401,7 @@ class Sink(io.RawIOBase):
 
     def abandon(self):
         "Give up, without a word about faults; `token`, where there is one, still serves to discard what was staged"
-        io.RawIOBase.close(self)
+        super().close()
 
 
 GONE = (FileNotFoundError, NotADirectoryError)
@@ -505,7 +505,7 @@ def list_local(folder, recursive):
 
 
 class LocalFile(io.FileIO):
-    "A file to read whose faults are `StoreError`s. It is opened so that a pipe in its place does not make the reader wait."
+    "A file to read whose faults are `StoreError`s, opened so that a pipe in its place makes nobody wait."
     def __init__(self, path):
         super().__init__(path, 'rb', opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
@@ -686,7 +686,8 @@ def aws_client(
     from botocore.config import Config
     endpoint, region = place or aws_place(service)
     retries = {'mode': 'standard'}
-    if attempts or not os.environ.get('AWS_MAX_ATTEMPTS'): retries['total_max_attempts'] = attempts or ATTEMPTS_OF_A_REQUEST
+    if not os.environ.get('AWS_MAX_ATTEMPTS'): attempts = attempts or ATTEMPTS_OF_A_REQUEST
+    if attempts: retries['total_max_attempts'] = attempts
     options = {'retries': retries, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
     if service == 's3' and (style or endpoint): options['s3'] = {'addressing_style': 'path' if endpoint else style}
     return boto3.client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
@@ -719,8 +720,10 @@ class S3File(io.RawIOBase):
         return len(data)
 
 
+NO_UPLOAD = ('404', 'NoSuchUpload', 'NoSuchKey')    # the last one is what Ceph says
+
 class S3Sink(Sink):
-    "A staged object: a multipart upload that is never completed here; `token` is its id and, once closed, the ETags of its parts."
+    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the ETags of its parts."
     part_bytes = 16 << 20
 
     def __init__(self, store, path):
@@ -901,7 +904,7 @@ class S3Store:
         bucket, key = split_s3(path)
         try: self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=token.split(' ')[0])
         except ClientError as e:
-            if error_code(e) not in ('404', 'NoSuchUpload'): raise
+            if error_code(e) not in NO_UPLOAD: raise
 
     @accessing('deleted')
     def delete(self, paths):
@@ -921,7 +924,7 @@ def s3_waits(self, path, upload):
     bucket, key = split_s3(path)
     try: self.client.list_parts(Bucket=bucket, Key=key, UploadId=upload, MaxParts=1)
     except ClientError as e:
-        if error_code(e) in ('404', 'NoSuchUpload'): return False
+        if error_code(e) in NO_UPLOAD: return False
         raise
     return True
 
@@ -936,7 +939,7 @@ def s3_publish(self, path, token):
         except Exception as e:
             if not is_fault(e): raise
             fault = e
-            if error_code(e) not in ('404', 'NoSuchUpload') and s3_waits(self, path, upload): continue
+            if error_code(e) not in NO_UPLOAD and s3_waits(self, path, upload): continue
         return self.exists(path)
     raise fault
 
