@@ -6,7 +6,7 @@ import time
 from itertools import count
 
 import pytest
-from aws import BOTH, REGION, Proxy, catalog_of, client, environment, free_port, place, s3_server
+from aws import BOTH, REGION, SERVER, Proxy, catalog_of, client, environment, free_port, place, s3_server
 
 from chargeback_consolidation.store import FileEntry, S3Store, SourceChanged, StoreError, StoreUnfit, read_each, shown
 
@@ -182,6 +182,7 @@ def test_odd_names_are_listed_and_read(endpoint, store, bucket):
 
 
 def test_more_than_a_page_of_objects_and_of_uploads(endpoint, store, bucket):
+    if SERVER == 'moto' and catalog_of(endpoint) != endpoint: pytest.skip('takes 90 s on Ceph: make s3 runs it')
     s3, folder = client('s3', endpoint), f's3://{bucket}/many'
     for i in range(1005): s3.put_object(Bucket=bucket, Key=f'many/{i:04d}', Body=b'')
     assert [e.path for e in store.list(folder)] == [f'{folder}/{i:04d}' for i in range(1005)]
