@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DENIED', 'STALE', 'WRONG', 'BUSY', 'ELSEWHERE', 'ADVICE', 'GONE', 'ODD', 'PLEASE_RENAME', 'PROBE', 'PROBE_SECONDS',
-           'ATTEMPTS_OF_A_REQUEST', 'NO_UPLOAD', 'TAKEN', 'BEING_WRITTEN', 'NO_CONDITIONS', 'FileEntry', 'join',
+           'ATTEMPTS_OF_A_REQUEST', 'NO_UPLOAD', 'ALREADY_THERE', 'BEING_WRITTEN', 'NO_CONDITIONS', 'FileEntry', 'join',
            'is_hidden', 'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code', 'is_fault', 'cause',
            'trouble', 'access', 'accessing', 'split_s3', 'Sink', 'sync_folder', 'make_folder', 'LocalSink', 'is_text',
            'leads_to', 'local_etag', 'check_regular', 'list_local', 'LocalFile', 'open_local', 'LocalStore',
@@ -707,7 +707,7 @@ def s3_publish(self, path, token):
 S3Store.publish = accessing('published')(s3_publish)
 
 # %% ../nbs/01_store.ipynb #cb829c03
-TAKEN, BEING_WRITTEN = ('412', 'PreconditionFailed'), ('409', 'ConditionalRequestConflict')
+ALREADY_THERE, BEING_WRITTEN = ('412', 'PreconditionFailed'), ('409', 'ConditionalRequestConflict')
 
 def s3_create(self, path, data):
     "Create the object `path` with `data` unless it exists; True if this call created it"
@@ -719,7 +719,7 @@ def s3_create(self, path, data):
             return True
         except ClientError as e:
             if error_code(e) in BEING_WRITTEN: continue
-            if error_code(e) not in TAKEN: raise
+            if error_code(e) not in ALREADY_THERE: raise
             return self.load(path) == data
     raise StoreError(f'{shown(path)} cannot be created: it is written by others all the time')
 
@@ -734,7 +734,7 @@ def conditional_put(client, **arguments):
 
 S3Store.create = accessing('created')(s3_create)
 
-# %% ../nbs/01_store.ipynb #b4bbe4ef
+# %% ../nbs/01_store.ipynb #35771a12
 NO_CONDITIONS = 'its endpoint ignores If-None-Match, so two runs could commit the same number'
 
 def s3_probe(self, folder):
@@ -744,7 +744,7 @@ def s3_probe(self, folder):
     for attempt in range(2):
         try: conditional_put(self.client, Bucket=bucket, Key=key, Body=body, **self.encryption())
         except Exception as e:
-            if error_code(e) in TAKEN + BEING_WRITTEN: return
+            if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise
             missing = error_code(e) == 'NoSuchBucket'
             raise unfit(folder, f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)) from None

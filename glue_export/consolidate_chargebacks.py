@@ -946,7 +946,7 @@ def s3_publish(self, path, token):
 S3Store.publish = accessing('published')(s3_publish)
 
 
-TAKEN, BEING_WRITTEN = ('412', 'PreconditionFailed'), ('409', 'ConditionalRequestConflict')
+ALREADY_THERE, BEING_WRITTEN = ('412', 'PreconditionFailed'), ('409', 'ConditionalRequestConflict')
 
 def s3_create(self, path, data):
     "Create the object `path` with `data` unless it exists; True if this call created it"
@@ -958,7 +958,7 @@ def s3_create(self, path, data):
             return True
         except ClientError as e:
             if error_code(e) in BEING_WRITTEN: continue
-            if error_code(e) not in TAKEN: raise
+            if error_code(e) not in ALREADY_THERE: raise
             return self.load(path) == data
     raise StoreError(f'{shown(path)} cannot be created: it is written by others all the time')
 
@@ -983,7 +983,7 @@ def s3_probe(self, folder):
     for attempt in range(2):
         try: conditional_put(self.client, Bucket=bucket, Key=key, Body=body, **self.encryption())
         except Exception as e:
-            if error_code(e) in TAKEN + BEING_WRITTEN: return
+            if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise
             missing = error_code(e) == 'NoSuchBucket'
             raise unfit(folder, f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)) from None
@@ -1021,6 +1021,8 @@ def read_each(store, entries):
 
 
 KEY_STYLES = (('year', 'month', 'day'), ('partition_0', 'partition_1', 'partition_2'))
+DATE_KEYS = ('dt', 'date')      # a single key that holds the whole date; a crawler calls it partition_0
+HOURS = tuple(f'{hour:02d}' for hour in range(24))
 
 @dataclass(frozen=True)
 class Table:
@@ -1038,26 +1040,59 @@ class Partition:
 
 def spellings(day):
     "The ways to write year, month and day: three lists of texts"
-    return [[str(day.year)]] + [sorted({'%02d' % n, str(n)}) for n in (day.month, day.day)]
+    return [[str(day.year)]] + [sorted({f'{n:02d}', str(n)}) for n in (day.month, day.day)]
+
+def dates(day):
+    "The ways to write a day in one word"
+    return ['-'.join(words) for words in product(*spellings(day))]
 
 def day_folders(day):
-    "Every folder, relative to the table's location, that may hold the files of `day`"
+    "Every folder, relative to the table's location, that may hold the files of `day`; the most usual one first"
     words = list(product(*spellings(day)))
-    named = ['/'.join('{}={}'.format(*pair) for pair in zip(keys, w)) for keys in KEY_STYLES for w in words]
-    return ['/'.join(w) for w in words] + named
+    named = ['/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words]
+    single = dates(day) + [f'{key}={word}' for key in DATE_KEYS for word in dates(day)]
+    return ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
 
 def read_day(words):
-    "The `date` that three path parts or partition values name, or None"
+    "The `date` that the parts of a path, or the values of a partition, name; None if they name none"
     plain = [re.sub(r'^[A-Za-z_0-9]+=', '', w) for w in words]
+    if len(plain) == 1:
+        single = re.match(r'^(\d{4})-(\d{1,2})-(\d{1,2})(?:--([01]\d|2[0-3]))?$', plain[0])
+        plain = single.groups()[:3] if single else []
     if len(plain) != 3 or not all(re.match(r'^[0-9]{1,4}$', w) for w in plain): return None
     try: return date(*map(int, plain))
     except ValueError: return None
 
 
+LEVELS = 3      # folders below a table's location that may make up a day
+
+def table_folders(
+    store,
+    location,       # of a table
+    within=None,    # folder relative to it: the search goes down from here
+    level=LEVELS,
+):
+    "(day, folder relative to `location`) for each folder that may hold a day, (None, folder) for others at the end of a branch"
+    folder = join(location, within) if within else location
+    for name in store.folders(folder):
+        if name[:1] in ('_', '.'): continue
+        path = join(within, name) if within else name
+        day = read_day(path.split('/'))
+        if day or level == 1: yield day, path
+        else:
+            below = list(table_folders(store, location, path, level - 1))
+            yield from below or [(None, path)]
+
+def nearest_folders(folders, day, most=3):
+    "The names of those of `folders`, which are (day, name) pairs, that are nearest to `day`; those that name no day come last"
+    def distance(item): return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
+    return [shown(name) for _, name in sorted(folders, key=distance)[:most]]
+
+
 def check_readable(folder):
     "`folder`; `ArgumentError` if its files may not be listed"
-    if not folder.startswith('s3://') and not os.access(folder, os.R_OK | os.X_OK): raise ArgumentError('--SOURCE_TABLE: no permission to read the folder {}'.format(folder))
-    return folder
+    if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK): return folder
+    raise ArgumentError(f'--SOURCE_TABLE: no permission to read the folder {shown(folder)}')
 
 class LocalCatalog:
     "Databases are folders, tables are folders in them"
@@ -1071,30 +1106,40 @@ class LocalCatalog:
 
     def table(self, database, name):
         "The `Table`; `ArgumentError` if there is none"
-        for argument, folder, word in (('CATALOG', self.root, None), ('SOURCE_DATABASE', join(self.root, database), database),
-                                       ('SOURCE_TABLE', join(self.root, database, name), name)):
+        folders = (('CATALOG', self.root, None), ('SOURCE_DATABASE', join(self.root, database), database),
+                   ('SOURCE_TABLE', join(self.root, database, name), name))
+        for argument, folder, word in folders:
             if self.is_folder(folder): continue
             what = 'is a file, not a folder' if os.path.exists(folder) else 'does not exist'
             there = [] if word is None else self.store.folders(os.path.dirname(folder))
-            hint = '; there is: ' + ', '.join(there[:10]) if there else ''
-            raise ArgumentError('--{}: the folder {} {}{}'.format(argument, folder, what, hint))
-        return Table('{}.{}'.format(database, name), check_readable(folder))
+            hint = '; there is: ' + ', '.join(map(shown, there[:10])) if there else ''
+            raise ArgumentError(f'--{argument}: the folder {shown(folder)} {what}{hint}')
+        return Table(f'{database}.{name}', check_readable(folder))
 
     def partition(self, table, day):
         "The `Partition` of `day`"
-        found = tuple(check_readable(join(table.location, f)) for f in day_folders(day) if self.is_folder(join(table.location, f)))
-        return Partition(day, found or (join(table.location, day_folders(day)[0]),))
+        folders = [join(table.location, f) for f in day_folders(day)]
+        there = tuple(check_readable(f) for f in folders if self.is_folder(f))
+        return Partition(day, there or (folders[0],))
 
     def partitions(self, table):
         "All `Partition`s of the table in order of day"
-        found = {}
-        for a in self.store.folders(table.location):
-            for b in self.store.folders(join(table.location, a)):
-                for c in self.store.folders(join(table.location, a, b)):
-                    day = read_day([a, b, c])
-                    if day: found[day] = self.partition(table, day)
-        return [found[day] for day in sorted(found)]
+        days = {day for day, _ in table_folders(self.store, table.location) if day}
+        return [self.partition(table, day) for day in sorted(days)]
 
+    def nearby(self, table, day):
+        "Up to three folders that are there, those nearest to `day` first"
+        return nearest_folders(table_folders(self.store, table.location), day)
+
+
+WHOLE_NUMBERS = ('int', 'bigint', 'smallint', 'tinyint', 'integer', 'long')
+KEYS_EXPECTED = 'it must be year, month, day, or partition_0, partition_1, partition_2, or one of dt, date'
+
+def condition(name, kind, words):
+    "The part of a filter for one partition column: all spellings of its value"
+    if kind in WHOLE_NUMBERS: return f'({name} = {int(words[0])})'
+    quoted = ', '.join(f"'{w}'" for w in words)
+    return f'({name} IN ({quoted}))'
 
 def expression_for(
     keys,   # (name, type) of the partition columns
@@ -1104,14 +1149,18 @@ def expression_for(
     types = {name.lower(): kind for name, kind in keys}
     for style in KEY_STYLES:
         if set(style) != set(types): continue
-        parts = []
-        for name, words in zip(style, spellings(day)):
-            if types[name] in ('int', 'bigint', 'smallint', 'tinyint', 'integer', 'long'): parts.append('({} = {})'.format(name, int(words[0])))
-            else: parts.append('({} IN ({}))'.format(name, ', '.join("'{}'".format(w) for w in words)))
-        return ' AND '.join(parts), style
-    raise ArgumentError('--SOURCE_TABLE is partitioned by ({}): it must be year, month, day or partition_0, partition_1, partition_2'.format(
-        ', '.join(name for name, _ in keys)))
+        return ' AND '.join(condition(name, types[name], words) for name, words in zip(style, spellings(day))), style
+    for key in DATE_KEYS + ('partition_0',):
+        if set(types) != {key}: continue
+        words = [str(day)] if types[key] == 'date' else dates(day) + [f'{day}--{hour}' for hour in HOURS]
+        return condition(key, types[key], words), (key,)
+    names = ', '.join(shown(name) for name, _ in keys)
+    raise ArgumentError(f'--SOURCE_TABLE is partitioned by ({names}): {KEYS_EXPECTED}')
 
+
+def plain_location(location):
+    "The location that the catalog gives, as the stores write it"
+    return re.sub(r'^s3[an]://', 's3://', location).rstrip('/')
 
 class GlueCatalog:
     "The Glue Data Catalog, through boto3"
@@ -1125,38 +1174,38 @@ class GlueCatalog:
 
     def ask(self, argument, operation, **request):
         "An answer of the catalog; what it refuses becomes an `ArgumentError` that names `argument`"
-        from botocore.exceptions import BotoCoreError, ClientError
+        name = request.get('Name') or request.get('TableName')
         try: return getattr(self.client, operation)(**request)
-        except ClientError as e:
-            name = request.get('Name') or request.get('TableName')
+        except Exception as e:
+            if not is_fault(e): raise
             if error_code(e) == 'EntityNotFoundException':
-                raise ArgumentError('--{}: {!r} is not in the Glue catalog'.format(argument, name)) from None
-            raise ArgumentError('--{}: the Glue catalog refuses {} of {!r}: {}'.format(argument, operation, name, error_code(e))) from None
-        except BotoCoreError as e: raise ArgumentError('--CATALOG: the Glue catalog cannot be reached: {}'.format(e)) from None
+                raise ArgumentError(f'--{argument}: {name!r} is not in the Glue catalog') from None
+            if error_code(e):
+                raise ArgumentError(f'--{argument}: the Glue catalog refuses {operation} of {name!r}: {cause(e)}') from None
+            raise ArgumentError(f'--CATALOG: the Glue catalog cannot be reached: {cause(e)}') from None
 
     def table(self, database, name):
         "The `Table`; `ArgumentError` if database or table do not exist or are not ours to read"
         self.ask('SOURCE_DATABASE', 'get_database', Name=database)
-        found = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
-        location = re.sub(r'^s3[an]://', 's3://', found.get('StorageDescriptor', {}).get('Location', '')).rstrip('/')
-        if not location: raise ArgumentError('--SOURCE_TABLE: {!r} has no location in the Glue catalog'.format(name))
-        table = Table('{}.{}'.format(database, name), location, tuple((k['Name'], k.get('Type', 'string')) for k in found.get('PartitionKeys', ())))
-        expression_for(table.keys, date(2000, 1, 1))
-        return table
+        known = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
+        location = plain_location(known.get('StorageDescriptor', {}).get('Location', ''))
+        if not location: raise ArgumentError(f'--SOURCE_TABLE: {name!r} has no location in the Glue catalog')
+        keys = tuple((k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ()))
+        expression_for(keys, date(2000, 1, 1))
+        return Table(f'{database}.{name}', location, keys)
 
     def _listed(self, table, **filter):
         "Partitions in the catalog as {day: [locations]}"
         database, name = table.name.split('.', 1)
-        order, found, request = [k.lower() for k, _ in table.keys], {}, dict(DatabaseName=database, TableName=name, **filter)
+        order, listed, request = [k.lower() for k, _ in table.keys], {}, dict(DatabaseName=database, TableName=name, **filter)
         style = expression_for(table.keys, date(2000, 1, 1))[1]
         while True:
             answer = self.ask('SOURCE_TABLE', 'get_partitions', **request)
             for p in answer['Partitions']:
                 values = dict(zip(order, p['Values']))
-                day = read_day([values[k] for k in style])
-                location = re.sub(r'^s3[an]://', 's3://', p['StorageDescriptor']['Location']).rstrip('/')
-                if day and location not in found.setdefault(day, []): found[day].append(location)
-            if not answer.get('NextToken'): return found
+                day, location = read_day([values[k] for k in style]), plain_location(p['StorageDescriptor']['Location'])
+                if day and location not in listed.setdefault(day, []): listed[day].append(location)
+            if not answer.get('NextToken'): return listed
             request['NextToken'] = answer['NextToken']
 
     def partition(self, table, day):
@@ -1164,13 +1213,19 @@ class GlueCatalog:
         listed = self._listed(table, Expression=expression_for(table.keys, day)[0]).get(day)
         if listed: return Partition(day, tuple(sorted(listed)))
         store = store_for(table.location)
-        found = tuple(join(table.location, f) for f in day_folders(day) if store.list(join(table.location, f)))
-        return Partition(day, found or (join(table.location, day_folders(day)[0]),), known=False)
+        there = set(store.folders(table.location))
+        folders = [f for f in day_folders(day) if f.split('/')[0] in there]
+        locations = tuple(join(table.location, f) for f in folders if store.list(join(table.location, f)))
+        return Partition(day, locations or (join(table.location, day_folders(day)[0]),), known=False)
 
     def partitions(self, table):
         "All `Partition`s that the catalog lists, in order of day"
         listed = self._listed(table)
         return [Partition(day, tuple(sorted(listed[day]))) for day in sorted(listed)]
+
+    def nearby(self, table, day):
+        "Up to three folders that are there, those nearest to `day` first"
+        return nearest_folders(table_folders(store_for(table.location), table.location), day)
 
 
 def open_catalog(settings):
@@ -1178,21 +1233,31 @@ def open_catalog(settings):
     return GlueCatalog() if settings.catalog == 'glue' else LocalCatalog(settings.catalog)
 
 
+class CatalogError(Exception):
+    "The catalog refuses to make a day known; the message is one line. The commit stands."
+
+HIVE_TYPES = (
+    ('boolean', 'boolean'), ('int8', 'tinyint'), ('int16', 'smallint'), ('uint8', 'smallint'), ('int32', 'int'),
+    ('uint16', 'int'), ('date32', 'date'), ('time32', 'int'), ('integer', 'bigint'), ('time', 'bigint'),
+    ('float16', 'float'), ('float32', 'float'), ('floating', 'double'), ('string', 'string'),
+    ('large_string', 'string'), ('timestamp', 'timestamp'))
+
 def hive_type(kind):
     "The Hive type of an Arrow type, as text"
-    t = pa.types
-    if t.is_struct(kind): return 'struct<{}>'.format(','.join('{}:{}'.format(kind[i].name, hive_type(kind[i].type)) for i in range(kind.num_fields)))
-    if t.is_map(kind): return 'map<{},{}>'.format(hive_type(kind.key_type), hive_type(kind.item_type))
-    if t.is_list(kind) or t.is_large_list(kind): return 'array<{}>'.format(hive_type(kind.value_type))
-    if t.is_decimal(kind): return 'decimal({},{})'.format(kind.precision, kind.scale)
-    if t.is_timestamp(kind): return 'timestamp'
-    for test, name in ((t.is_boolean, 'boolean'), (t.is_int8, 'tinyint'), (t.is_int16, 'smallint'), (t.is_uint8, 'smallint'), (t.is_int32, 'int'),
-                       (t.is_uint16, 'int'), (t.is_date32, 'date'), (t.is_time32, 'int'), (t.is_integer, 'bigint'), (t.is_time, 'bigint'),
-                       (t.is_float16, 'float'), (t.is_float32, 'float'), (t.is_floating, 'double'),
-                       (t.is_string, 'string'), (t.is_large_string, 'string')):
-        if test(kind): return name
-    return 'binary'
+    if pa.types.is_struct(kind):
+        fields = [kind[i] for i in range(kind.num_fields)]
+        return 'struct<{}>'.format(','.join(f'{f.name}:{hive_type(f.type)}' for f in fields))
+    if pa.types.is_map(kind): return f'map<{hive_type(kind.key_type)},{hive_type(kind.item_type)}>'
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind): return f'array<{hive_type(kind.value_type)}>'
+    if pa.types.is_decimal(kind): return f'decimal({kind.precision},{kind.scale})'
+    return next((name for test, name in HIVE_TYPES if getattr(pa.types, f'is_{test}')(kind)), 'binary')
 
+
+HIVE_PARQUET = 'org.apache.hadoop.hive.ql.io.parquet'
+HIVE_FORMAT = {
+    'InputFormat': f'{HIVE_PARQUET}.MapredParquetInputFormat', 'OutputFormat': f'{HIVE_PARQUET}.MapredParquetOutputFormat',
+    'SerdeInfo': {'SerializationLibrary': f'{HIVE_PARQUET}.serde.ParquetHiveSerDe', 'Parameters': {'serialization.format': '1'}}}
+KEPT_OF_TABLE = ('Name', 'Description', 'Owner', 'Retention', 'TableType', 'Parameters', 'PartitionKeys', 'StorageDescriptor')
 
 def register(
     catalog,        # GlueCatalog
@@ -1201,51 +1266,69 @@ def register(
     day,            # date
     location,       # folder of the day's files
 ):
-    "Create or update the output table and the partition of `day`; the words that say what was changed"
-    client, where, done = catalog.client, {'DatabaseName': settings.output_database}, []
-    columns = [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema]
-    storage = {'InputFormat': 'org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat', 'Columns': columns,
-               'OutputFormat': 'org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat',
-               'SerdeInfo': {'SerializationLibrary': 'org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe', 'Parameters': {'serialization.format': '1'}}}
-    table = {'Name': settings.output_table, 'TableType': 'EXTERNAL_TABLE', 'Parameters': {'classification': 'parquet', 'EXTERNAL': 'TRUE'},
-             'PartitionKeys': [{'Name': k, 'Type': 'string'} for k in KEY_STYLES[0]],
-             'StorageDescriptor': dict(storage, Location=settings.output_path + '/')}
-    known = glue_get(client.get_table, 'Table', Name=settings.output_table, **where)
-    if known is None: known = glue_create(client.create_table, client.get_table, 'Table', dict(where, TableInput=table), dict(where, Name=settings.output_table), done, 'table')
-    merged = merge_columns(known['StorageDescriptor'].get('Columns', []), columns)
-    if merged != known['StorageDescriptor'].get('Columns', []):
-        kept = {k: known[k] for k in ('Name', 'Description', 'Owner', 'Retention', 'TableType', 'Parameters', 'PartitionKeys', 'StorageDescriptor') if k in known}
-        client.update_table(TableInput=dict(kept, StorageDescriptor=dict(kept['StorageDescriptor'], Columns=merged)), **where)
-        done.append('columns')
-    values = ['%04d' % day.year, '%02d' % day.month, '%02d' % day.day]
-    where['TableName'] = settings.output_table
-    wanted = {'Values': values, 'StorageDescriptor': dict(storage, Location=location + '/')}
-    found = glue_get(client.get_partition, 'Partition', PartitionValues=values, **where)
-    if found is None: found = glue_create(client.create_partition, client.get_partition, 'Partition', dict(where, PartitionInput=wanted), dict(where, PartitionValues=values), done, 'partition')
-    stored = found['StorageDescriptor']
-    if stored.get('Location', '').rstrip('/') != location or stored.get('Columns') != columns:
-        client.update_partition(PartitionValueList=values, PartitionInput=wanted, **where)
-        done.append('partition')
+    "Create or update the output table and the partition of `day`; the words that say what was changed. Raises `CatalogError`"
+    columns, done = [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema], []
+    try:
+        register_table(catalog.client, settings, columns, done)
+        register_partition(catalog.client, settings, columns, day, location, done)
+    except Exception as e:
+        if not is_fault(e): raise
+        table = f'{settings.output_database}.{settings.output_table}'
+        tried = getattr(e, 'operation_name', '')
+        raise CatalogError(f'{day} cannot be made known as a partition of {table}: {tried} {cause(e)}'.replace(':  ', ': ')) from None
     return done
+
+def register_table(client, settings, columns, done):
+    "The table, with at least these columns"
+    where, name = {'DatabaseName': settings.output_database}, settings.output_table
+    table = {
+        'Name': name, 'TableType': 'EXTERNAL_TABLE', 'Parameters': {'classification': 'parquet', 'EXTERNAL': 'TRUE'},
+        'PartitionKeys': [{'Name': k, 'Type': 'string'} for k in KEY_STYLES[0]],
+        'StorageDescriptor': dict(HIVE_FORMAT, Columns=columns, Location=settings.output_path + '/')}
+    known = glue_get(client.get_table, 'Table', Name=name, **where)
+    if known is None:
+        create, key = dict(where, TableInput=table), dict(where, Name=name)
+        known = glue_create(client.create_table, client.get_table, 'Table', create, key, done, 'table')
+    before = known['StorageDescriptor'].get('Columns', [])
+    merged = merge_columns(before, columns)
+    if merged == before: return
+    storage = dict(known['StorageDescriptor'], Columns=merged)
+    client.update_table(TableInput=dict({k: known[k] for k in KEPT_OF_TABLE if k in known}, StorageDescriptor=storage), **where)
+    done.append('columns')
+
+def register_partition(client, settings, columns, day, location, done):
+    "The partition of the day, in its folder"
+    where = {'DatabaseName': settings.output_database, 'TableName': settings.output_table}
+    values = [f'{day.year:04d}', f'{day.month:02d}', f'{day.day:02d}']
+    wanted = {'Values': values, 'StorageDescriptor': dict(HIVE_FORMAT, Columns=columns, Location=location + '/')}
+    key = dict(where, PartitionValues=values)
+    known = glue_get(client.get_partition, 'Partition', **key)
+    if known is None:
+        create = dict(where, PartitionInput=wanted)
+        known = glue_create(client.create_partition, client.get_partition, 'Partition', create, key, done, 'partition')
+    stored = known['StorageDescriptor']
+    if stored.get('Location', '').rstrip('/') == location and stored.get('Columns') == columns: return
+    client.update_partition(PartitionValueList=values, PartitionInput=wanted, **where)
+    done.append('partition')
 
 def merge_columns(known, new):
     "The columns of a table after `new` ones came: known ones keep their place, types follow the newest day"
-    types = {c['Name']: c for c in new}
-    return [types.get(c['Name'], c) for c in known] + [c for c in new if c['Name'] not in {k['Name'] for k in known}]
+    types, names = {c['Name']: c for c in new}, {k['Name'] for k in known}
+    return [types.get(c['Name'], c) for c in known] + [c for c in new if c['Name'] not in names]
 
 def glue_get(operation, field, **request):
     "What the catalog holds, or None"
-    from botocore.exceptions import ClientError
     try: return operation(**request)[field]
-    except ClientError as e:
+    except Exception as e:
         if error_code(e) == 'EntityNotFoundException': return None
         raise
 
 def glue_create(create, get, field, request, key, done, word):
     "Create an entry of the catalog and return it; another run may have been faster"
-    from botocore.exceptions import ClientError
-    try: create(**request); done.append(word)
-    except ClientError as e:
+    try:
+        create(**request)
+        done.append(word)
+    except Exception as e:
         if error_code(e) != 'AlreadyExistsException': raise
     return get(**key)[field]
 
