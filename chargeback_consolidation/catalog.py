@@ -65,7 +65,7 @@ def read_day(words):
     try: return date(*map(int, plain))
     except ValueError: return None
 
-# %% ../nbs/02_catalog.ipynb #5b590331
+# %% ../nbs/02_catalog.ipynb #5b58033e
 LEVELS = 3      # folders below a table's location that may make up a day
 
 def table_folders(
@@ -74,7 +74,7 @@ def table_folders(
     within=None,    # folder relative to it: the search goes down from here
     level=LEVELS,
 ):
-    "(day, folder relative to `location`) for each folder that may hold a day, (None, folder) for others at the end of a branch"
+    "(day, folder below `location`) for each folder that may hold a day, (None, folder) for ends of other branches"
     folder = join(location, within) if within else location
     for name in store.folders(folder):
         if name[:1] in ('_', '.'): continue
@@ -86,7 +86,7 @@ def table_folders(
             yield from below or [(None, path)]
 
 def nearest_folders(folders, day, most=3):
-    "The names of those of `folders`, which are (day, name) pairs, that are nearest to `day`; those that name no day come last"
+    "The names of some `folders`, (day, name) pairs: the nearest to `day` first, those that name no day last"
     def distance(item): return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
     return [shown(name) for _, name in sorted(folders, key=distance)[:most]]
 
@@ -183,7 +183,8 @@ class GlueCatalog:
             if error_code(e) == 'EntityNotFoundException':
                 raise ArgumentError(f'--{argument}: {name!r} is not in the Glue catalog') from None
             if error_code(e):
-                raise ArgumentError(f'--{argument}: the Glue catalog refuses {operation} of {name!r}: {cause(e)}') from None
+                words = f'the Glue catalog refuses {operation} of {name!r}: {cause(e)}'
+                raise ArgumentError(f'--{argument}: {words}') from None
             raise ArgumentError(f'--CATALOG: the Glue catalog cannot be reached: {cause(e)}') from None
 
     def table(self, database, name):
@@ -199,7 +200,8 @@ class GlueCatalog:
     def _listed(self, table, **filter):
         "Partitions in the catalog as {day: [locations]}"
         database, name = table.name.split('.', 1)
-        order, listed, request = [k.lower() for k, _ in table.keys], {}, dict(DatabaseName=database, TableName=name, **filter)
+        order, listed = [k.lower() for k, _ in table.keys], {}
+        request = dict(DatabaseName=database, TableName=name, **filter)
         style = expression_for(table.keys, date(2000, 1, 1))[1]
         while True:
             answer = self.ask('SOURCE_TABLE', 'get_partitions', **request)
@@ -257,9 +259,11 @@ def hive_type(kind):
 # %% ../nbs/02_catalog.ipynb #64b27032
 HIVE_PARQUET = 'org.apache.hadoop.hive.ql.io.parquet'
 HIVE_FORMAT = {
-    'InputFormat': f'{HIVE_PARQUET}.MapredParquetInputFormat', 'OutputFormat': f'{HIVE_PARQUET}.MapredParquetOutputFormat',
-    'SerdeInfo': {'SerializationLibrary': f'{HIVE_PARQUET}.serde.ParquetHiveSerDe', 'Parameters': {'serialization.format': '1'}}}
-KEPT_OF_TABLE = ('Name', 'Description', 'Owner', 'Retention', 'TableType', 'Parameters', 'PartitionKeys', 'StorageDescriptor')
+    'InputFormat': f'{HIVE_PARQUET}.MapredParquetInputFormat',
+    'OutputFormat': f'{HIVE_PARQUET}.MapredParquetOutputFormat',
+    'SerdeInfo': {'SerializationLibrary': f'{HIVE_PARQUET}.serde.ParquetHiveSerDe',
+                  'Parameters': {'serialization.format': '1'}}}
+KEPT_OF_TABLE = ('Name', 'Description', 'Owner', 'Retention', 'TableType', 'Parameters', 'PartitionKeys')
 
 def register(
     catalog,        # GlueCatalog
@@ -268,7 +272,7 @@ def register(
     day,            # date
     location,       # folder of the day's files
 ):
-    "Create or update the output table and the partition of `day`; the words that say what was changed. Raises `CatalogError`"
+    "Create or update the output table and the partition of `day`; what was changed, in words. Raises `CatalogError`"
     columns, done = [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema], []
     try:
         register_table(catalog.client, settings, columns, done)
@@ -276,8 +280,8 @@ def register(
     except Exception as e:
         if not is_fault(e): raise
         table = f'{settings.output_database}.{settings.output_table}'
-        tried = getattr(e, 'operation_name', '')
-        raise CatalogError(f'{day} cannot be made known as a partition of {table}: {tried} {cause(e)}'.replace(':  ', ': ')) from None
+        tried = ' '.join(filter(None, (getattr(e, 'operation_name', ''), cause(e))))
+        raise CatalogError(f'{day} cannot be made known as a partition of {table}: {tried}') from None
     return done
 
 def register_table(client, settings, columns, done):
@@ -295,7 +299,8 @@ def register_table(client, settings, columns, done):
     merged = merge_columns(before, columns)
     if merged == before: return
     storage = dict(known['StorageDescriptor'], Columns=merged)
-    client.update_table(TableInput=dict({k: known[k] for k in KEPT_OF_TABLE if k in known}, StorageDescriptor=storage), **where)
+    kept = {k: known[k] for k in KEPT_OF_TABLE if k in known}
+    client.update_table(TableInput=dict(kept, StorageDescriptor=storage), **where)
     done.append('columns')
 
 def register_partition(client, settings, columns, day, location, done):

@@ -480,11 +480,11 @@ class S3File(io.RawIOBase):
         buffer[:len(data)] = data
         return len(data)
 
-# %% ../nbs/01_store.ipynb #de021520
+# %% ../nbs/01_store.ipynb #2e918507
 NO_UPLOAD = ('404', 'NoSuchUpload', 'NoSuchKey')    # the last one is what Ceph says
 
 class S3Sink(Sink):
-    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the ETags of its parts."
+    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the parts' ETags."
     part_bytes = 16 << 20
 
     def __init__(self, store, path):

@@ -107,8 +107,8 @@ REFUSALS = {'503': 'SlowDown', '403': 'AccessDenied', '403 archived': 'InvalidOb
 
 
 class Proxy:
-    """A proxy to S3. `requests` holds (operation, path); `fault` decides for each request: None, '503', '403', 'reset', 'lost' (done, but the
-    answer is not sent) or 'slow'."""
+    """A proxy to S3. `requests` holds (operation, path); `fault` decides for each request: None, one of REFUSALS, 'reset',
+    'lost' (done, but the answer is not sent) or 'slow'."""
 
     def __init__(self, target, fault=lambda number, operation, path: None):
         self.target, self.fault, self.requests, self.faults, self.lock = urlsplit(target), fault, [], Counter(), threading.Lock()

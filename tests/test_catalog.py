@@ -1,5 +1,6 @@
 """Where the files of a day are: every way to write a day, on a disk and in the Glue catalog, and what is said when there is none."""
 from datetime import date
+from unittest.mock import Mock
 
 import pytest
 from aws import REGION, Proxy, client, environment, moto
@@ -45,7 +46,10 @@ def test_every_way_to_write_a_day_on_a_disk(tmp_path, folders):
     assert days[DAY] == found and set(days) == {DAY, date(2025, 11, 1), date(2025, 11, 3), date(2025, 11, 20)}
 
 
-@pytest.mark.parametrize('folder', ['2025-11-02--24', '2025-11-02--7', '2025-11-02-07', 'dt=2025-11-32', '2025-13-01', 'dt=20251102', '2025-11-02x'])
+NO_DAYS = ['2025-11-02--24', '2025-11-02--7', '2025-11-02-07', 'dt=2025-11-32', '2025-13-01', 'dt=20251102', '2025-11-02x']
+
+
+@pytest.mark.parametrize('folder', NO_DAYS)
 def test_what_is_no_day(folder): assert read_day([folder]) is None
 
 
@@ -109,11 +113,6 @@ def test_flinks_folders_that_no_crawler_has_seen(glue, endpoint):
     assert catalog.nearby(table, date(2025, 11, 9)) == ['2025-11-03--00', '2025-11-02--00', '2025-11-02--01']
 
 
-def refusing(status, code):
-    "A fault of a proxy before the Glue catalog"
-    return lambda number, done, path: f'{status} {code}'
-
-
 @pytest.mark.parametrize('fault,said', [('400 expired', 'ExpiredToken'), ('403', 'AccessDenied'), ('reset', 'ConnectionClosedError')])
 def test_a_catalog_that_refuses_is_one_line_before_anything_is_touched(endpoint, fault, said):
     with Proxy(endpoint, lambda number, done, path: fault) as proxy, environment(AWS_ENDPOINT_URL=proxy.endpoint, AWS_MAX_ATTEMPTS='1'):
@@ -132,10 +131,10 @@ def test_registering_fails_in_one_way(glue, endpoint, call, monkeypatch):
     except glue.exceptions.AlreadyExistsException: pass
     from botocore.exceptions import ClientError, EndpointConnectionError
     settings = parse([w if w != 'days' else f'days_{call}' for w in WORDS])
-    for error in (ClientError({'Error': {'Code': 'AccessDeniedException', 'Message': 'a\nb'}}, call), EndpointConnectionError(endpoint_url='x')):
+    denied = ClientError({'Error': {'Code': 'AccessDeniedException', 'Message': 'a\nb'}}, call)
+    for error in (denied, EndpointConnectionError(endpoint_url='x')):
         catalog = GlueCatalog(client('glue', endpoint))
-        def failing(**request): raise error
-        monkeypatch.setattr(catalog.client, call, failing)
+        monkeypatch.setattr(catalog.client, call, Mock(side_effect=error))
         with pytest.raises(CatalogError, match=f'2025-11-02 cannot be made known as a partition of lake.days_{call}: ') as raised:
             register(catalog, settings, SCHEMA, DAY, 's3://lake/out/year=2025/month=11/day=02')
         assert '\n' not in str(raised.value)

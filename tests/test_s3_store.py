@@ -159,7 +159,8 @@ def test_of_many_that_create_one_succeeds(store, bucket):
     assert len(won) == 1 and store.load(f's3://{bucket}/000001.json') == b'run %d' % won[0]
 
 
-ODD = ['a b', 'a+b', 'a%20b', 'a%2Fb', 'q?x=1', 'h#x', "q'\"&;,=@:$!*()", 'é☃𝄞', 'tab\t', 'line\nbreak', 'back\\slash', '~t', '[b]{c}|^`', 'trail ', '<s>']
+ODD = ['a b', 'a+b', 'a%20b', 'a%2Fb', 'q?x=1', 'h#x', "q'\"&;,=@:$!*()", 'é☃𝄞', 'tab\t', 'line\nbreak', 'back\\slash',
+       '~t', '[b]{c}|^`', 'trail ', '<s>']
 NOT_ON_MOTO = ('line\nbreak',)
 
 

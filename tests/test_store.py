@@ -13,7 +13,6 @@ from chargeback_consolidation import store as stores
 from chargeback_consolidation.store import FileEntry, LocalStore, SourceChanged, StoreError, StoreUnfit, shown
 
 
-
 @pytest.fixture
 def store(): return LocalStore()
 
