@@ -454,8 +454,11 @@ class LocalSink(Sink):
     def __del__(self): self.abandon()
 
 
-ODD = 'odd: '
-PLEASE_RENAME = 'has a name that is not UTF-8, rename it'
+NOWHERE, CIRCLE, ABOVE, NO_FILE, NO_TEXT = '-1', '-2', '-3', '-4', '-5'
+ODD = {
+    NOWHERE: 'is a link that leads nowhere', CIRCLE: 'is a link that leads back to itself',
+    ABOVE: 'is a link to a folder above it', NO_FILE: 'is not a regular file',
+    NO_TEXT: 'has a name that is not UTF-8, rename it'}
 
 def is_text(path):
     "False for a name that is not UTF-8"
@@ -464,15 +467,15 @@ def is_text(path):
     return True
 
 def leads_to(item):
-    "The stat result behind an item of `os.scandir`; a text that says what is odd; None if it is gone"
+    "The stat result behind an item of `os.scandir`; a key of ODD if it is odd; None if it is gone"
     try: found = item.stat()
-    except FileNotFoundError: return 'is a link that leads nowhere' if item.is_symlink() else None
+    except FileNotFoundError: return NOWHERE if item.is_symlink() else None
     except OSError as e:
-        if e.errno == errno.ELOOP: return 'is a link that leads back to itself'
+        if e.errno == errno.ELOOP: return CIRCLE
         raise
     if stat.S_ISDIR(found.st_mode): return found
-    if not stat.S_ISREG(found.st_mode): return 'is not a regular file'
-    return found if is_text(item.path) else PLEASE_RENAME
+    if not stat.S_ISREG(found.st_mode): return NO_FILE
+    return found if is_text(item.path) else NO_TEXT
 
 def local_etag(found):
     "The ETag of a file on a disk, from its stat result: the time of the last change"
@@ -480,7 +483,7 @@ def local_etag(found):
 
 def check_regular(entry):
     "`SourceChanged` if `entry` was listed as something that cannot be read"
-    if entry.etag.startswith(ODD): raise SourceChanged(f'{shown(entry.path)} {entry.etag[len(ODD):]}')
+    if entry.etag in ODD: raise SourceChanged(f'{shown(entry.path)} {ODD[entry.etag]}')
 
 
 def list_local(folder, recursive):
@@ -499,8 +502,8 @@ def list_local(folder, recursive):
                 if (found.st_dev, found.st_ino) not in above:
                     waiting.append((item.path, above))
                     continue
-                found = 'is a link to a folder above it'
-            if isinstance(found, str): yield FileEntry(shown(item.path), 0, ODD + found)
+                found = ABOVE
+            if isinstance(found, str): yield FileEntry(shown(item.path), 0, found)
             else: yield FileEntry(item.path, found.st_size, local_etag(found))
 
 
@@ -768,6 +771,8 @@ class S3Sink(Sink):
     def __del__(self): self.abandon(wait=False)
 
 
+HIDDEN = ('AccessDenied', '403')
+
 class S3Store:
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
     threads = 32    # requests at once in a task, so that latency is hidden
@@ -828,7 +833,7 @@ class S3Store:
             except ClientError as e:
                 if error_code(e) in ('412', 'PreconditionFailed'):
                     raise SourceChanged(f'{shown(entry.path)} has changed since it was listed') from None
-                if error_code(e) in ('404', 'NoSuchKey'):
+                if error_code(e) in ('404', 'NoSuchKey') or error_code(e) in HIDDEN and not self.exists(entry.path):
                     raise SourceChanged(f'{shown(entry.path)} is gone since it was listed') from None
                 raise
             try: return body.read()
@@ -881,13 +886,9 @@ class S3Store:
     @accessing('looked up')
     def exists(self, path):
         "True if there is an object at `path`"
-        from botocore.exceptions import ClientError
         bucket, key = split_s3(path)
-        try: self.client.head_object(Bucket=bucket, Key=key)
-        except ClientError as e:
-            if error_code(e) in ('404', 'NoSuchKey'): return False
-            raise
-        return True
+        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        return any(o['Key'] == key for o in answer.get('Contents', ()))
 
     @accessing('listed')
     def staged(self, folder):

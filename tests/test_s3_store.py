@@ -84,7 +84,7 @@ OPERATIONS = {
     'LIST': lambda s, p: s.list(p), 'LIST folders': lambda s, p: s.folders(p), 'LIST_UPLOADS': lambda s, p: s.staged(p),
     'GET': lambda s, p: s.read(FileEntry(p + '/file', 4, '')), 'GET direct': lambda s, p: s.read(FileEntry(p + '/file', 4, '0' * 32)),
     'GET range': lambda s, p: s.open(FileEntry(p + '/file', 4, '')).read(2), 'GET load': lambda s, p: s.load(p + '/file'),
-    'HEAD': lambda s, p: s.exists(p + '/file'), 'CREATE_UPLOAD': lambda s, p: s.stage(p + '/new'),
+    'LIST exists': lambda s, p: s.exists(p + '/file'), 'CREATE_UPLOAD': lambda s, p: s.stage(p + '/new'),
     'UPLOAD_PART': lambda s, p: staged(s, p + '/new'), 'COMPLETE': lambda s, p: s.publish(p + '/new', 'a' * 32 + ' ' + 'b' * 32),
     'LIST_PARTS': lambda s, p: s.publish(p + '/new', 'a' * 32 + ' ' + 'b' * 32), 'ABORT': lambda s, p: s.discard(p + '/new', 'a' * 32),
     'DELETE': lambda s, p: s.delete([p + '/file']), 'PUT': lambda s, p: s.create(p + '/record', b'1')}
@@ -99,6 +99,7 @@ def test_every_refusal_is_one_line_that_names_path_and_code(endpoint, bucket, na
     "And what does survives the way from a Spark worker, without the words of the cause"
     denied = name.split()[0]
     def refusing(number, done, path): return fault if done == denied or done == 'LIST_PARTS' and denied == 'COMPLETE' else None
+    client('s3', endpoint).put_object(Bucket=bucket, Key='dir/file', Body=b'rows')
     with Proxy(endpoint, refusing) as proxy:
         with pytest.raises(StoreError) as raised: OPERATIONS[name](through(proxy), f's3://{bucket}/dir')
     assert type(raised.value) is StoreError
@@ -116,7 +117,17 @@ def test_no_connection_is_one_line(endpoint, bucket, name):
     assert '\n' not in str(raised.value) and bucket in str(raised.value)
 
 
-@pytest.mark.parametrize('name', ['LIST', 'LIST folders', 'LIST_UPLOADS', 'GET', 'GET load', 'CREATE_UPLOAD', 'DELETE', 'PUT'])
+def test_a_missing_object_is_gone_also_for_who_may_not_list_all(endpoint, store, bucket):
+    "S3 says 403 then; for an object that is there it stays a refusal"
+    store.create(f's3://{bucket}/file', b'rows')
+    with Proxy(endpoint, lambda number, done, path: '403' if done == 'GET' else None) as proxy:
+        denied = through(proxy)
+        assert denied.load(f's3://{bucket}/missing') is None
+        with pytest.raises(SourceChanged, match='is gone'): denied.read(FileEntry(f's3://{bucket}/missing', 4, '0' * 32))
+        with pytest.raises(StoreError, match='AccessDenied'): denied.load(f's3://{bucket}/file')
+
+
+@pytest.mark.parametrize('name', ['LIST', 'LIST folders', 'LIST_UPLOADS', 'GET', 'GET load', 'LIST exists', 'CREATE_UPLOAD', 'DELETE', 'PUT'])
 def test_a_missing_bucket_is_named(store, name):
     with pytest.raises(StoreError, match='^the bucket no-such-bucket does not exist'): OPERATIONS[name](store, 's3://no-such-bucket/dir')
 
