@@ -124,6 +124,7 @@ class Proxy:
                 done = operation(self.command, self.path)
                 with proxy.lock:
                     proxy.requests.append((done, urlsplit(self.path).path))
+                    proxy.heard(self.command, self.path, self.headers, body)
                     fault = proxy.fault(len(proxy.requests), done, self.path)
                     if fault: proxy.faults[fault] += 1
                 if fault == 'slow': time.sleep(0.2)
@@ -177,6 +178,8 @@ class Proxy:
     def __exit__(self, *args):
         self.server.shutdown()
         self.server.server_close()
+
+    def heard(self, method, path, headers, body): "A request as it came, for those who want more of it"
 
     def count(self, *operations, under=''):
         return sum(1 for done, path in self.requests if done in operations and under in path)

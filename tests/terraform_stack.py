@@ -95,6 +95,12 @@ class Stack:
         return " ".join(self.run("plan", "-no-color", "-refresh=false", expect=(1,))[1].replace("│", " ").split())
 
     def addresses(self): return self.run("state", "list")[1].split()
+
+    def values(self, address):
+        "The values of a resource as the state has them"
+        state = json.loads(self.run("show", "-json")[1])["values"]["root_module"]["resources"]
+        return next(resource["values"] for resource in state if resource["address"] == address)
+
     def outputs(self): return {k: v["value"] for k, v in json.loads(self.run("output", "-json")[1]).items()}
 
     def destroy(self):
