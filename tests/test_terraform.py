@@ -88,7 +88,7 @@ def test_job_is_small_never_runs_beside_itself_and_waits_for_its_turn(stack, mot
     job = moto.client("glue").get_job(JobName=JOB)["Job"]
     assert (job["GlueVersion"], job["WorkerType"], job["NumberOfWorkers"], job["ExecutionClass"]) == ("5.1", "G.1X", 2, "STANDARD")
     assert job["ExecutionProperty"]["MaxConcurrentRuns"] == 1
-    assert stack.values("aws_glue_job.this")["job_run_queuing_enabled"] is True
+    assert job["JobRunQueuingEnabled"] is True
     assert (job["Timeout"], job["MaxRetries"], job["Command"]["Name"]) == (60, 1, "glueetl")
     assert "--additional-python-modules" not in job["DefaultArguments"]
 
