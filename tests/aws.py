@@ -1,4 +1,7 @@
-"AWS on this machine: moto over HTTP, and a proxy before it that counts requests and makes some of them fail."
+"""AWS on this machine: moto over HTTP, Ceph as a second S3, and a proxy before them that counts requests and makes some fail.
+
+CHARGEBACK_S3=ceph lets all tests of S3 run on Ceph; without it most run on moto alone.
+"""
 import http.client
 import os
 import random
@@ -15,6 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
+from ceph import Absent, ceph, check_installed
 
 REGION = 'eu-west-1'
 os.environ.setdefault('AWS_ACCESS_KEY_ID', 'testing')
@@ -46,8 +50,44 @@ def moto():
         server.wait()
 
 
+class Endpoint(str):
+    "The address of an S3 server that is nothing else; `catalog` is that of the other services"
+    catalog = None
+
+
+def catalog_of(endpoint):
+    "Where the Glue catalog and CloudWatch are"
+    return getattr(endpoint, 'catalog', None) or endpoint
+
+
+@contextmanager
+def s3_server(kind):
+    "The address of an S3 server of its own: 'moto' or 'ceph'; the test is skipped by name where Ceph cannot run"
+    if kind == 'moto':
+        with moto() as address: yield address
+        return
+    import pytest
+    try: check_installed()
+    except Absent as e: pytest.skip(str(e))
+    with ceph() as address, moto() as other:
+        endpoint = Endpoint(address)
+        endpoint.catalog = other
+        yield endpoint
+
+
+SERVER = os.environ.get('CHARGEBACK_S3', 'moto')
+BOTH = ('moto', 'ceph') if SERVER == 'moto' else (SERVER,)
+
+
 def client(service, endpoint):
-    return boto3.client(service, endpoint_url=endpoint, region_name=REGION)
+    address = str(endpoint) if service == 's3' else catalog_of(endpoint)
+    return boto3.client(service, endpoint_url=address, region_name=REGION)
+
+
+def place(endpoint):
+    "The environment variables that send S3 to `endpoint` and everything else to the server beside it"
+    if catalog_of(endpoint) == endpoint: return {'AWS_ENDPOINT_URL': endpoint, 'AWS_ENDPOINT_URL_S3': None}
+    return {'AWS_ENDPOINT_URL': catalog_of(endpoint), 'AWS_ENDPOINT_URL_S3': str(endpoint)}
 
 
 def operation(method, path):
@@ -55,14 +95,20 @@ def operation(method, path):
     url = urlsplit(path)
     query = parse_qs(url.query, keep_blank_values=True)
     has_key = '/' in url.path.strip('/')
+    if method == 'GET' and 'uploadId' in query: return 'LIST_PARTS'
     if method == 'GET': return 'GET' if has_key and 'uploads' not in query else 'LIST_UPLOADS' if 'uploads' in query else 'LIST'
     if method == 'POST': return 'CREATE_UPLOAD' if 'uploads' in query else 'COMPLETE' if 'uploadId' in query else 'DELETE'
     if method == 'PUT': return 'UPLOAD_PART' if 'uploadId' in query else 'PUT'
     return 'ABORT' if method == 'DELETE' and 'uploadId' in query else method
 
 
+REFUSALS = {'503': 'SlowDown', '403': 'AccessDenied', '403 archived': 'InvalidObjectState', '400 expired': 'ExpiredToken',
+            '403 wrong': 'InvalidAccessKeyId', '400 key': 'KMS.DisabledException'}
+
+
 class Proxy:
-    "A proxy to S3. `requests` holds (operation, path); `fault` decides for each request: None, '503', 'reset', 'lost' (done, but the answer is not sent) or 'slow'."
+    """A proxy to S3. `requests` holds (operation, path); `fault` decides for each request: None, one of REFUSALS, 'reset',
+    'lost' (done, but the answer is not sent) or 'slow'."""
 
     def __init__(self, target, fault=lambda number, operation, path: None):
         self.target, self.fault, self.requests, self.faults, self.lock = urlsplit(target), fault, [], Counter(), threading.Lock()
@@ -78,13 +124,14 @@ class Proxy:
                 done = operation(self.command, self.path)
                 with proxy.lock:
                     proxy.requests.append((done, urlsplit(self.path).path))
+                    proxy.heard(self.command, self.path, self.headers, body)
                     fault = proxy.fault(len(proxy.requests), done, self.path)
                     if fault: proxy.faults[fault] += 1
                 if fault == 'slow': time.sleep(0.2)
                 if fault == 'reset': return self.hang_up()
-                if fault == '503':
-                    text = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
-                    return self.answer(503, [('Content-Type', 'application/xml')], text)
+                if fault in REFUSALS:
+                    text = f'<?xml version="1.0"?><Error><Code>{REFUSALS[fault]}</Code><Message>secret</Message></Error>'
+                    return self.answer(int(fault[:3]), [('Content-Type', 'application/xml')], text.encode())
                 status, headers, text = self.forward(body)
                 if fault == 'lost': return self.hang_up()
                 self.answer(status, headers, text)
@@ -121,7 +168,8 @@ class Proxy:
             def handle_error(self, request, address): pass
 
         self.server = Server(('127.0.0.1', 0), Handler)
-        self.endpoint = f'http://127.0.0.1:{self.server.server_address[1]}'
+        self.endpoint = Endpoint(f'http://127.0.0.1:{self.server.server_address[1]}')
+        self.endpoint.catalog = getattr(target, 'catalog', None)
 
     def __enter__(self):
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -130,6 +178,8 @@ class Proxy:
     def __exit__(self, *args):
         self.server.shutdown()
         self.server.server_close()
+
+    def heard(self, method, path, headers, body): "A request as it came, for those who want more of it"
 
     def count(self, *operations, under=''):
         return sum(1 for done, path in self.requests if done in operations and under in path)

@@ -103,8 +103,9 @@ class Stack:
 
 
 def complete_moto():
-    "Add to moto the operations that the module needs and moto lacks: saved queries, and a changed Glue job"
+    "Add to moto what the module needs and moto lacks: saved queries, a changed Glue job, and one whose starts wait"
     from moto.core.responses import ActionResult
+    from moto.glue.models import FakeJob
     from moto.glue.responses import GlueResponse
     from moto.logs.responses import LogsResponse
     queries = {}
@@ -129,10 +130,20 @@ def complete_moto():
                   "SecurityConfiguration": "security_configuration", "NumberOfWorkers": "number_of_workers", "WorkerType": "worker_type",
                   "ExecutionClass": "execution_class"}
         for name, field in fields.items(): setattr(job, field, new.get(name))
+        job.queuing = new.get("JobRunQueuingEnabled")
         return ActionResult({"JobName": job.name})
 
+    create_job, as_dict = GlueResponse.create_job, FakeJob.as_dict
+
+    def create_job_that_waits(self):
+        done = create_job(self)
+        self.glue_backend.get_job(self._get_param("Name")).queuing = self._get_param("JobRunQueuingEnabled")
+        return done
+
+    def with_queuing(self): return dict(as_dict(self), JobRunQueuingEnabled=getattr(self, "queuing", None))
+
     for missing in (put_query_definition, describe_query_definitions, delete_query_definition): setattr(LogsResponse, missing.__name__, missing)
-    GlueResponse.update_job = update_job
+    GlueResponse.update_job, GlueResponse.create_job, FakeJob.as_dict = update_job, create_job_that_waits, with_queuing
 
 
 def serve():

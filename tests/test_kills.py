@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from aws import moto
+from aws import SERVER, s3_server
 from matrices import record
 from world import LocalWorld, S3World, prepared
 
@@ -25,7 +25,7 @@ def session(spark): return lambda: spark
 
 @pytest.fixture(scope='module')
 def endpoint():
-    with moto() as address: yield address
+    with s3_server(SERVER) as address: yield address
 
 
 @pytest.fixture(scope='module')

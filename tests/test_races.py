@@ -6,7 +6,7 @@ import threading
 from itertools import count, product
 
 import pytest
-from aws import moto
+from aws import SERVER, s3_server
 from matrices import record
 from world import LocalWorld, S3World, prepared
 
@@ -31,7 +31,7 @@ def local(session, tmp_path_factory):
 @pytest.fixture(scope='module')
 def cloud(local, session, tmp_path_factory):
     numbers = count()
-    with moto() as endpoint:
+    with s3_server(SERVER) as endpoint:
         world, before = prepared(S3World(endpoint, 'base', folder=tmp_path_factory.mktemp('cloud')).create(), session)
         assert before == local[1]
         yield lambda: world.copy(f'copy-{next(numbers)}'), before, local[2]

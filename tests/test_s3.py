@@ -3,7 +3,7 @@ import json
 from itertools import count
 
 import pytest
-from aws import Proxy, client, moto, seeded
+from aws import SERVER, Proxy, client, s3_server, seeded
 from botocore.awsrequest import AWSResponse
 from matrices import record
 from world import DAY, LocalWorld, S3World, prepared
@@ -21,7 +21,7 @@ def session(spark): return lambda: spark
 
 @pytest.fixture(scope='module')
 def endpoint():
-    with moto() as address: yield address
+    with s3_server(SERVER) as address: yield address
 
 
 @pytest.fixture(scope='module')

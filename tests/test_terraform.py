@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from fnmatch import fnmatchcase
 
+import permissions
 import pytest
 from terraform_stack import MODULE, ROOT, Missing, Moto, Stack
 
@@ -83,10 +84,11 @@ def test_script_is_uploaded_under_the_hash_of_its_content(stack, outputs, moto):
     assert found["SSEKMSKeyId"] == outputs["kms_key_arn"]
 
 
-def test_job_is_small_and_never_runs_beside_itself(stack, moto):
+def test_job_is_small_never_runs_beside_itself_and_waits_for_its_turn(stack, moto):
     job = moto.client("glue").get_job(JobName=JOB)["Job"]
     assert (job["GlueVersion"], job["WorkerType"], job["NumberOfWorkers"], job["ExecutionClass"]) == ("5.1", "G.1X", 2, "STANDARD")
     assert job["ExecutionProperty"]["MaxConcurrentRuns"] == 1
+    assert job["JobRunQueuingEnabled"] is True
     assert (job["Timeout"], job["MaxRetries"], job["Command"]["Name"]) == (60, 1, "glueetl")
     assert "--additional-python-modules" not in job["DefaultArguments"]
 
@@ -146,7 +148,8 @@ LOGS = f"arn:aws:logs:eu-central-1:123456789012:log-group:/aws-glue/jobs/{JOB}-r
 @pytest.mark.parametrize("expected, action, resource, context", [
     (True, "s3:GetObject", f"{LANDING}/landing/chargebacks/2025/11/02/a.parquet", {}),
     (True, "s3:ListBucket", LANDING, {"s3:prefix": "landing/chargebacks/2025/11/02/"}),
-    (True, "s3:ListBucket", LANDING, {}),  # is asked when an object is missing: 404 needs it
+    (False, "s3:ListBucket", LANDING, {}),
+    (False, "s3:ListBucket", OUTPUT, {}),
     (False, "s3:ListBucket", LANDING, {"s3:prefix": "landing/"}),
     (False, "s3:GetObject", f"{LANDING}/landing/chargebacks-secret/a.parquet", {}),
     (False, "s3:PutObject", f"{LANDING}/landing/chargebacks/a.parquet", {}),
@@ -164,6 +167,8 @@ LOGS = f"arn:aws:logs:eu-central-1:123456789012:log-group:/aws-glue/jobs/{JOB}-r
     (True, "glue:GetPartitions", f"{GLUE}:table/payments/chargebacks", {}),
     (False, "glue:GetTable", f"{GLUE}:table/payments/customers", {}),
     (False, "glue:UpdateTable", f"{GLUE}:table/payments/chargebacks", {}),
+    (True, "glue:GetDatabase", f"{GLUE}:database/lake", {}),
+    (False, "glue:GetDatabase", f"{GLUE}:database/other", {}),
     (True, "glue:CreateTable", f"{GLUE}:table/lake/consolidated", {}),
     (True, "glue:UpdatePartition", f"{GLUE}:table/lake/consolidated", {}),
     (False, "glue:DeleteTable", f"{GLUE}:table/lake/consolidated", {}),
@@ -176,6 +181,41 @@ LOGS = f"arn:aws:logs:eu-central-1:123456789012:log-group:/aws-glue/jobs/{JOB}-r
 ])
 def test_job_may_do_what_it_needs_and_no_more(stack, moto, expected, action, resource, context):
     assert is_allowed(statements(moto, f"{JOB}-job", "consolidate"), action, resource, **context) is expected
+
+
+# What the role may do and the recorded runs do not, with the reason.
+NOT_SEEN = {
+    "logs:CreateLogGroup": "Glue writes the log as the job", "logs:CreateLogStream": "Glue writes the log as the job",
+    "logs:PutLogEvents": "Glue writes the log as the job", "logs:AssociateKmsKey": "Glue encrypts the log as the job",
+    "glue:GetSecurityConfiguration": "Glue looks its encryption up as the job",
+    "kms:Encrypt": "Glue encrypts logs and temporary files as the job", "kms:DescribeKey": "Glue looks the key up as the job"}
+
+
+@pytest.fixture(scope="module")
+def recorded(spark, outputs, tmp_path_factory):
+    "What first, late, reprocessing and failing runs, `repair`, `snapshot`, `history` and an investigation ask of AWS"
+    return permissions.record(lambda: spark, outputs["kms_key_arn"], tmp_path_factory.mktemp("recorded"))
+
+
+def test_every_call_is_allowed_by_a_statement_for_its_resource(stack, moto, recorded):
+    policy = statements(moto, f"{JOB}-job", "consolidate")
+    needs = {need for call in recorded for need in call.needs}
+    assert len(needs) > 30 and [n for n in sorted(needs) if not is_allowed(policy, n.action, n.resource, **dict(n.context))] == []
+
+
+def test_every_permission_is_used_or_has_its_reason(stack, moto, recorded):
+    granted = {action for s in statements(moto, f"{JOB}-job", "consolidate") for action in listed(s["Action"])}
+    used = {need.action for call in recorded for need in call.needs}
+    assert sorted(granted - used) == sorted(NOT_SEEN)
+
+
+def test_a_missing_permission_would_be_seen(stack, moto, recorded):
+    "The check of the two tests above: take any action away that is used, and a call is refused"
+    policy = statements(moto, f"{JOB}-job", "consolidate")
+    needs = {need for call in recorded for need in call.needs}
+    for action in {need.action for need in needs}:
+        less = [dict(s, Action=[a for a in listed(s["Action"]) if a != action]) for s in policy]
+        assert not all(is_allowed(less, n.action, n.resource, **dict(n.context)) for n in needs), action
 
 
 def test_scheduler_may_start_this_job_and_keep_what_failed(stack, moto):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from aws import client, environment, upload
+from aws import client, environment, place, upload
 
 from chargeback_consolidation import job
 from chargeback_consolidation.ledger import MANIFEST_NAME, number_of, repair, snapshot
@@ -94,7 +94,7 @@ class S3World(World):
         self.endpoint, self.bucket, self.landing, self.folder, self.catalog = endpoint, name, landing, folder, []
         self.output = f's3://{name}/chargebacks'
 
-    def environment(self, endpoint=None): return environment(AWS_ENDPOINT_URL=endpoint or self.endpoint)
+    def environment(self, endpoint=None): return environment(**place(endpoint or self.endpoint))
 
     def create(self):
         client('s3', self.endpoint).create_bucket(Bucket=self.landing, CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})

@@ -34,14 +34,15 @@ data "aws_iam_policy_document" "job" {
     resources = ["${local.s3}${var.landing_bucket}/${var.landing_prefix}/*"]
   }
 
-  # IfExists: a GET or HEAD of a missing object, which has no prefix, must answer 404 and not 403.
+  # A listing without a prefix is refused. So S3 answers 403, not 404, for an object that is missing: the job then looks
+  # for it in a listing.
   statement {
     sid       = "ListLanding"
     actions   = ["s3:ListBucket"]
     resources = ["${local.s3}${var.landing_bucket}"]
 
     condition {
-      test     = "StringLikeIfExists"
+      test     = "StringLike"
       variable = "s3:prefix"
       values   = ["${var.landing_prefix}/*"]
     }
@@ -65,7 +66,7 @@ data "aws_iam_policy_document" "job" {
     resources = ["${local.s3}${var.output_bucket}"]
 
     condition {
-      test     = "StringLikeIfExists"
+      test     = "StringLike"
       variable = "s3:prefix"
       values   = ["${var.output_prefix}/*"]
     }
@@ -99,6 +100,7 @@ data "aws_iam_policy_document" "job" {
     content {
       sid = "RegisterOutputTable"
       actions = [
+        "glue:GetDatabase",
         "glue:GetTable",
         "glue:CreateTable",
         "glue:UpdateTable",

@@ -76,6 +76,9 @@ resource "aws_glue_job" "this" {
   default_arguments      = local.default_arguments
   tags                   = var.tags
 
+  # A start while another run is on waits instead of failing.
+  job_run_queuing_enabled = true
+
   command {
     name            = "glueetl"
     script_location = local.upload_locations[basename(local.script_path)]
