@@ -217,9 +217,11 @@ def check_complete(run, before, there, what):
 
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
-    return (f'nothing has landed for {run.partition.day}: no Parquet file in {where}. Check that the stream processor is '
-            'writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are right; '
-            '--ALLOW_EMPTY true makes this a success')
+    near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
+    there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
+    return (f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
+            'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
+            'right; --ALLOW_EMPTY true makes this a success')
 
 # %% ../nbs/10_job.ipynb #ec2c3def
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
@@ -288,14 +290,16 @@ def judge_run(run, state, aside, used, lost):
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
     counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'),
               'missing_version': total('missing_versions'), 'outside_day': total('outside_day'),
-              'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
+              'unreadable': files('unreadable', 'changed') + len(state.inventory.set_aside),
+              'schema_conflict': files('schema')}
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
-              'files': sum(1 for i in state.new if i not in aside or aside[i].rule != 'foreign')}
+              'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
 
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
-    def files(*rules): return [f'{a.path}: {a.cause}' for _, a in sorted(plan.set_aside.items()) if a.rule in rules]
+    aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
+    def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
         worst = sorted((-getattr(n, name), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
         return [f'{path}: {-count:,} records' for count, path in worst if count]

@@ -44,8 +44,8 @@ import pyspark
 from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
-from .store import (FileEntry, SourceChanged, StoreError, attempt, is_hidden, join, read_each,
-                                            store_for)
+from .store import (ODD, FileEntry, SourceChanged, StoreError, attempt, is_hidden, join,
+                                            read_each, store_for)
 
 # %% ../nbs/03_landing.ipynb #10cae731
 def find_java():
@@ -117,7 +117,7 @@ class Inventory:
     "The landing files of a day, as listed"
     files: tuple            # FileEntry, path relative to the table's location, in order of path
     ignored: tuple          # names of other visible files, which nobody reads
-    set_aside: tuple = ()   # SetAside: files that cannot even be named
+    set_aside: tuple = ()   # SetAside: what nobody can read as a file: pipes, links that lead nowhere
 
 UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
@@ -134,8 +134,7 @@ def take_inventory(
         for entry in store.list(location):
             if is_hidden(entry.path[len(location) + 1:]): continue
             relative = entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
-            name = relative.encode('utf-8', 'backslashreplace').decode()
-            if name != relative: set_aside.append(SetAside(name, 'unreadable', 'its name is not UTF-8: rename it'))
+            if entry.etag in ODD: set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known: files[relative] = entry
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry

@@ -1412,7 +1412,7 @@ class Inventory:
     "The landing files of a day, as listed"
     files: tuple            # FileEntry, path relative to the table's location, in order of path
     ignored: tuple          # names of other visible files, which nobody reads
-    set_aside: tuple = ()   # SetAside: files that cannot even be named
+    set_aside: tuple = ()   # SetAside: what nobody can read as a file: pipes, links that lead nowhere
 
 UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
@@ -1429,8 +1429,7 @@ def take_inventory(
         for entry in store.list(location):
             if is_hidden(entry.path[len(location) + 1:]): continue
             relative = entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
-            name = relative.encode('utf-8', 'backslashreplace').decode()
-            if name != relative: set_aside.append(SetAside(name, 'unreadable', 'its name is not UTF-8: rename it'))
+            if entry.etag in ODD: set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known: files[relative] = entry
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry
@@ -3390,9 +3389,11 @@ def check_complete(run, before, there, what):
 
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
-    return (f'nothing has landed for {run.partition.day}: no Parquet file in {where}. Check that the stream processor is '
-            'writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are right; '
-            '--ALLOW_EMPTY true makes this a success')
+    near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
+    there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
+    return (f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
+            'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
+            'right; --ALLOW_EMPTY true makes this a success')
 
 
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
@@ -3461,14 +3462,16 @@ def judge_run(run, state, aside, used, lost):
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
     counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'),
               'missing_version': total('missing_versions'), 'outside_day': total('outside_day'),
-              'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema')}
+              'unreadable': files('unreadable', 'changed') + len(state.inventory.set_aside),
+              'schema_conflict': files('schema')}
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
-              'files': sum(1 for i in state.new if i not in aside or aside[i].rule != 'foreign')}
+              'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
 
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
-    def files(*rules): return [f'{a.path}: {a.cause}' for _, a in sorted(plan.set_aside.items()) if a.rule in rules]
+    aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
+    def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
         worst = sorted((-getattr(n, name), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
         return [f'{path}: {-count:,} records' for count, path in worst if count]

@@ -180,8 +180,21 @@ def test_a_name_that_is_not_utf8(lake):
     lake.land("a.parquet", chargebacks(["a"]))
     with open(os.fsencode(lake.table / DAY) + b"/b\xff.parquet", "wb") as f: f.write(encode(chargebacks(["b"])))
     report = run(lake)
-    assert report.rows_after == 1 and [(a.path, a.cause) for a in report.set_aside] == [(f"{DAY}/b\\udcff.parquet", "its name is not UTF-8: rename it")]
+    assert report.rows_after == 1 and [(a.path, a.cause) for a in report.set_aside] == [(f"{DAY}/b\\udcff.parquet", "it has a name that is not UTF-8, rename it")]
     json.dumps(report.set_aside).encode()
+    assert lake.run(session=no_spark, **LENIENT).unreadable_files == 1
+
+
+def test_what_is_no_file_hangs_nobody(lake):
+    "A pipe, a link that leads nowhere and one that leads back"
+    lake.land("a.parquet", chargebacks(["a"]))
+    folder = lake.table / DAY
+    os.mkfifo(folder / "pipe.parquet")
+    (folder / "nowhere.parquet").symlink_to(folder / "gone")
+    (folder / "loop").symlink_to(folder)
+    report = run(lake)
+    assert report.rows_after == 1 and [a.path.rsplit("/", 1)[1] for a in report.set_aside] == ["loop", "nowhere.parquet", "pipe.parquet"]
+    assert lake.run(session=no_spark, **LENIENT).status == "nothing new"
 
 
 # Columns
