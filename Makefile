@@ -18,12 +18,13 @@ CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-ta
 
 RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_end.py
 STUDIO := tests/test_studio_glue.py
+ON_S3  := tests/test_s3.py tests/test_s3_store.py tests/test_s3_runs.py tests/test_kills.py tests/test_races.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
+.PHONY: help demo test s3 runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Land a sample day in four deliveries and consolidate it in four executions, under lake/
 	@for k in 1 2 3 4; do \
@@ -32,6 +33,9 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 
 test: $(READY) ## Run all tests but that of the cluster; the script on the oldest, the default and the newest Glue that is here
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --ignore=tests/test_cluster.py --ignore=$(STUDIO)
+
+s3: $(READY) ## Run all tests of S3 on a real server: Ceph, from Debian's packages (see tests/ceph.py)
+	@CHARGEBACK_S3=ceph $(BIN)/pytest -n $(WORKERS) --dist loadfile -rs -k 'not local and not moto' $(ON_S3)
 
 runtimes: $(READY) ## Run the exported script on every Glue runtime, on a cluster, and as deployed
 	@$(BIN)/python tests/runtimes.py

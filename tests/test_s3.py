@@ -182,6 +182,7 @@ def test_an_object_that_changes_is_not_taken(worlds, session, endpoint):
 
 def test_kms_and_credentials(worlds, session, endpoint):
     "SSE-KMS is asked for with every write, and no credential ever reaches a log or the ledger"
+    if SERVER == 'ceph': pytest.skip('Ceph refuses SSE-KMS over plain HTTP')
     cloud, after, copy = worlds
     world = copy()
     with world.environment():
