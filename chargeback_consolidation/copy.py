@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ROW_GROUP_BYTES', 'BLOCK_BYTES', 'BATCH_ROWS', 'FORMAT', 'Part', 'Block', 'Balance', 'absent', 'fitted', 'validity',
            'ends_of', 'adapt_column', 'adapt', 'repeats', 'dictionary_columns', 'open_writer', 'footer', 'SlotWriter',
-           'attempt_quietly', 'writing', 'rows_of_piece', 'WholeFile', 'keyless_rows', 'is_whole', 'tables_of',
-           'rows_staying', 'batches_of', 'blocks_of', 'LastRead', 'copy_slot', 'take_block', 'finish_slot',
-           'create_once', 'write_quarantine', 'slot_parts', 'slot_shares', 'copy_slots', 'ConservationBroken', 'audit']
+           'writing', 'rows_of_piece', 'WholeFile', 'keyless_rows', 'is_whole', 'tables_of', 'rows_staying',
+           'batches_of', 'blocks_of', 'LastRead', 'copy_slot', 'take_block', 'finish_slot', 'create_once',
+           'write_quarantine', 'slot_parts', 'slot_shares', 'copy_slots', 'ConservationBroken', 'audit']
 
 # %% ../nbs/07_copy.ipynb #fa79b6c6
 from collections import namedtuple
@@ -21,7 +21,7 @@ from .landing import (KEY, LANDING_FILE, LANDING_ROW, REASON, SPARK_VERSION, Sch
                                               Source, arrow_array, arrow_texts, attempts, cause_of, children_of,
                                               collect, integers, key_hashes, key_texts, known, open_parquet,
                                               packed_bits, read_lineage, read_sources, rule_of, run_tasks, write_lineage)
-from .store import StoreError, join
+from .store import StoreError, attempt, join
 
 # %% ../nbs/07_copy.ipynb #74625207
 def absent(kind, n, nullable=True):
@@ -188,13 +188,8 @@ class SlotWriter:
     def abandon(self):
         "Drop what was staged"
         if self.sink is None: return
-        if self.writer is not None: attempt_quietly(self.writer.close)
-        attempt_quietly(self.sink.close)
-        attempt_quietly(self.store.discard, self.path, getattr(self.sink, 'token', ''))
-
-def attempt_quietly(work, *args):
-    try: work(*args)
-    except Exception: pass
+        attempt(self.sink.abandon)
+        attempt(self.store.discard, self.path, self.sink.token)
 
 @contextmanager
 def writing(path):
@@ -382,8 +377,13 @@ def write_quarantine(rows, store, path, codec, landing_path):
     table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist()))
     table = table.append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
-    writer = open_writer(sink, table, codec)
-    writer.write_table(table); writer.close(); sink.close()
+    try:
+        writer = open_writer(sink, table, codec)
+        writer.write_table(table); writer.close(); sink.close()
+    except BaseException:
+        attempt(sink.abandon)
+        attempt(store.discard, path, sink.token)
+        raise
     return {'path': path, 'rows': footer(sink).num_rows, 'bytes': sink.size, 'token': sink.token}
 
 # %% ../nbs/07_copy.ipynb #6b0efd52

@@ -2606,13 +2606,8 @@ class SlotWriter:
     def abandon(self):
         "Drop what was staged"
         if self.sink is None: return
-        if self.writer is not None: attempt_quietly(self.writer.close)
-        attempt_quietly(self.sink.close)
-        attempt_quietly(self.store.discard, self.path, getattr(self.sink, 'token', ''))
-
-def attempt_quietly(work, *args):
-    try: work(*args)
-    except Exception: pass
+        attempt(self.sink.abandon)
+        attempt(self.store.discard, self.path, self.sink.token)
 
 @contextmanager
 def writing(path):
@@ -2800,8 +2795,13 @@ def write_quarantine(rows, store, path, codec, landing_path):
     table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist()))
     table = table.append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
-    writer = open_writer(sink, table, codec)
-    writer.write_table(table); writer.close(); sink.close()
+    try:
+        writer = open_writer(sink, table, codec)
+        writer.write_table(table); writer.close(); sink.close()
+    except BaseException:
+        attempt(sink.abandon)
+        attempt(store.discard, path, sink.token)
+        raise
     return {'path': path, 'rows': footer(sink).num_rows, 'bytes': sink.size, 'token': sink.token}
 
 
