@@ -13,7 +13,6 @@ __all__ = ['ATTEMPTS', 'SETTLED', 'Plan', 'Written', 'OVERTAKEN', 'SIGNALS', 'EX
 
 # %% ../nbs/10_job.ipynb #8e82c42a
 import base64
-import logging
 import os
 import platform
 import signal
@@ -34,7 +33,7 @@ from . import __version__
 from .settings import ArgumentError, Settings, help_text, parse
 from .store import FileEntry, StoreError, join, store_for
 from .catalog import GlueCatalog, Partition, Table, open_catalog, register
-from .landing import Inventory, Source, build_index, descendants, get_spark, kill_below, take_inventory
+from .landing import Inventory, Source, build_index, descendants, get_spark, hush, kill_below, take_inventory
 from .quality import QualityFailed, check_verdict, common_schema, in_unit, judge, sentence
 from .versions import find_losers, path_ranks
 from .layout import Held, add_readers, lay_out
@@ -385,7 +384,7 @@ def let_go(
 ):
     "Leave Spark in the middle of its work"
     gateway, context = SparkContext._gateway, SparkContext._active_spark_context
-    logging.getLogger('py4j').setLevel(logging.CRITICAL + 1)
+    hush()
     if not joined:
         if gateway: gateway._gateway_client.send_command = lambda *args, **options: 'yv'     # done, and nothing to tell
         kill_below(spared)

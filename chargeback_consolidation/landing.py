@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG4J', 'Source', 'SMALL', 'CHECKSUMS', 'KEY', 'UPDATED', 'EVENT', 'DECIDING', 'INDEX_SCHEMA', 'CHUNK', 'Shape',
-           'Note', 'UNCOUNTED', 'Index', 'running', 'descendants', 'kill_below', 'private_folder', 'end_spark',
+           'Note', 'UNCOUNTED', 'Index', 'running', 'descendants', 'kill_below', 'hush', 'private_folder', 'end_spark',
            'find_java', 'java_home', 'warm_home', 'quiet_log4j', 'quoted', 'get_spark', 'spark_home', 'Inventory',
            'take_inventory', 'known', 'integers', 'packed_bits', 'arrow_array', 'arrow_texts', 'read_lineage',
            'write_lineage', 'SchemaConflict', 'open_parquet', 'cause_of', 'plain_type', 'plain_field', 'plain_schema',
@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -41,6 +42,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 from pyspark import SparkContext, StorageLevel
+from pyspark.accumulators import AccumulatorServer
 from pyspark.sql import SparkSession
 
 from .store import FileEntry, SourceChanged, attempt, is_hidden, join, read_each, store_for
@@ -80,6 +82,11 @@ def kill_below(
             except OSError: pass     # it has ended meanwhile
         time.sleep(0.02)
 
+def hush():
+    "From here on Spark's Python part does not mention that its JVM goes"
+    logging.getLogger('py4j').setLevel(logging.CRITICAL + 1)
+    AccumulatorServer.handle_error = lambda *about: None
+
 
 # %% ../nbs/03_landing.ipynb #c4f0a9d2
 def private_folder():
@@ -94,6 +101,7 @@ def end_spark(
 ):
     "End the JVM that this process has started, and remove its temporary files"
     if os.getpid() != owner: return
+    hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
         java.stdin.close()      # which ends it

@@ -41,6 +41,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 from pyspark import SparkContext, StorageLevel
+from pyspark.accumulators import AccumulatorServer
 from pyspark.sql import SparkSession
 
 __version__ = '0.1.0'
@@ -984,6 +985,11 @@ def kill_below(
             except OSError: pass     # it has ended meanwhile
         time.sleep(0.02)
 
+def hush():
+    "From here on Spark's Python part does not mention that its JVM goes"
+    logging.getLogger('py4j').setLevel(logging.CRITICAL + 1)
+    AccumulatorServer.handle_error = lambda *about: None
+
 
 def private_folder():
     "A temporary folder for Spark, which goes when this process ends, after Spark"
@@ -997,6 +1003,7 @@ def end_spark(
 ):
     "End the JVM that this process has started, and remove its temporary files"
     if os.getpid() != owner: return
+    hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
         java.stdin.close()      # which ends it
@@ -2695,7 +2702,7 @@ def let_go(
 ):
     "Leave Spark in the middle of its work"
     gateway, context = SparkContext._gateway, SparkContext._active_spark_context
-    logging.getLogger('py4j').setLevel(logging.CRITICAL + 1)
+    hush()
     if not joined:
         if gateway: gateway._gateway_client.send_command = lambda *args, **options: 'yv'     # done, and nothing to tell
         kill_below(spared)
