@@ -84,7 +84,8 @@ def kill_below(
 
 def hush():
     "From here on Spark's Python part does not mention that its JVM goes"
-    logging.getLogger('py4j').setLevel(logging.CRITICAL + 1)
+    logging.disable(logging.CRITICAL)
+    if SparkContext._gateway: SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'     # done, no value
     AccumulatorServer.handle_error = lambda *about: None
 
 

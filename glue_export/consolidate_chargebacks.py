@@ -987,7 +987,8 @@ def kill_below(
 
 def hush():
     "From here on Spark's Python part does not mention that its JVM goes"
-    logging.getLogger('py4j').setLevel(logging.CRITICAL + 1)
+    logging.disable(logging.CRITICAL)
+    if SparkContext._gateway: SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'     # done, no value
     AccumulatorServer.handle_error = lambda *about: None
 
 
@@ -2701,10 +2702,9 @@ def let_go(
     spared,     # processes that were there before us
 ):
     "Leave Spark in the middle of its work"
-    gateway, context = SparkContext._gateway, SparkContext._active_spark_context
-    hush()
+    context = SparkContext._active_spark_context
     if not joined:
-        if gateway: gateway._gateway_client.send_command = lambda *args, **options: 'yv'     # done, and nothing to tell
+        hush()
         kill_below(spared)
     elif context:
         cancel = threading.Thread(target=context.cancelAllJobs, daemon=True)    # this thread's connection awaits an answer
