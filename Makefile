@@ -52,8 +52,8 @@ evidence: $(READY) ## Run the fault tests and keep what they show for the README
 bench: $(READY) ## Measure the pipeline beside what one would pick instead
 	@$(BIN)/python bench/bench.py
 
-investigate: $(READY) ## Ask a question about the demo's day (NAME=reconcile): a report under runs/
-	@$(CLI) investigate $(NAME) --output-path $(LAKE)/consolidated/chargebacks --partition-date $(DATE)
+investigate: $(READY) ## Ask a question about the demo's day (NAME=reconcile, or trace with ID=...): a report under runs/
+	@$(CLI) investigate $(NAME) --output-path $(LAKE)/consolidated/chargebacks --partition-date $(DATE) $(if $(ID),--chargeback-id $(ID))
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs

@@ -53,8 +53,10 @@ def whisper(name): return '--' + name.lower().replace('_', '-')
 # %% ../nbs/12_cli.ipynb #542aece3
 STAGES = ('look', 'index', 'decide', 'copy', 'audit', 'prepare', 'commit', 'settle')
 
-def tasks_done(context):
-    "(finished, all) tasks of Spark's active stages"
+def tasks_done():
+    "(finished, all) tasks of Spark's active stages, as far as it has any"
+    context = SparkContext._active_spark_context
+    if not getattr(context, '_jsc', None): return 0, 0      # none yet, or one that is starting
     tracker = context.statusTracker()
     infos = [info for info in (tracker.getStageInfo(s) for s in tracker.getActiveStageIds()) if info]
     return sum(i.numCompletedTasks for i in infos), sum(i.numTasks for i in infos)
@@ -71,8 +73,8 @@ def shown(console):
         over = threading.Event()
         def watch():
             while not over.wait(0.3):
-                context = SparkContext._active_spark_context
-                done, total = tasks_done(context) if context and context._jsc else (0, 0)
+                try: done, total = tasks_done()
+                except Exception: continue      # Spark comes or goes: the bar must outlive that
                 progress.update(tasks, completed=done, total=total or None, visible=total > 0)
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -108,11 +110,12 @@ def teller(console):
     def tell(report):
         for path, rule, cause in report.set_aside[:10]: console.print('set aside {}: {}: {}'.format(path, rule, cause), markup=False, highlight=False, soft_wrap=True)
         if len(report.set_aside) > 10: console.print('... and {} more files set aside; `history --json` names them all'.format(len(report.set_aside) - 10), markup=False)
-        for warning in report.warnings: console.print('warning: ' + warning, markup=False, highlight=False, soft_wrap=True)
-        if report.message: console.print(report.message, markup=False, highlight=False, soft_wrap=True)
+        for warning in report.warnings: console.print('warning: ' + warning, style='yellow', markup=False, highlight=False, soft_wrap=True)
+        if report.message and report.status != 'failed': console.print(report.message, style='green', markup=False, highlight=False, soft_wrap=True)
         if report.status == 'done': console.print(before_and_after(report))
-        print(metrics_line(report), flush=True)
-        if not console.is_terminal: print(json_line(report), flush=True)
+        if console.is_terminal: return
+        print(metrics_line(report))
+        print(json_line(report), flush=True)
     return tell
 
 # %% ../nbs/12_cli.ipynb #d576bebc
@@ -155,12 +158,19 @@ def backfill(words):
         print('Consolidate every day from --from YYYY-MM-DD to --to YYYY-MM-DD, both included, with the arguments of `consolidate`.\n\n' + help_text(whisper)); return 0
     ends, rest = take_ends(list(words))
     days = [ends[0] + timedelta(days=i) for i in range((ends[1] - ends[0]).days + 1)]
+    if any(w.partition('=')[0] == '--PARTITION_DATE' for w in shout(rest)): raise ArgumentError('--partition-date has no place here: --from and --to say which days')
     parse(shout(rest) + ['--PARTITION_DATE', str(days[0])])
-    console, codes = Console(), []
+    console, codes, without = Console(), [], []
+    def seen(report):
+        if report.status == 'no data': without.append(report.day)
+        teller(console)(report)
     for i, day in enumerate(days):
         console.print('{} ({} of {})'.format(day, i + 1, len(days)), style='bold')
-        with shown(console) as observe: codes.append(run_job(shout(rest) + ['--PARTITION_DATE', str(day)], observe=observe, tell=teller(console)))
-    console.print('{} of {} days are consolidated'.format(codes.count(0), len(days)))
+        with shown(console) as observe: codes.append(run_job(shout(rest) + ['--PARTITION_DATE', str(day)], observe=observe, tell=seen))
+        if codes[-1] > 128: return codes[-1]    # stopped
+    empty = len(without) + (0 if without else codes.count(3))
+    words = '{} of {} days are consolidated'.format(codes.count(0) - len(without), len(days))
+    console.print(words + (', {} without data'.format(empty) if empty else ''))
     return next((c for c in codes if c), 0)
 
 def take_ends(words):
@@ -213,7 +223,10 @@ def history(output, day, as_json):
     rows = [('{} {}'.format(c.number, '' if c.kind == 'consolidate' else c.kind), c.report.get('at', '')[:16], c.report.get('arguments', {}).get('EXECUTION_SEQUENCE', ''), *(
              '{:,}'.format(c.report.get(k, 0)) for k in ('files_taken', 'records_processed', 'duplicates_removed', 'quarantined')), len(c.files), '{:,}'.format(c.rows),
              '{:.0f}'.format(c.report.get('duration_seconds', 0))) for c in commits]
-    Console().print(grid('{} of {}'.format(day, output), ('#', 'at (UTC)', ' run', ' taken', ' records', ' dupl.', ' aside', ' out', ' rows', ' s'), rows))
+    table = grid('{} of {}'.format(day, output), ('#', 'at (UTC)', ' run', ' taken', ' records', ' dupl.', ' aside', ' out', ' rows', ' s'), rows)
+    console = Console()
+    console.width = max(console.width, console.measure(table).maximum)     # a figure that is cut is a wrong figure
+    console.print(table)
 
 @commands.command()
 @day_options
@@ -230,7 +243,10 @@ def snapshot(output, day, as_json):
 @day_options
 def repair(output, day):
     "Roll an interrupted commit forward and remove what killed runs left behind."
-    done = repair_day(Ledger(store_for(output), output, day), uuid.uuid4().hex[:8])
+    store = store_for(output)
+    if not any(True for _ in store.list(output)) and not any(True for _ in store.list(output + '/_ledger')):
+        raise click.ClickException('--output-path {}: there is no ledger here, and nothing else'.format(output))
+    done = repair_day(Ledger(store, output, day), uuid.uuid4().hex[:8])
     print('\n'.join(done) if done else 'nothing to repair')
 
 # %% ../nbs/12_cli.ipynb #7f274606

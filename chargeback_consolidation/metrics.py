@@ -17,7 +17,7 @@ class Report:
     "What a run did to one day; counts are of this run unless they say otherwise"
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
-    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'unfinished' (the commit stands)
+    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
     records_processed: int = 0      # records in the landing files taken
