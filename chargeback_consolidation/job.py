@@ -7,7 +7,7 @@ __all__ = ['ATTEMPTS', 'SETTLED', 'Plan', 'Written', 'OVERTAKEN', 'SIGNALS', 'EX
            'AftermathFailed', 'Run', 'quiet', 'start_run', 'consolidate', 'State', 'look', 'state_of',
            'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'check_table', 'check_rolled_forward',
            'check_complete', 'no_data_message', 'decide', 'left_out', 'name_of', 'remembering', 'slots_of', 'schema_of',
-           'judge_run', 'evidence_of', 'check_plan', 'check_no_fewer', 'lost_race', 'overtaken', 'write',
+           'judge_run', 'evidence_of', 'check_plan', 'check_no_fewer', 'lost_race', 'moved', 'overtaken', 'write',
            'spark_versions', 'next_number', 'balance', 'day_files', 'relative', 'commit_of', 'taken_now', 'record_of',
            'versions', 'publish', 'finish', 'make_known', 'with_aftermath', 'clean_up', 'run_report', 'day_facts',
            'day_warnings', 'plan_facts', 'final_report', 'dry_report', 'nothing_new', 'ended', 'check_output',
@@ -105,7 +105,7 @@ def consolidate(run):
         run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
         try:
             plan = decide(run, state, index, bad)
-            if lost_race(run, state, plan.set_aside): continue
+            if lost_race(run, state, plan.set_aside) or moved(state, plan): continue
             check_plan(run, state, plan)
             if not plan.work: return nothing_new(run, state)
             if run.settings.dry_run: return dry_report(run, state, plan)
@@ -119,8 +119,8 @@ def consolidate(run):
         finally:
             forget(index)
             attempt(clean_up, run)      # what it cannot remove now, a later run will
-    raise Conflict(f'other runs committed {run.partition.day} {ATTEMPTS} times while this one was planning: '
-                   'nothing of this run is published, start it again')
+    raise Conflict(f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
+                   'planning: nothing of this run is published, start it again')
 
 # %% ../nbs/10_job.ipynb #9f0cde89
 SETTLED = 1 << 30   # numbers from here on are consolidated files
@@ -339,6 +339,10 @@ def lost_race(run, state, aside):
     i, a = broken[0]
     raise LedgerDamaged(f'{state.sources[i].path} cannot be read ({a.cause}): restore it, '
                         'or rebuild the day with --REPROCESS true')
+
+def moved(state, plan):
+    "True if a landing file changed under a run that rebuilds the day: none may be left out, so it looks again"
+    return state.reprocess and any(a.rule == 'changed' for a in plan.set_aside.values())
 
 # %% ../nbs/10_job.ipynb #2e8d5b72
 Written = namedtuple('Written', 'slots bad')

@@ -3357,7 +3357,7 @@ def consolidate(run):
         run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
         try:
             plan = decide(run, state, index, bad)
-            if lost_race(run, state, plan.set_aside): continue
+            if lost_race(run, state, plan.set_aside) or moved(state, plan): continue
             check_plan(run, state, plan)
             if not plan.work: return nothing_new(run, state)
             if run.settings.dry_run: return dry_report(run, state, plan)
@@ -3371,8 +3371,8 @@ def consolidate(run):
         finally:
             forget(index)
             attempt(clean_up, run)      # what it cannot remove now, a later run will
-    raise Conflict(f'other runs committed {run.partition.day} {ATTEMPTS} times while this one was planning: '
-                   'nothing of this run is published, start it again')
+    raise Conflict(f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
+                   'planning: nothing of this run is published, start it again')
 
 
 SETTLED = 1 << 30   # numbers from here on are consolidated files
@@ -3591,6 +3591,10 @@ def lost_race(run, state, aside):
     i, a = broken[0]
     raise LedgerDamaged(f'{state.sources[i].path} cannot be read ({a.cause}): restore it, '
                         'or rebuild the day with --REPROCESS true')
+
+def moved(state, plan):
+    "True if a landing file changed under a run that rebuilds the day: none may be left out, so it looks again"
+    return state.reprocess and any(a.rule == 'changed' for a in plan.set_aside.values())
 
 
 Written = namedtuple('Written', 'slots bad')

@@ -140,6 +140,17 @@ def test_a_rebuild_from_less_is_refused(lake, capsys):
     assert len(rows_of(lake)) == 5
 
 
+def test_a_rebuild_under_which_a_file_changes_looks_again(lake):
+    "None of its files may be left out"
+    for name in "ab": lake.land(f"{name}.parquet", chargebacks([name], updated=1))
+    run(lake)
+    changed = []
+    def observe(stage, seconds, facts):
+        if stage == "look" and not changed: changed.append(lake.land("b.parquet", chargebacks(["b", "new"], updated=2)))
+    report = run(lake, REPROCESS=True, observe=observe)
+    assert report.status == "done" and report.set_aside == () and sorted(r["chargeback_id"] for r in rows_of(lake)) == ["a", "b", "new"]
+
+
 def test_a_rebuild_without_the_list_of_files(lake):
     "Allowed if no row is lost"
     lake.land("a.parquet", chargebacks(["a", "b"]))
