@@ -1,4 +1,5 @@
 "The job as a process: how it ends, what it says then, and what it leaves behind."
+import json
 import os
 import re
 import signal
@@ -140,3 +141,108 @@ def test_a_planted_link_in_the_temporary_folder_is_not_followed(place):
     (place.temporary / f"chargeback-log4j-{os.getuid()}").symlink_to(victim)
     assert place.run()[::2] == (0, "")
     assert not list(victim.iterdir())
+
+
+def told(out):
+    "The one report on stdout"
+    reports = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert len(reports) == 1 and sum(line.startswith("METRICS: ") for line in out.splitlines()) == 1, out
+    return reports[0]
+
+
+def spoil(place, share):
+    "Cut a share of the landing files"
+    files = sorted((place.root / "lake").rglob("*.parquet"))
+    for path in files[:round(share * len(files))]: path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("what, code, status, words", [
+    (["--DRY_RUN", "true"], 0, "dry run", ""), (["--PARTITION_DATE", "2024-02-29"], 3, "no data", "nothing has landed for 2024-02-29"),
+    (["--MAX_UNREADABLE_RATE", "0.01"], 4, "failed", "3 of 12 files cannot be read"), (["--DRY_RUN", "true", "--MAX_UNREADABLE_RATE", "0.01"], 4, "failed", "and 2 more")], ids=str)
+def test_each_end_has_its_code_its_line_and_its_report(place, what, code, status, words):
+    if code == 4: spoil(place, 0.25)
+    given = [w for pair in zip(what[::2], what[1::2], strict=True) for w in pair]
+    command = [w for i, w in enumerate(WORDS) if WORDS[i - i % 2] not in what]
+    started = subprocess.run([sys.executable, str(SCRIPT), *command, *given], cwd=place.root, env=dict(os.environ, TMPDIR=str(place.temporary)), capture_output=True, text=True)
+    assert started.returncode == code and started.stderr.count("\n") == bool(words) and words in started.stderr
+    report = told(started.stdout)
+    assert report["status"] == status and report["output_files"] == 0 and "output_files=0" in started.stdout
+    assert not NOISE.search(started.stderr.replace("ArrowInvalid", "").replace("OSError", "")) and place.settled() == []
+    assert code != 4 or [a[0] for a in report["set_aside"]] and report["findings"] and report["stages"]
+
+
+@pytest.mark.timeout(200)
+def test_a_bad_argument_starts_nothing(place):
+    started = time.monotonic()
+    assert place.run("--NO_SUCH", "1") == (2, "", "--NO_SUCH is not an argument; --help lists the arguments\n")
+    assert time.monotonic() - started < 20 and not (place.root / "out").exists() and place.left() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A function that mounts a disk of so many bytes; skipped where nobody may mount"
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    def mount(size, *options):
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "tmpfs", str(disk)], capture_output=True, text=True)
+        if done.returncode: pytest.skip(f"mounting a small disk is not possible here: {done.stderr.strip()}")
+        return disk
+    yield mount
+    subprocess.run(["umount", str(disk)], capture_output=True)
+
+
+@pytest.mark.timeout(200)
+def test_a_full_disk_is_named_and_blames_no_file(tmp_path, small_disk):
+    (tmp_path / "place").mkdir()
+    place, disk = Place(tmp_path / "place"), small_disk("64k")
+    code, out, err = place.run("--REPROCESS", "false", environment={}, command=(sys.executable, str(SCRIPT)))
+    assert code == 0
+    words = [w if w != "out" else str(disk / "out") for w in WORDS]
+    (disk / "ballast").write_bytes(b"x" * (44 << 10))
+    started = subprocess.run([sys.executable, str(SCRIPT), *words], cwd=place.root, env=dict(os.environ, TMPDIR=str(place.temporary)), capture_output=True, text=True)
+    assert started.returncode == 1 and started.stderr.count("\n") == 1 and "ENOSPC: the disk is full" in started.stderr
+    report = told(started.stdout)
+    assert report["status"] == "failed" and report["set_aside"] == [] and not list(disk.rglob("*.parquet"))
+    (disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    again = subprocess.run([sys.executable, str(SCRIPT), *words], cwd=place.root, env=dict(os.environ, TMPDIR=str(place.temporary)), capture_output=True, text=True)
+    assert again.returncode == 0 and told(again.stdout)["rows_after"] == place.rows()
+
+
+@pytest.mark.timeout(200)
+def test_a_read_only_output_is_a_bad_argument(tmp_path, small_disk):
+    (tmp_path / "place").mkdir()
+    place, disk = Place(tmp_path / "place"), small_disk("1m", "ro")
+    words = [w if w != "out" else str(disk / "out") for w in WORDS]
+    started = subprocess.run([sys.executable, str(SCRIPT), *words], cwd=place.root, env=dict(os.environ, TMPDIR=str(place.temporary)), capture_output=True, text=True)
+    assert started.returncode == 2 and started.stderr.count("\n") == 1 and str(disk) in started.stderr and place.settled() == []
+
+
+@pytest.mark.timeout(200)
+def test_a_read_only_environment_is_named(tmp_path, small_disk):
+    "Neither HOME nor the temporary folder can be written to: a line that says so, or a run that needs neither"
+    (tmp_path / "place").mkdir()
+    place, disk = Place(tmp_path / "place"), small_disk("1m", "ro")
+    environment = dict(os.environ, TMPDIR=str(disk), HOME=str(disk))
+    started = subprocess.run([sys.executable, str(SCRIPT), *WORDS], cwd=place.root, env=environment, capture_output=True, text=True)
+    assert started.returncode in (0, 1) and started.stderr.count("\n") == (started.returncode == 1) and "Traceback" not in started.stderr, started.stderr
+
+
+@pytest.mark.timeout(200)
+def test_a_run_that_sleeps_after_its_commit_leaves_the_others_work_alone(place):
+    "It is stopped once its commit is reported, another run commits on top of it, and it goes on"
+    first = place.start()
+    for line in first.stdout:
+        if line.startswith("stage commit"):
+            first.send_signal(signal.SIGSTOP)
+            break
+    landing = sorted((place.root / "lake").rglob("*.parquet"))
+    landing[0].with_name("late.parquet").write_bytes(landing[1].read_bytes())
+    assert place.run()[0] == 0
+    first.send_signal(signal.SIGCONT)
+    out, err = first.communicate(timeout=60)
+    assert (first.returncode, err) == (0, "")
+    landing[0].with_name("later.parquet").write_bytes(landing[2].read_bytes())
+    code, out, err = place.run()
+    assert (code, err) == (0, "") and told(out)["commit"] == 3 and place.settled() == []
