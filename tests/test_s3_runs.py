@@ -129,3 +129,24 @@ def test_killed_at_a_random_moment(worlds, session, seed):
     assert world.listed() == world.asked() == after
     world.repair()
     assert world.orphans() == []
+
+
+@pytest.mark.parametrize('stage, wait', [('index', 0), ('decide', 0.2)])
+def test_a_stopped_run_leaves_no_upload(worlds, session, stage, wait):
+    "SIGTERM, as Glue stops a job: its exit code, one line, and nothing that is staged"
+    _, before, after, copy = worlds
+    world = copy()
+    with world.environment():
+        words = [sys.executable, str(SCRIPT), *world.arguments()]
+        run = subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+        next(line for line in run.stdout if line.startswith(f'stage {stage}'))
+        time.sleep(wait)
+        run.send_signal(signal.SIGTERM)
+        out, err = run.communicate(timeout=60)
+        ledger = world.ledger()
+        staged = ledger.store.staged(ledger.partition) + ledger.store.staged(ledger.quarantine)
+    assert run.returncode == 143 and err.count('\n') == 1 and ('nothing is lost' in err or 'the commit stands' in err), err
+    assert not staged or 'stage commit' in out
+    check_readers(world, before, after)
+    world.run(session)
+    assert world.listed() == world.asked() == after
