@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from .landing import (KEY, LANDING_FILE, LANDING_ROW, REASON, SPARK_VERSION, SchemaConflict,
                                               Source, arrow_array, arrow_texts, attempts, cause_of, children_of,
-                                              collect, integers, key_hashes, key_texts, known, open_parquet,
+                                              collect, key_hashes, key_texts, known, open_parquet,
                                               packed_bits, read_lineage, read_sources, rule_of, run_tasks, write_lineage)
 from .store import StoreError, attempt, join
 
@@ -71,7 +71,8 @@ def validity(array):
 
 def ends_of(array):
     "The offsets of a list or map array, from its first row on, in 32 bits; ArrowInvalid if they need more"
-    offsets = integers(array.offsets)
+    kind = np.int64 if pa.types.is_large_list(array.type) else np.int32
+    offsets = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array) + 1]
     if len(offsets) and offsets[-1] > 2**31 - 1: raise pa.ArrowInvalid('a list is too long')
     return pa.py_buffer(np.ascontiguousarray(offsets, np.int32))
 

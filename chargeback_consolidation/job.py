@@ -174,7 +174,7 @@ def state_of(run, head, settled, before, inventory):
     aside = [e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
-    return State(head, settled, before, inventory, new, sources, remembered(head, aside) + inventory.set_aside,
+    return State(head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
                  tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
 
 def consolidated_sources(ledger, head):
@@ -524,7 +524,7 @@ def plan_facts(state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < SETTLED]
     counts = {f.rule: f.count for f in plan.findings}
-    aside = state.remembered + tuple(a for i, a in sorted(plan.set_aside.items()) if i < SETTLED)
+    aside = tuple(sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED)))
     before = 0 if state.reprocess or not state.head else state.head.rows
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=counts['null_key'],
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,

@@ -48,8 +48,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
-from pyspark import SparkContext, StorageLevel
-from pyspark.accumulators import AccumulatorServer
+from pyspark import SparkContext, StorageLevel, accumulators
 from pyspark.sql import SparkSession
 
 from .store import (ODD, FileEntry, SourceChanged, StoreError, attempt, is_hidden, join,
@@ -93,8 +92,10 @@ def kill_below(
 def hush():
     "From here on Spark's Python part does not mention that its JVM goes"
     logging.disable(logging.CRITICAL)
-    if SparkContext._gateway: SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'     # done, no value
-    AccumulatorServer.handle_error = lambda *about: None
+    if SparkContext._gateway:
+        SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'  # done, no value
+    for name in ('AccumulatorServer', 'AccumulatorTCPServer', 'AccumulatorUnixServer'):     # as the version has it
+        if hasattr(accumulators, name): getattr(accumulators, name).handle_error = lambda *about: None
 
 
 # %% ../nbs/03_landing.ipynb #c4f0a9d2

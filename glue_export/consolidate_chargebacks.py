@@ -42,8 +42,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
-from pyspark import SparkContext, StorageLevel
-from pyspark.accumulators import AccumulatorServer
+from pyspark import SparkContext, StorageLevel, accumulators
 from pyspark.sql import SparkSession
 
 __version__ = '0.1.0'
@@ -1387,8 +1386,10 @@ def kill_below(
 def hush():
     "From here on Spark's Python part does not mention that its JVM goes"
     logging.disable(logging.CRITICAL)
-    if SparkContext._gateway: SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'     # done, no value
-    AccumulatorServer.handle_error = lambda *about: None
+    if SparkContext._gateway:
+        SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'  # done, no value
+    for name in ('AccumulatorServer', 'AccumulatorTCPServer', 'AccumulatorUnixServer'):     # as the version has it
+        if hasattr(accumulators, name): getattr(accumulators, name).handle_error = lambda *about: None
 
 
 def private_folder():
@@ -2574,7 +2575,8 @@ def validity(array):
 
 def ends_of(array):
     "The offsets of a list or map array, from its first row on, in 32 bits; ArrowInvalid if they need more"
-    offsets = integers(array.offsets)
+    kind = np.int64 if pa.types.is_large_list(array.type) else np.int32
+    offsets = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array) + 1]
     if len(offsets) and offsets[-1] > 2**31 - 1: raise pa.ArrowInvalid('a list is too long')
     return pa.py_buffer(np.ascontiguousarray(offsets, np.int32))
 
@@ -3426,7 +3428,7 @@ def state_of(run, head, settled, before, inventory):
     aside = [e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
-    return State(head, settled, before, inventory, new, sources, remembered(head, aside) + inventory.set_aside,
+    return State(head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
                  tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
 
 def consolidated_sources(ledger, head):
@@ -3776,7 +3778,7 @@ def plan_facts(state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < SETTLED]
     counts = {f.rule: f.count for f in plan.findings}
-    aside = state.remembered + tuple(a for i, a in sorted(plan.set_aside.items()) if i < SETTLED)
+    aside = tuple(sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED)))
     before = 0 if state.reprocess or not state.head else state.head.rows
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=counts['null_key'],
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
