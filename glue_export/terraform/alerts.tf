@@ -86,7 +86,7 @@ locals {
     unreadable-files = {
       metric      = "UnreadableFiles"
       above       = 0
-      description = "Landing files could not be read. They are named in the log and tried again by the next execution."
+      description = "Landing files could not be read. They are named in the log and looked at again when they change."
     }
     duplicate-rate = {
       metric      = "DuplicateRate"
