@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .settings import ArgumentError, read_date
+from .store import shown as printable
 from .landing import EVENT, KEY, Source, UPDATED, key_hashes, open_parquet, read_lineage, write_lineage
 from .quality import RULES
 from .copy import LANDING_FILE, LANDING_ROW
@@ -432,7 +433,7 @@ def late_arrivals(day):
     out = files[files['state'].isin(('waiting', 'set aside', 'foreign'))]
     out = out.assign(records=[landing.notes[n].rows if n in landing.notes else 0 for n in out['number']],
                      landed=instant(out['landed'].where(out['landed'] > 0, LOWEST)) if len(out) else [])
-    odd = pd.DataFrame([(o.path, 'not a file', o.cause) for o in day.inventory.set_aside], columns=['path', 'state', 'cause'])
+    odd = pd.DataFrame([(printable(o.path), 'not a file', o.cause) for o in day.inventory.set_aside], columns=['path', 'state', 'cause'])
     out = pd.concat([out[['path', 'state', 'cause', 'size', 'records', 'landed']], odd]) if len(odd) else out[
         ['path', 'state', 'cause', 'size', 'records', 'landed']]
     tables = {'missed': table, 'not in the day': out.reset_index(drop=True),

@@ -30,7 +30,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .settings import ArgumentError, read_date, read_name, read_path
-from .store import FileEntry, SourceChanged, StoreError, access, join, read_each, split_s3, store_for
+from .store import FileEntry, SourceChanged, StoreError, access, join, read_each, shown, split_s3, store_for
 from .catalog import GlueCatalog, LocalCatalog, Table
 from .landing import (EVENT, INDEX_SCHEMA, KEY, UPDATED, Inventory, Source, field_of, open_parquet, read_index, read_lineage, read_notes,
                                               take_inventory)
@@ -131,7 +131,7 @@ def cell_text(value):
     if value is None or value is pd.NA or value is pd.NaT or value != value: return ''
     if isinstance(value, (bool, np.bool_)): return 'yes' if value else 'no'
     if isinstance(value, (int, np.integer)): return '{:,}'.format(value)
-    return '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g') if isinstance(value, (float, np.floating)) else str(value)
+    return '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g') if isinstance(value, (float, np.floating)) else shown(str(value))
 
 # %% ../nbs/14_findings.ipynb #d2490b87
 def as_html(frame):
@@ -144,7 +144,8 @@ def as_html(frame):
 def finding_html(found, mask):
     where = ', '.join(found.where[:5]) + (', and {:,} more'.format(len(found.where) - 5) if found.where[5:] else '')
     keys = ', '.join(map(mask, found.keys))
-    parts = ['<b>{}</b> {}'.format(html.escape(found.kind), html.escape(found.text))] + ['<br><code>{}</code>'.format(html.escape(p)) for p in (where, keys) if p]
+    parts = ['<b>{}</b> {}'.format(html.escape(found.kind), html.escape(found.text))] + [
+        '<br><code>{}</code>'.format(html.escape(shown(p))) for p in (where, keys) if p]
     return '<li class="{}">{}</li>'.format(found.level, ''.join(parts))
 
 # %% ../nbs/14_findings.ipynb #bf5704b5
@@ -339,7 +340,7 @@ def standing(day, files, feet):
     found += listed('foreign', 'ok', of['foreign'], '{n} file{s} of the landing folder {was} not Parquet and no part of the day',
                     len(of['foreign']))
     odd = day.inventory.set_aside
-    if odd: found.append(Found('not a file', 'warn', len(odd), tuple(a.path for a in odd), '{:,} entr{} of the landing folder cannot '
+    if odd: found.append(Found('not a file', 'warn', len(odd), tuple(shown(a.path) for a in odd), '{:,} entr{} of the landing folder cannot '
                                'be read as a file: {}'.format(len(odd), 'y' if len(odd) == 1 else 'ies', odd[0].cause)))
     for f in feet.itertuples():
         what = {'gone': 'is gone', 'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next execution rolls it forward', 'unreadable': 'cannot be read', 'short': 'has {:,} rows of {:,}: {:,} are missing'.format(f.rows, f.written, f.written - f.rows),

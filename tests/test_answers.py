@@ -15,6 +15,7 @@ from chargeback_consolidation import cli, findings
 from chargeback_consolidation.answers import duplicates, every_day, in_percent, late_arrivals, outliers, outliers_shown, reconcile, trace
 from chargeback_consolidation.quality import RULES
 from chargeback_consolidation.findings import landing_files, open_day, picture
+from chargeback_consolidation.sample import land_sample
 from chargeback_consolidation.store import StoreError
 
 pytestmark = pytest.mark.xdist_group('findings')
@@ -108,6 +109,94 @@ def test_nobody_wins(rebuilt):
     assert 'kept' in set(answer.tables['versions']['outcome'])
     words = [answer.verdict, *(name for name, _ in answer.facts), *removed.tables['statuses'].columns, *removed.tables['removed'].columns]
     assert not any(w in text.split() for text in words for w in ('won', 'winner', 'winning', 'lost'))
+
+
+# What comes from outside, on pages
+
+
+def test_everything_from_outside_is_escaped(tmp_path, spark):
+    "Markup in ids, statuses, merchants and file names stays text, on the page of every question"
+    evil, folder = '<script>alert(1)</script>', tmp_path/FOLDER
+    land_sample(str(tmp_path), files=4, records_per_file=5, payload_bytes=20, truncated_files=0.0, empty_files=0.0, zero_row_files=0.0)
+    table = pq.read_table(folder/'part-0-0.parquet')
+    def put(table, name, values):
+        return table.set_column(table.schema.get_field_index(name), name, pa.array(values, table.schema.field(name).type))
+    n = len(table)
+    table = put(table, 'chargeback_id', [evil] * n)
+    table = put(put(table, 'status', ['<b>$won_{</b>'] * (n - 1) + [evil]), 'merchant_id', ['<i>m</i>'] * n)
+    pq.write_table(table, folder/'<img src=x onerror=alert(1)>\n\u202e.parquet')
+    (folder/'<script>alert(3).parquet').write_bytes(b'broken')
+    execute(tmp_path, '--MAX_DUPLICATE_RATE', '1')
+    for name in ('trace', 'reconcile', 'duplicates', 'late_arrivals'):
+        words = [name, '--output-path', f'{tmp_path}/out', '--partition-date', DAY, '--runs', str(tmp_path/'runs')]
+        with pytest.raises(SystemExit) as end: cli.main(['investigate', *words, *(['--chargeback-id', evil] if name == 'trace' else [])])
+        assert end.value.code == 0, name
+    pages = list(tmp_path.rglob('*.html'))
+    assert len(pages) == 4
+    for path in pages:
+        text = path.read_text()
+        assert not any(w in text for w in ('<script', '<img src=x', '<b>$won', '<i>m</i>', '\u202e')), path
+        assert '&lt;' in text and 'alert(' in text, path
+
+
+# Commands
+
+
+def said(argv, capsys):
+    "(exit code, output, error) of a command"
+    with pytest.raises(SystemExit) as end: cli.main(argv)
+    return end.value.code, *capsys.readouterr()
+
+
+def test_repair_where_there_is_no_ledger(rebuilt, tmp_path, capsys):
+    words = ['repair', '--partition-date', '2025-11-05', '--output-path']
+    for path in (tmp_path/'nothing', rebuilt/'out'):
+        code, out, err = said([*words, str(path)], capsys)
+        assert (code, out) == (2, '') and err == f'--output-path {path}: there is no ledger of 2025-11-05 here, and nothing to repair\n'
+    assert not list(tmp_path.iterdir()) and not list(Path(rebuilt).rglob('*day=05*'))
+    litter = tmp_path/'year=2025/month=11/day=05'/'.part-0.parquet.0123456789ab.staged'
+    litter.parent.mkdir(parents=True)
+    litter.write_bytes(b'')
+    assert said([*words, str(tmp_path)], capsys)[:2] == (0, 'removed 1 staged files\n'), 'what a killed first run left'
+
+
+@pytest.mark.parametrize('words', [['consolidate'], ['backfill'], ['investigate'], ['investigate', 'trace'], ['land-sample'], ['history']], ids=' '.join)
+def test_help_is_wrapped_at_words(words, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    code, narrow, _ = said([*words, '--help'], capsys)
+    assert not code and max(map(len, narrow.splitlines())) <= 80
+    monkeypatch.setenv('COLUMNS', '140')
+    wide = said([*words, '--help'], capsys)[1]
+    def parts(text): return [w for w in text.split() if w.strip('─╭╮╰╯│')]
+    if words[0] not in ('land-sample', 'history'): assert parts(narrow) == parts(wide), 'no word is cut'
+
+
+def test_wrapped_meanings_stand_below_each_other():
+    lines = cli.wrapped('  --option   ' + 'word ' * 20, 40).splitlines()
+    assert len(lines) > 3 and all(line.startswith(' ' * 13 + 'word') for line in lines[1:]) and max(map(len, lines)) <= 40
+
+
+def test_backfill_explains_its_days_like_other_options(capsys):
+    out = said(['backfill', '--help'], capsys)[1]
+    required = out[out.index('Required:'):out.index('Optional')]
+    assert '  --from   ' in required and '  --to   ' in required and '--output-path' in required and '--partition-date' not in out
+
+
+def test_every_option_of_land_sample_is_explained():
+    assert all(len(o.help or '') > 5 for o in cli.land_sample_command.params)
+
+
+def test_the_demo_says_what_to_do_next(rebuilt):
+    "The lines can be pasted"
+    root = Path(__file__).parent.parent
+    plan = subprocess.run(['make', '-n', 'demo', f'OUTPUT={rebuilt}/out'], cwd=root, capture_output=True, text=True, check=True).stdout
+    says = '\n'.join(line for line in plan.splitlines() if line.startswith("echo '  "))
+    lines = [line.strip() for line in subprocess.run(['sh', '-c', says], capture_output=True, text=True, check=True).stdout.splitlines()]
+    assert [w for w in ('history', 'snapshot', 'investigate reconcile', 'duckdb') if not any(w in line for line in lines)] == []
+    for line in lines:
+        if 'investigate' in line: continue
+        done = subprocess.run(['sh', '-c', line.replace('.venv/bin/python', sys.executable)], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout, (line, done.stderr)
 
 
 # History
