@@ -415,7 +415,7 @@ def late_arrivals(day):
     at, twins, since = last_times(day), doubled(day, files, landing.notes), since_rebuild(day)
     there = files[files['state'].isin(('taken', 'waiting', 'set aside'))]
     there = there.assign(records=[landing.notes[n].rows for n in there['number']], at=there['commit'].map(at).astype('float64'))
-    hours = ((there['at'] - there['landed']) / 3.6e9).where(there['at'].notna())
+    hours = ((there['at'] - there['landed']) / 3.6e9).where(there['at'].notna() & (there['landed'] > 0))
     found, table = standing(day, files, feet) + unreadable_found(files, landing), missed(day, files, landing)
     waiting = there[there['state'] == 'waiting']
     last = table.iloc[-1] if len(table) else None
@@ -505,9 +505,9 @@ def stands_out(
         n = max(1, wholes[i]) if wholes is not None else 1
         likely = max(median, 1 / n)     # what never happened may happen once
         chance = (likely * max(1 - likely, 0) / n) ** 0.5 if wholes is not None else 0.0
-        def far(middle): return abs(v - middle) > max(LIKE * usual, LIKE * chance, 0.25 * abs(middle), 1e-4)
-        same_kind = [x for k, x in enumerate(series) if alike is not None and k != i and alike[k] == alike[i]]
-        found.append((median, bool(far(median) and (not same_kind or far(float(np.median(same_kind)))))))
+        kin = [x for k, x in enumerate(series) if alike is not None and k != i and alike[k] == alike[i]]
+        middles = [median] + [float(np.median(kin))] * bool(kin)
+        found.append((median, all(abs(v - m) > max(LIKE * usual, LIKE * chance, 0.25 * abs(m), 1e-4) for m in middles)))
     return found
 
 COUNTED = ('records', 'landing files', 'rows')

@@ -13,8 +13,8 @@ from damage import DAY, FOLDER, execute, sound
 
 from chargeback_consolidation import cli, findings
 from chargeback_consolidation.answers import duplicates, every_day, in_percent, late_arrivals, outliers, outliers_shown, reconcile, trace
-from chargeback_consolidation.quality import RULES
 from chargeback_consolidation.findings import landing_files, open_day, picture
+from chargeback_consolidation.quality import RULES
 from chargeback_consolidation.sample import land_sample
 from chargeback_consolidation.store import StoreError
 
