@@ -244,7 +244,8 @@ def duplicates(day):
     by_file['records'] = by_file['path'].map(rows)
     by_file['share, %'] = (100 * by_file['removed'] / by_file['records']).round(1)
     moves = lost[lost['kind'] != REPEAT].groupby(['status', 'kept status'], dropna=False).size().reset_index(name='records')
-    runs = lost.groupby(['commit', 'kept commit', 'kind']).size().reset_index(name='records').rename(columns={'commit': 'taken by commit', 'kept commit': 'the kept one taken by commit'})
+    runs = lost.groupby(['commit', 'kept commit', 'kind']).size().reset_index(name='records').rename(
+        columns={'commit': 'taken by commit', 'kept commit': 'the kept one taken by commit'})
     counts = [(k, int(kinds.get(k, 0))) for k in (REPEAT, OLDER, TIE)]
     whole = int(len(order))
     facts = [('records with a key', whole), ('duplicates', int(len(lost))), ('share', '{:.2%}'.format(len(lost) / whole if whole else 0))] + [(k, n) for k, n in counts] + [
@@ -372,7 +373,8 @@ def trace(
                   ('from landing file', kept['path'].iloc[0]), ('row', int(kept['row'].iloc[0]))]
     if len(wanted) == 1 and len(now): facts += [('lies in', now['file'].iloc[0]), ('as row', int(now['row'].iloc[0]))]
     beaten = versions[(versions['state'] == 'taken') & (versions['outcome'] != 'kept')]['outcome'].tolist()
-    fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), '; of the others: ' + ', '.join(sorted(set(beaten))) if beaten else '') if len(wanted) == 1 else \
+    others = '; of the others: ' + ', '.join(sorted(set(beaten))) if beaten else ''
+    fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), others) if len(wanted) == 1 else \
         'The day shows the latest version of each of the {:,} chargebacks.'.format(len(wanted))
     unmoved(day)
     return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask, aside)
@@ -409,7 +411,8 @@ def missed(day, files, landing):
 
 # %% ../nbs/15_answers.ipynb #3fa446e1
 def late_arrivals(day):
-    "When files landed against when executions ran. Tables: missed (per execution since the last rebuild), not in the day, landings (per file)"
+    """When files landed against when executions ran.
+    Tables: missed (per execution since the last rebuild), not in the day, landings (per file)"""
     files, feet = landing_files(day), footers(day)
     landing = read_threaded(day, landing_sources(day, files), day.stores)
     at, twins, since = last_times(day), doubled(day, files, landing.notes), since_rebuild(day)
@@ -427,15 +430,16 @@ def late_arrivals(day):
     ends = instant([timed.min(), timed.max()]) if len(timed) else (None, None)
     midnight = int(pd.Timestamp(day.day + timedelta(days=1), tz='UTC').timestamp()) * 10**6
     late = there[there['landed'] >= midnight]
-    facts = [('landing files', len(there)), ('executions', len(table)), ('first file landed', ends[0] and ends[0][:19]), ('last file landed', ends[1] and ends[1][:19]),
+    facts = [('landing files', len(there)), ('executions', len(table)),
+             ('first file landed', ends[0] and ends[0][:19]), ('last file landed', ends[1] and ends[1][:19]),
              ('landed after the day was over', len(late)), ('median hours until taken', round(float(hours.median()), 3) if hours.notna().any() else None), ('waiting files', len(waiting)), ('records in them', int(waiting['records'].sum()))]
     if since != day.commits: facts.append(('executions before the rebuild', len(day.commits) - len(since)))
     out = files[files['state'].isin(('waiting', 'set aside', 'foreign'))]
     out = out.assign(records=[landing.notes[n].rows if n in landing.notes else 0 for n in out['number']],
                      landed=instant(out['landed'].where(out['landed'] > 0, LOWEST)) if len(out) else [])
-    odd = pd.DataFrame([(printable(o.path), 'not a file', o.cause) for o in day.inventory.set_aside], columns=['path', 'state', 'cause'])
-    out = pd.concat([out[['path', 'state', 'cause', 'size', 'records', 'landed']], odd]) if len(odd) else out[
-        ['path', 'state', 'cause', 'size', 'records', 'landed']]
+    out = out[['path', 'state', 'cause', 'size', 'records', 'landed']]
+    odd = [(printable(o.path), 'not a file', o.cause) for o in day.inventory.set_aside]
+    if odd: out = pd.concat([out, pd.DataFrame(odd, columns=['path', 'state', 'cause'])])
     tables = {'missed': table, 'not in the day': out.reset_index(drop=True),
               'landings': there[['path', 'state', 'commit', 'records', 'landed']].assign(hours=hours)}
     unmoved(day)
@@ -521,7 +525,8 @@ def outliers(table, limits):
         for day, value, (median, far) in zip(
                 table['date'], table[name], stands_out(table[name], wholes.get(name), weekdays)):
             warn, fail = limits.get(name, (None, None))
-            over = warn is not None and value > warn and (median is None or median <= warn)     # what is so every day is no news
+            # what is over it every day is no news
+            over = warn is not None and value > warn and (median is None or median <= warn)
             level = 'fail' if fail is not None and value > fail else 'warn' if far or over else ''
             if level: rows.append((day, name, value, median, fail if level == 'fail' else warn, 'far from the median' if far else 'over the threshold', level))
     return pd.DataFrame(rows, columns=['date', 'what', 'value', 'median', 'threshold', 'why', 'level'])
@@ -534,8 +539,10 @@ def every_day(table, limits):
     for name, (warn, _) in limits.items():
         over = int((table[name] > warn).sum())
         if len(table) > LEAST_DAYS and 2 * over > len(table):
-            found.append(Found(name.replace('_', ' ') + ' as ever', 'ok', over, (), '{}: {:,} of {:,} days are above WARN_{}_RATE, {}; the '
-                'median is {}'.format(name.replace('_', ' '), over, len(table), name.upper(), percent(warn), percent(table[name].median()))))
+            words, median = name.replace('_', ' '), percent(table[name].median())
+            text = '{}: {:,} of {:,} days are above WARN_{}_RATE, {}; the median is {}'
+            found.append(Found(words + ' as ever', 'ok', over, (),
+                               text.format(words, over, len(table), name.upper(), percent(warn), median)))
     return found
 
 def in_percent(table):
@@ -547,8 +554,10 @@ def in_percent(table):
 def outliers_shown(odd):
     "What stands out, each value in its unit"
     def told(what, value):
-        return percent(value) if what not in COUNTED else None if value is None or value != value else '{:,.0f}'.format(value)
-    return odd.assign(**{name: [told(*v) for v in zip(odd['what'], odd[name])] for name in ('value', 'median', 'threshold')})
+        if value is None or value != value: return None
+        return '{:,.0f}'.format(value) if what in COUNTED else percent(value)
+    columns = ('value', 'median', 'threshold')
+    return odd.assign(**{name: [told(*v) for v in zip(odd['what'], odd[name])] for name in columns})
 
 def quality_limits(day):
     "The thresholds of the day's last execution: {rule: (warn, fail)}"
@@ -597,4 +606,5 @@ def history(span):
             found += [usual(d, f)._replace(text='{}: {}'.format(d.day, f.text)) for f in standing(d, files, feet)]
     facts = [('days', len(span.days)), ('with executions', len(table)), ('records', int(table['records'].sum())), ('duplicates', int(table['duplicates'].sum())), ('quarantined', int(table['quarantined'].sum())),
              ('median records a day', float(table['records'].median()) if len(table) else None), ('what stands out', len(odd))]
-    return answered('quality_history', 'No day stands out: none is far from the others, and no threshold is crossed that others keep to.', facts, found, {'days': in_percent(table), 'outliers': odd}, last.mask)
+    fine = 'No day stands out: none is far from the others, and no threshold is crossed that others keep to.'
+    return answered('quality_history', fine, facts, found, {'days': in_percent(table), 'outliers': odd}, last.mask)

@@ -190,8 +190,9 @@ def backfill_help():
     "What `backfill --help` prints: the help of `consolidate` with --from and --to instead of a date"
     lines = [line for line in help_text(whisper).splitlines() if not line.startswith('  --partition-date ')]
     at = lines.index('Required:') + 1
-    ends = ['  {:<29}{}'.format(*end) for end in (('--from', 'first day, YYYY-MM-DD'), ('--to', 'last day, YYYY-MM-DD'))]
-    return '\n'.join(['Consolidate every day from --from to --to, both included, one after the other.'] + lines[1:at] + ends + lines[at:])
+    ends = ['  {:<29}{} day, YYYY-MM-DD'.format(*end) for end in (('--from', 'first'), ('--to', 'last'))]
+    first = ['Consolidate every day from --from to --to, both included, one after the other.']
+    return '\n'.join(first + lines[1:at] + ends + lines[at:])
 
 def take_ends(words):
     "The days of --from and --to, and the other words"
@@ -292,8 +293,10 @@ def tell_run(console, request, record):
 @commands.command(context_settings=ANY, add_help_option=False, short_help='Answer a question about a day, with a report.')
 @click.argument('words', nargs=-1, type=click.UNPROCESSED)
 def investigate(words):
-    from chargeback_consolidation.investigate import broken, comparison_lines, find_notebook, help_for, investigations_text, plan_requests, run_all, too_bad
-    if set(words) & {'--help', '-h'}: print(wrapped(help_for(words[0]) if not words[0].startswith('-') else investigations_text())); return 0
+    from chargeback_consolidation.investigate import (
+        broken, comparison_lines, help_for, investigations_text, plan_requests, run_all, too_bad)
+    if set(words) & {'--help', '-h'}:
+        print(wrapped(help_for(words[0]) if not words[0].startswith('-') else investigations_text())); return 0
     requests, processes = plan_requests(words)
     console, days = Console(), [r.parameters.get('partition_date') for r in requests]
     with cells_shown(console, days) as tell: records = run_all(requests, processes, tell, lambda request, record: tell_run(console, request, record))
@@ -303,7 +306,9 @@ def investigate(words):
     for line in comparison_lines(again) if again else (): console.print(line, markup=False, highlight=False, soft_wrap=True)
     if again and broken(again): return complain('inputs and code are the same and the result is not: this investigation cannot be trusted', 1)
     bad = [q for q, r in zip(requests, records) if not isinstance(r, Exception) and too_bad(q, r)]
-    if bad: console.print('--fail-on {}: this ends with 1 for {} of {}'.format(bad[0].fail_on, len(bad), len(records)), highlight=False)
+    if bad:
+        words = '--fail-on {}: this ends with 1 for {} of {}'.format(bad[0].fail_on, len(bad), len(records))
+        console.print(words, highlight=False)
     return 1 if failed or bad else 0
 
 # %% ../nbs/12_cli.ipynb #5d12bb5a

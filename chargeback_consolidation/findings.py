@@ -30,7 +30,8 @@ import pandas as pd
 import pyarrow as pa
 
 from .settings import ArgumentError, read_date, read_name, read_path
-from .store import FileEntry, SourceChanged, StoreError, access, join, read_each, shown, split_s3, store_for
+from .store import (
+    FileEntry, SourceChanged, StoreError, access, join, read_each, shown, split_s3, store_for)
 from .catalog import GlueCatalog, LocalCatalog, Table
 from .landing import (EVENT, INDEX_SCHEMA, KEY, UPDATED, Inventory, Source, field_of, open_parquet, read_index, read_lineage, read_notes,
                                               take_inventory)
@@ -337,11 +338,11 @@ def standing(day, files, feet):
     for some, how in ((~misfit, 'cannot be read'), (misfit, 'cannot be united with the others')):
         some = of['set aside'][some.astype(bool)]
         found += listed('set aside', 'warn', some, '{n} landing file{s} ' + how + ' and {was} not in the day', len(some))
-    found += listed('foreign', 'ok', of['foreign'], '{n} file{s} of the landing folder {was} not Parquet and no part of the day',
-                    len(of['foreign']))
+    found += listed('foreign', 'ok', of['foreign'], '{n} file{s} of the landing folder {was} not Parquet', len(of['foreign']))
     odd = day.inventory.set_aside
-    if odd: found.append(Found('not a file', 'warn', len(odd), tuple(shown(a.path) for a in odd), '{:,} entr{} of the landing folder cannot '
-                               'be read as a file: {}'.format(len(odd), 'y' if len(odd) == 1 else 'ies', odd[0].cause)))
+    text = '{:,} entr{} of the landing folder cannot be read as a file: {}'
+    if odd: found.append(Found('not a file', 'warn', len(odd), tuple(shown(a.path) for a in odd),
+                               text.format(len(odd), 'y' if len(odd) == 1 else 'ies', odd[0].cause)))
     for f in feet.itertuples():
         what = {'gone': 'is gone', 'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next execution rolls it forward', 'unreadable': 'cannot be read', 'short': 'has {:,} rows of {:,}: {:,} are missing'.format(f.rows, f.written, f.written - f.rows),
                 'changed': 'is not as it was written: {:,} rows, then {:,}'.format(f.rows, f.written)}.get(f.state)

@@ -91,7 +91,8 @@ def split_words(words):
 
 OPTIONS = {'from': 'first day of several, YYYY-MM-DD', 'to': 'last day of several', 'runs': 'where reports go, a local folder or s3://bucket/prefix [runs]', 'processes': 'days at once [one a processor]',
            'again': 'record.json of an earlier run: repeat it and compare', 'notebooks': 'folder of the investigations',
-           'fail_on': 'wrong or look: exit code 1 where a verdict says Wrong, or (look) asks to look at something [a verdict is no failure]'}
+           'fail_on': 'wrong or look: exit code 1 where a verdict says Wrong, or (look) asks to look at something '
+                      '[a verdict is no failure]'}
 
 FAIL_ON = {'wrong': ('fail',), 'look': ('fail', 'warn')}   # levels of a verdict that end the command with 1
 
@@ -124,7 +125,8 @@ def code_digest(notebook):
     "A digest of the library's modules and of the notebook's cells"
     total = hashlib.sha256()
     for path in sorted(Path(package_file).parent.glob('*.py')):
-        if path.name != '_modidx.py': total.update(path.name.encode() + path.read_bytes())     # an index that nbdev leaves behind
+        if path.name == '_modidx.py': continue      # an index that nbdev leaves behind
+        total.update(path.name.encode() + path.read_bytes())
     for cell in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']: total.update(''.join(cell['source']).encode())
     return total.hexdigest()[:32]
 
@@ -175,8 +177,8 @@ def dict_cell(cell, outputs):
 # %% ../nbs/21_investigate.ipynb #a058e3e2
 Request = namedtuple('Request', 'name notebook parameters runs again fail_on')
 Request.__new__.__defaults__ = (None, '')
-Request.__doc__ = """What to run. notebook: its path; parameters: {name: value}; runs: where reports go; again: the record to compare with,
-or None; fail_on: a key of FAIL_ON, or an empty text."""
+Request.__doc__ = """What to run. notebook: its path; parameters: {name: value}; runs: where reports go;
+again: the record to compare with, or None; fail_on: a key of FAIL_ON, or an empty text."""
 
 def too_bad(request, record):
     "True if the verdict of a run is as bad as the request's `fail_on` says, or worse"
@@ -399,7 +401,8 @@ def plan_requests(words):
         if option in given and not (given[option] or '').strip():
             raise ArgumentError('{} has no value: {}'.format(dashed(option), OPTIONS[option]))
     fail_on = given.pop('fail_on', '').strip().lower()
-    if fail_on and fail_on not in FAIL_ON: raise ArgumentError('--fail-on must be {}, not {!r}'.format(' or '.join(FAIL_ON), fail_on[:80]))
+    if fail_on and fail_on not in FAIL_ON:
+        raise ArgumentError('--fail-on must be {}, not {!r}'.format(' or '.join(FAIL_ON), fail_on[:80]))
     record = read_record(given.pop('again')) if 'again' in given else None
     folder, runs = given.pop('notebooks', NOTEBOOKS), read_own('runs', read_path, given.pop('runs', 'runs'))
     processes = read_own('processes', lambda text: read_integer(text, (1, 64)), given.pop('processes', str(os.cpu_count() or 1)))
@@ -412,7 +415,8 @@ def plan_requests(words):
     if days: given['partition_date'] = days[0]
     values = read_parameters(notebook.stem, found, given)
     if values.get('mask') and values.get('show_payload'): raise ArgumentError('--show-payload shows what --mask is to hide: give one of them')
-    return [Request(notebook.stem, str(notebook), dict(values, partition_date=d) if d else values, runs, record, fail_on) for d in days or [None]], processes
+    return [Request(notebook.stem, str(notebook), dict(values, partition_date=d) if d else values, runs, record, fail_on)
+            for d in days or [None]], processes
 
 def read_own(name, reader, text):
     try: return reader(text.strip())

@@ -12,7 +12,16 @@ import pytest
 from damage import DAY, FOLDER, execute, sound
 
 from chargeback_consolidation import cli, findings
-from chargeback_consolidation.answers import duplicates, every_day, in_percent, late_arrivals, outliers, outliers_shown, reconcile, trace
+from chargeback_consolidation.answers import (
+    duplicates,
+    every_day,
+    in_percent,
+    late_arrivals,
+    outliers,
+    outliers_shown,
+    reconcile,
+    trace,
+)
 from chargeback_consolidation.findings import landing_files, open_day, picture
 from chargeback_consolidation.quality import RULES
 from chargeback_consolidation.sample import land_sample
@@ -107,7 +116,8 @@ def test_nobody_wins(rebuilt):
     key = next(k for k in (f.keys[0] for f in removed.findings if f.keys))
     answer = trace(day, [key])
     assert 'kept' in set(answer.tables['versions']['outcome'])
-    words = [answer.verdict, *(name for name, _ in answer.facts), *removed.tables['statuses'].columns, *removed.tables['removed'].columns]
+    words = [answer.verdict, *(name for name, _ in answer.facts)]
+    words += [*removed.tables['statuses'].columns, *removed.tables['removed'].columns]
     assert not any(w in text.split() for text in words for w in ('won', 'winner', 'winning', 'lost'))
 
 
@@ -117,7 +127,8 @@ def test_nobody_wins(rebuilt):
 def test_everything_from_outside_is_escaped(tmp_path, spark):
     "Markup in ids, statuses, merchants and file names stays text, on the page of every question"
     evil, folder = '<script>alert(1)</script>', tmp_path/FOLDER
-    land_sample(str(tmp_path), files=4, records_per_file=5, payload_bytes=20, truncated_files=0.0, empty_files=0.0, zero_row_files=0.0)
+    land_sample(str(tmp_path), files=4, records_per_file=5, payload_bytes=20, truncated_files=0.0, empty_files=0.0,
+                zero_row_files=0.0)
     table = pq.read_table(folder/'part-0-0.parquet')
     def put(table, name, values):
         return table.set_column(table.schema.get_field_index(name), name, pa.array(values, table.schema.field(name).type))
@@ -129,7 +140,8 @@ def test_everything_from_outside_is_escaped(tmp_path, spark):
     execute(tmp_path, '--MAX_DUPLICATE_RATE', '1')
     for name in ('trace', 'reconcile', 'duplicates', 'late_arrivals'):
         words = [name, '--output-path', f'{tmp_path}/out', '--partition-date', DAY, '--runs', str(tmp_path/'runs')]
-        with pytest.raises(SystemExit) as end: cli.main(['investigate', *words, *(['--chargeback-id', evil] if name == 'trace' else [])])
+        if name == 'trace': words += ['--chargeback-id', evil]
+        with pytest.raises(SystemExit) as end: cli.main(['investigate', *words])
         assert end.value.code == 0, name
     pages = list(tmp_path.rglob('*.html'))
     assert len(pages) == 4
@@ -152,7 +164,8 @@ def test_repair_where_there_is_no_ledger(rebuilt, tmp_path, capsys):
     words = ['repair', '--partition-date', '2025-11-05', '--output-path']
     for path in (tmp_path/'nothing', rebuilt/'out'):
         code, out, err = said([*words, str(path)], capsys)
-        assert (code, out) == (2, '') and err == f'--output-path {path}: there is no ledger of 2025-11-05 here, and nothing to repair\n'
+        assert (code, out) == (2, '')
+        assert err == f'--output-path {path}: there is no ledger of 2025-11-05 here, and nothing to repair\n'
     assert not list(tmp_path.iterdir()) and not list(Path(rebuilt).rglob('*day=05*'))
     litter = tmp_path/'year=2025/month=11/day=05'/'.part-0.parquet.0123456789ab.staged'
     litter.parent.mkdir(parents=True)
@@ -160,7 +173,10 @@ def test_repair_where_there_is_no_ledger(rebuilt, tmp_path, capsys):
     assert said([*words, str(tmp_path)], capsys)[:2] == (0, 'removed 1 staged files\n'), 'what a killed first run left'
 
 
-@pytest.mark.parametrize('words', [['consolidate'], ['backfill'], ['investigate'], ['investigate', 'trace'], ['land-sample'], ['history']], ids=' '.join)
+HELPED = [['consolidate'], ['backfill'], ['investigate'], ['investigate', 'trace'], ['land-sample'], ['history']]
+
+
+@pytest.mark.parametrize('words', HELPED, ids=' '.join)
 def test_help_is_wrapped_at_words(words, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
     code, narrow, _ = said([*words, '--help'], capsys)
@@ -179,7 +195,7 @@ def test_wrapped_meanings_stand_below_each_other():
 def test_backfill_explains_its_days_like_other_options(capsys):
     out = said(['backfill', '--help'], capsys)[1]
     required = out[out.index('Required:'):out.index('Optional')]
-    assert '  --from   ' in required and '  --to   ' in required and '--output-path' in required and '--partition-date' not in out
+    assert all(w in required for w in ('  --from   ', '  --to   ', '--output-path')) and '--partition-date' not in out
 
 
 def test_every_option_of_land_sample_is_explained():
@@ -189,13 +205,15 @@ def test_every_option_of_land_sample_is_explained():
 def test_the_demo_says_what_to_do_next(rebuilt):
     "The lines can be pasted"
     root = Path(__file__).parent.parent
-    plan = subprocess.run(['make', '-n', 'demo', f'OUTPUT={rebuilt}/out'], cwd=root, capture_output=True, text=True, check=True).stdout
+    def run(*words): return subprocess.run(words, cwd=root, capture_output=True, text=True)
+    plan = run('make', '-n', 'demo', f'OUTPUT={rebuilt}/out').stdout
     says = '\n'.join(line for line in plan.splitlines() if line.startswith("echo '  "))
-    lines = [line.strip() for line in subprocess.run(['sh', '-c', says], capture_output=True, text=True, check=True).stdout.splitlines()]
-    assert [w for w in ('history', 'snapshot', 'investigate reconcile', 'duckdb') if not any(w in line for line in lines)] == []
+    lines = [line.strip() for line in run('sh', '-c', says).stdout.splitlines()]
+    wanted = ('history', 'snapshot', 'investigate reconcile', 'duckdb')
+    assert [w for w in wanted if not any(w in line for line in lines)] == []
     for line in lines:
         if 'investigate' in line: continue
-        done = subprocess.run(['sh', '-c', line.replace('.venv/bin/python', sys.executable)], cwd=root, capture_output=True, text=True)
+        done = run('sh', '-c', line.replace('.venv/bin/python', sys.executable))
         assert done.returncode == 0 and done.stdout, (line, done.stderr)
 
 
@@ -208,7 +226,8 @@ def month(days=30, seed=1):
     "An ordinary month: quiet weekends, a few records without a key every day, now and then a broken file"
     rng, dates = np.random.default_rng(seed), pd.date_range('2025-11-01', periods=days)
     files = np.where(dates.weekday >= 5, 400, 1000) + rng.integers(-30, 30, days)
-    table = pd.DataFrame({'date': dates.strftime('%Y-%m-%d'), 'landing files': files, 'records': files * 100, 'rows': files * 95})
+    counts = {'landing files': files, 'records': files * 100, 'rows': files * 95}
+    table = pd.DataFrame({'date': dates.strftime('%Y-%m-%d'), **counts})
     for rule, rate in (('duplicate', .05), ('null_key', .0005), ('missing_version', .01), ('outside_day', .001)):
         table[rule] = rng.binomial(table['records'], rate) / table['records']
     return table.assign(unreadable=rng.binomial(1, .2, days) / files, schema_conflict=0.0)
@@ -219,7 +238,8 @@ def test_an_ordinary_month_looks_ordinary(seed):
     table = month(seed=seed)
     odd = outliers(table, LIMITS)
     assert set(odd['what']) <= {'unreadable'} and not (odd['why'] == 'far from the median').any(), odd
-    assert [f.level for f in every_day(table, LIMITS)] == ['ok'] and 'WARN_NULL_KEY_RATE, 0 %' in every_day(table, LIMITS)[0].text
+    said, = every_day(table, LIMITS)
+    assert said.level == 'ok' and 'WARN_NULL_KEY_RATE, 0 %' in said.text
     table.loc[17, ['landing files', 'records', 'rows']] //= 3
     table.loc[11, 'null_key'] = .02
     odd = outliers(table, LIMITS)

@@ -81,7 +81,8 @@ def test_each_notebook_is_there_with_typed_parameters():
     (['reconcile', '--output-path', 'o', '--from', DAY, '--to', DAY, '--partition-date', DAY], 'exclude each other'),
     (['trace', '--output-path', 'o', '--partition-date', DAY, '--chargeback-id', 'x', '--mask', '--show-payload'], 'give one of them'),
     (['--again', 'nowhere.json'], 'there is no such file'),
-    (['reconcile', '--output-path', 'o', '--partition-date', DAY, '--fail-on', 'red'], "--fail-on must be wrong or look, not 'red'"),
+    (['reconcile', '--output-path', 'o', '--partition-date', DAY, '--fail-on', 'red'],
+     "--fail-on must be wrong or look, not 'red'"),
     (['reconcile', '--fail-on'], '--fail-on has no value: wrong or look'),
     (['--again', __file__], 'this is not a record of an investigation'),
     (['reconcile', '--notebooks', '/nowhere', '--output-path', 'o'], 'there is no investigation in /nowhere')], ids=lambda v: None if isinstance(v, str) else ' '.join(v[-2:])[:30])
@@ -261,19 +262,24 @@ def test_fail_on_as_a_process(lakes, tmp_path):
 
 
 @pytest.mark.parametrize('level, asked, bad', [
-    ('fail', 'wrong', True), ('warn', 'wrong', False), ('fail', 'look', True), ('warn', 'look', True), ('ok', 'look', False), ('fail', '', False)])
+    ('fail', 'wrong', True), ('warn', 'wrong', False), ('fail', 'look', True), ('warn', 'look', True),
+    ('ok', 'look', False), ('fail', '', False)])
 def test_too_bad(level, asked, bad):
     request = investigate.Request('reconcile', '', {}, '', None, asked)
-    assert investigate.too_bad(request, {'answer': {'level': level}}) is bad and not investigate.too_bad(request, {'answer': None})
+    assert investigate.too_bad(request, {'answer': {'level': level}}) is bad
+    assert not investigate.too_bad(request, {'answer': None})
 
 
 def test_runs_of_different_lakes_lie_apart_and_pages_name_theirs(reports, lakes):
     root = lakes[1]
     for r in records(reports):
-        assert Path(r['page']).parent.parts[-3:-1] == (r['investigation'], DAY) and Path(r['page']).parent.name.startswith('out-')
+        folder = Path(r['page']).parent
+        assert folder.parts[-3:-1] == (r['investigation'], DAY) and folder.name.startswith('out-')
         text = Path(r['page']).read_text()
         title = text[text.index('<title>') + 7:text.index('</title>')]
-        assert title == f"{r['investigation'].replace('_', ' ')}: {r['inputs'][-1]['table']}, {root}/out, {DAY}" and f'{root}/out' in text[text.index('<body>'):][:600]
+        asked, table = r['investigation'].replace('_', ' '), r['inputs'][-1]['table']
+        assert title == f'{asked}: {table}, {root}/out, {DAY}'
+        assert f'{root}/out' in text[text.index('<body>'):][:600]
     folders = {investigate.lake_folder({'output_path': f'/{lake}/consolidated/chargebacks'}) for lake in ('one', 'two')}
     assert len(folders) == 2 and all(f.startswith('chargebacks-') for f, in folders) and investigate.lake_folder({}) == ()
 
