@@ -510,7 +510,7 @@ def stands_out(
         likely = max(median, 1 / n)     # what never happened may happen once
         chance = (likely * max(1 - likely, 0) / n) ** 0.5 if wholes is not None else 0.0
         kin = [x for k, x in enumerate(series) if alike is not None and k != i and alike[k] == alike[i]]
-        middles = [median] + [float(np.median(kin))] * bool(kin)
+        middles = [median] + ([float(np.median(kin))] if kin else [])
         found.append((median, all(abs(v - m) > max(LIKE * usual, LIKE * chance, 0.25 * abs(m), 1e-4) for m in middles)))
     return found
 
