@@ -11,10 +11,12 @@ DATE        ?= 2025-11-02
 LAKE        ?= lake
 FILES       ?= 1200
 NAME        ?= reconcile
+OUTPUT      := $(LAKE)/consolidated/chargebacks
+DAY         := --output-path $(OUTPUT) --partition-date $(DATE)
 TABLE       := --catalog $(LAKE) --partition-date $(DATE)
 LAND        := $(CLI) land-sample $(TABLE) --database landing --table chargebacks --files $(FILES) --deliveries 4
 CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-table chargebacks \
-	--output-path $(LAKE)/consolidated/chargebacks --output-file-count 10 --compression-codec snappy
+	--output-path $(OUTPUT) --output-file-count 10 --compression-codec snappy
 
 RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_end.py
 STUDIO := tests/test_studio_glue.py
@@ -30,6 +32,15 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	@for k in 1 2 3 4; do \
 	  $(LAND) --delivery $$k && $(CONSOLIDATE) --execution-sequence $$k || exit $$?; \
 	done
+	@echo
+	@echo 'What the four executions did:'
+	@echo '  $(CLI) history $(DAY)'
+	@echo 'The files that are the day now:'
+	@echo '  $(CLI) snapshot $(DAY)'
+	@echo 'Whether all that landed is in it, as a page below runs/:'
+	@echo '  $(CLI) investigate reconcile $(DAY)'
+	@echo 'A look at the data:'
+	@echo '  $(BIN)/python -c "import duckdb; duckdb.sql(\"SELECT status, count(*) FROM read_parquet('"'$(OUTPUT)/year=*/*/*/*.parquet'"', union_by_name=true) GROUP BY ALL ORDER BY 2 DESC\").show()"'
 
 test: $(READY) ## Run all tests but that of the cluster; the script on the oldest, the default and the newest Glue that is here
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --ignore=tests/test_cluster.py --ignore=$(STUDIO)
@@ -53,10 +64,11 @@ bench: $(READY) ## Measure the pipeline beside what one would pick instead
 	@$(BIN)/python bench/bench.py
 
 investigate: $(READY) ## Ask a question about the demo's day (NAME=reconcile, or trace with ID=...): a report under runs/
-	@$(CLI) investigate $(NAME) --output-path $(LAKE)/consolidated/chargebacks --partition-date $(DATE) $(if $(ID),--chargeback-id $(ID))
+	@$(CLI) investigate $(NAME) $(DAY) $(if $(ID),--chargeback-id $(ID)) $(if $(FAIL_ON),--fail-on $(FAIL_ON))
 
-lab: $(READY) ## Open the notebooks in JupyterLab
-	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
+lab: $(READY) ## Open the notebooks in JupyterLab (PORT=8888)
+	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs \
+	  $(if $(PORT),--ServerApp.port=$(PORT)) $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 studio: $(READY) ## Open the Studio notebooks in JupyterLab, with the Glue kernel and no AWS
 	@$(BIN)/python -m chargeback_consolidation.workbench lab

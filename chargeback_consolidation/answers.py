@@ -8,8 +8,9 @@ __all__ = ['Differences', 'ROWS_WRONG', 'REPEAT', 'OLDER', 'TIE', 'TIMES', 'SHOW
            'compare_keys', 'compare_quarantine', 'keys_changed', 'unreadable_found', 'lineage_found', 'per_file',
            'records_of', 'landed_records', 'reconcile', 'content_of', 'contenders', 'kinds_of', 'removed_records',
            'duplicates', 'why', 'versions_of', 'decided', 'lineage_row', 'rows_now', 'planned_rows', 'traced', 'trace',
-           'last_times', 'missed', 'late_arrivals', 'sizes', 'day_counts', 'stands_out', 'outliers', 'quality_limits',
-           'Days', 'open_days', 'history']
+           'last_times', 'since_rebuild', 'missed', 'late_arrivals', 'sizes', 'day_counts', 'stands_out', 'outliers',
+           'percent', 'every_day', 'in_percent', 'outliers_shown', 'quality_limits', 'Days', 'open_days', 'usual',
+           'history']
 
 # %% ../nbs/15_answers.ipynb #47782d14
 import hashlib
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .settings import ArgumentError, read_date
+from .store import shown as printable
 from .landing import EVENT, KEY, Source, UPDATED, key_hashes, open_parquet, read_lineage, write_lineage
 from .quality import RULES
 from .copy import LANDING_FILE, LANDING_ROW
@@ -82,7 +84,7 @@ def repeated(hashes):
 
 # %% ../nbs/15_answers.ipynb #3540a866
 ROWS_WRONG = {'extra': ('keys extra', '{:,} rows of the day are in no landing file that was taken'), 'twice': ('keys twice', '{:,} rows of the day share a chargeback with another'),
-              'older': ('older version', '{:,} chargebacks are in the day in an older version than landed'), 'other': ('other version', '{:,} chargebacks are in the day in a version that loses by the tie-break'),
+              'older': ('older version', '{:,} chargebacks are in the day in an older version than landed'), 'other': ('other version', '{:,} chargebacks are in the day in a version that the tie-break leaves out'),
               'changed': ('row changed', '{:,} rows of the day are not the landing rows that the lineage names')}
 
 # %% ../nbs/15_answers.ipynb #290a251c
@@ -220,10 +222,10 @@ def removed_records(day, files, landing, order, wins, twins):
     details = pd.DataFrame(read_rows(day, files, some[['number', 'row']], ('merchant_id', 'status')), index=some.index).reindex(columns=['merchant_id', 'status'])
     entry = files.set_index('number')[['path', 'commit', 'landed']]
     some = some.join(details).join(entry, on='number')
-    best = some[some['win']].set_index('group')[['first', 'status', 'path', 'commit', 'landed', 'row']].add_prefix('won ')
+    best = some[some['win']].set_index('group')[['first', 'status', 'path', 'commit', 'landed', 'row']].add_prefix('kept ')
     lost = some[~some['win']].join(best, on='group')
-    known = (lost['first'] != LOWEST) & (lost['won first'] != LOWEST)
-    return lost.assign(**{'hours older': ((lost['won first'] - lost['first']) / 3.6e9).where(known), 'hours landed apart': (lost['landed'] - lost['won landed']).abs() / 3.6e9})
+    known = (lost['first'] != LOWEST) & (lost['kept first'] != LOWEST)
+    return lost.assign(**{'hours older': ((lost['kept first'] - lost['first']) / 3.6e9).where(known), 'hours landed apart': (lost['landed'] - lost['kept landed']).abs() / 3.6e9})
 
 # %% ../nbs/15_answers.ipynb #4c31bf9e
 def duplicates(day):
@@ -241,15 +243,16 @@ def duplicates(day):
     by_file = lost.groupby('path').agg(removed=('kind', 'size'), repeats=('kind', lambda k: int((k == REPEAT).sum()))).reset_index()
     by_file['records'] = by_file['path'].map(rows)
     by_file['share, %'] = (100 * by_file['removed'] / by_file['records']).round(1)
-    moves = lost[lost['kind'] != REPEAT].groupby(['status', 'won status'], dropna=False).size().reset_index(name='records').rename(columns={'won status': 'status of the winner'})
-    runs = lost.groupby(['commit', 'won commit', 'kind']).size().reset_index(name='records').rename(columns={'commit': 'taken by commit', 'won commit': 'winner taken by commit'})
+    moves = lost[lost['kind'] != REPEAT].groupby(['status', 'kept status'], dropna=False).size().reset_index(name='records')
+    runs = lost.groupby(['commit', 'kept commit', 'kind']).size().reset_index(name='records').rename(
+        columns={'commit': 'taken by commit', 'kept commit': 'the kept one taken by commit'})
     counts = [(k, int(kinds.get(k, 0))) for k in (REPEAT, OLDER, TIE)]
     whole = int(len(order))
     facts = [('records with a key', whole), ('duplicates', int(len(lost))), ('share', '{:.2%}'.format(len(lost) / whole if whole else 0))] + [(k, n) for k, n in counts] + [
              ('median hours between versions', round(float(lost.loc[lost['kind'] == OLDER, 'hours older'].median()), 2) if counts[1][1] else None), ('median hours between landings of repeats', round(float(lost.loc[lost['kind'] == REPEAT, 'hours landed apart'].median()), 3) if counts[0][1] else None), ('doubled files', len(twins))]
     merchants = lost.groupby('merchant_id').size().reset_index(name='records').sort_values(['records', 'merchant_id'], ascending=[False, True]).head(20)
     tables = {'kinds': pd.DataFrame(counts, columns=['kind', 'records']), 'files': by_file.sort_values(['removed', 'path'], ascending=[False, True]), 'merchants': merchants, 'statuses': moves.sort_values('records', ascending=False, kind='stable'),
-              'executions': runs, 'doubled files': twins, 'removed': lost[['kind', 'path', 'row', 'won path', 'won row', 'hours older', 'hours landed apart']].sort_values(['path', 'row'])}
+              'executions': runs, 'doubled files': twins, 'removed': lost[['kind', 'path', 'row', 'kept path', 'kept row', 'hours older', 'hours landed apart']].sort_values(['path', 'row'])}
     fine = '{:,} of {:,} records are duplicates: {}.'.format(len(lost), whole, ', '.join('{:,} {}'.format(n, k) for k, n in counts if n) or 'none')
     unmoved(day)
     return answered('duplicates', fine, facts, found, tables, day.mask)
@@ -277,13 +280,13 @@ def versions_of(day, files, wanted):
 
 # %% ../nbs/15_answers.ipynb #b7ca12ce
 def decided(versions):
-    "`versions` with the outcome of each: 'won', why it lost, or that it waits"
+    "`versions` with the outcome of each: 'kept', why it is not, or that it waits"
     outcome, best = [], {}
     for v in versions.itertuples():
         its = (v.first, v.first_ns, v.event, v.event_ns, v.path, v.row)
         if v.state != 'taken': outcome.append('waits for the next execution'); continue
         winner = best.setdefault(v.chargeback_id, its)
-        outcome.append('won' if winner is its else why(its, winner, not v.dated))
+        outcome.append('kept' if winner is its else why(its, winner, not v.dated))
     return versions.assign(outcome=outcome)
 
 def lineage_row(plan, rows, at, own):
@@ -314,7 +317,7 @@ EMPTY_LINEAGE = write_lineage(np.zeros(0, int), np.zeros(0, int))
 # %% ../nbs/15_answers.ipynb #4967ed67
 def planned_rows(day, files, versions):
     "Where the lineage says that winning versions lie: {(number, row): output path}"
-    sought = {(v.number, v.row) for v in versions.itertuples() if v.outcome == 'won'}
+    sought = {(v.number, v.row) for v in versions.itertuples() if v.outcome == 'kept'}
     found = {}
     for slot, plan in read_plan(day).items() if day.head and sought else ():
         if plan is None: continue
@@ -325,19 +328,19 @@ def planned_rows(day, files, versions):
 # %% ../nbs/15_answers.ipynb #6c8315e3
 def traced(day, files, versions, now):
     "What is wrong with the traced chargebacks: a list of `Found`"
-    won = versions[versions['outcome'] == 'won']
+    kept = versions[versions['outcome'] == 'kept']
     planned, found, present = planned_rows(day, files, versions), [], now[KEY].value_counts()
     twice = [k for k, n in dict(present).items() if n > 1]
-    missing = won[~won[KEY].isin(now[KEY])]
+    missing = kept[~kept[KEY].isin(now[KEY])]
     for v in missing.itertuples():
         place = planned.get((v.number, v.row))
         found.append(Found('not in the day', 'fail', 1, (place,) if place else (), 'the chargeback landed and was taken, but is not in the day' + ('; it was written to the file named here' if place else ''), (v.chargeback_id,)))
     if twice: found.append(Found('in the day twice', 'fail', len(twice), tuple(sorted(set(now.loc[now[KEY].isin(twice), 'file']))), 'the chargeback is in the day more than once', tuple(twice)))
-    for r in now.merge(won, on=KEY, how='left', suffixes=('', '_won')).itertuples() if len(now) else ():
+    for r in now.merge(kept, on=KEY, how='left', suffixes=('', '_kept')).itertuples() if len(now) else ():
         gone = files.loc[(files['path'] == r.landing_file) & files['state'].isin(('gone', 'rewritten')), 'state'] if r.landing_file else ()
         if len(gone): found.append(Found('landing file ' + gone.iloc[0], 'warn', 1, (r.landing_file,), 'the row in the day comes from a landing file that is ' + gone.iloc[0], (r.chargeback_id,)))
         elif r.path != r.path: found.append(Found('not in landing', 'fail', 1, (r.file,), 'the row in the day is in no landing file that was taken', (r.chargeback_id,)))
-        elif (r.first, r.first_ns, r.event, r.event_ns) < (r.first_won, r.first_ns_won, r.event_won, r.event_ns_won): found.append(Found('older version', 'fail', 1, (r.file,), 'the day holds an older version than landed', (r.chargeback_id,)))
+        elif (r.first, r.first_ns, r.event, r.event_ns) < (r.first_kept, r.first_ns_kept, r.event_kept, r.event_ns_kept): found.append(Found('older version', 'fail', 1, (r.file,), 'the day holds an older version than landed', (r.chargeback_id,)))
     waiting = versions[(versions['state'] == 'waiting')]
     if len(waiting): found.append(Found('version not yet taken', 'warn', len(waiting), tuple(sorted(set(waiting['path']))), '{:,} version{} landed after the last execution looked'.format(len(waiting), '' if len(waiting) == 1 else 's'), tuple(sorted(set(waiting[KEY])))[:5]))
     return found
@@ -362,13 +365,16 @@ def trace(
     shown = pd.DataFrame({KEY: versions[KEY], 'outcome': versions['outcome'], 'landing file': versions['path'], 'row': versions['row'], 'commit': versions['commit'],
                           UPDATED: np.where(versions['dated'], instant(versions['first']), ''), EVENT: instant(versions['event'])}).join(rows)
     lying = now[[KEY, 'file', 'row', 'landing_file', 'landing_row']].rename(columns=lambda c: c.replace('_', ' ') if c != KEY else c)
-    won = versions[versions['outcome'] == 'won']
+    kept = versions[versions['outcome'] == 'kept']
     facts = [('chargeback', Identifier(wanted[0]))] if len(wanted) == 1 else [('chargebacks', len(wanted))]
     facts += [('versions landed', len(versions)), ('versions taken', int((versions['state'] == 'taken').sum())), ('rows in the day', len(now))]
-    if len(wanted) == 1 and len(won): facts += [('winning status', shown['status'][won.index[0]] if 'status' in shown else None), ('landing file of the winner', won['path'].iloc[0]), ('row', int(won['row'].iloc[0]))]
+    if len(wanted) == 1 and len(kept):
+        facts += [('status kept', shown['status'][kept.index[0]] if 'status' in shown else None),
+                  ('from landing file', kept['path'].iloc[0]), ('row', int(kept['row'].iloc[0]))]
     if len(wanted) == 1 and len(now): facts += [('lies in', now['file'].iloc[0]), ('as row', int(now['row'].iloc[0]))]
-    beaten = versions[(versions['state'] == 'taken') & (versions['outcome'] != 'won')]['outcome'].tolist()
-    fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), '; the others lost: ' + ', '.join(sorted(set(beaten))) if beaten else '') if len(wanted) == 1 else \
+    beaten = versions[(versions['state'] == 'taken') & (versions['outcome'] != 'kept')]['outcome'].tolist()
+    others = '; of the others: ' + ', '.join(sorted(set(beaten))) if beaten else ''
+    fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), others) if len(wanted) == 1 else \
         'The day shows the latest version of each of the {:,} chargebacks.'.format(len(wanted))
     unmoved(day)
     return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask, aside)
@@ -379,6 +385,10 @@ def last_times(day):
     return {c.number: int(pd.Timestamp(c.report['at'], tz='UTC').timestamp()) * 10**6 for c in day.commits if c.report.get('at')}
 
 # %% ../nbs/15_answers.ipynb #bfe90342
+def since_rebuild(day):
+    "The commits from the last rebuild on, which takes everything anew; all of them where there was none"
+    return day.commits[max([i for i, c in enumerate(day.commits) if c.kind == 'reprocess'] + [0]):]
+
 def missed(day, files, landing):
     "Had a commit been the last: a DataFrame commit, at, and what would be missing"
     taken = np.zeros(len(landing.start) + 1, np.int64)
@@ -390,10 +400,10 @@ def missed(day, files, landing):
     first = np.minimum.reduceat(commit[order], edges) if len(order) else np.zeros(0, int)
     last = commit[order[wins]]
     at, rows = last_times(day), []
-    known = files[files['state'] != 'set aside']
+    known = files[~files['state'].isin(('set aside', 'foreign'))]
     step = np.where(known['commit'] > 0, known['commit'], after)
     count = np.array([r if c else landing.notes[n].rows for n, r, c in zip(known['number'], known['rows'], known['commit'])], np.int64)
-    for c in day.commits:
+    for c in since_rebuild(day):
         if c.kind == 'repair': continue
         own, beyond = step == c.number, step > c.number
         rows.append((c.number, instant([at[c.number]])[0][:19] if c.number in at else '', int(own.sum()), int(count[own].sum()), int(beyond.sum()), int(count[beyond].sum()), int((first > c.number).sum()), int(((first <= c.number) & (last > c.number)).sum())))
@@ -401,13 +411,14 @@ def missed(day, files, landing):
 
 # %% ../nbs/15_answers.ipynb #3fa446e1
 def late_arrivals(day):
-    "When files landed against when executions ran. Tables: missed (per execution), waiting, landings (per file)"
+    """When files landed against when executions ran.
+    Tables: missed (per execution since the last rebuild), not in the day, landings (per file)"""
     files, feet = landing_files(day), footers(day)
     landing = read_threaded(day, landing_sources(day, files), day.stores)
-    at, twins = last_times(day), doubled(day, files, landing.notes)
+    at, twins, since = last_times(day), doubled(day, files, landing.notes), since_rebuild(day)
     there = files[files['state'].isin(('taken', 'waiting', 'set aside'))]
     there = there.assign(records=[landing.notes[n].rows for n in there['number']], at=there['commit'].map(at).astype('float64'))
-    hours = ((there['at'] - there['landed']) / 3.6e9).where(there['at'].notna())
+    hours = ((there['at'] - there['landed']) / 3.6e9).where(there['at'].notna() & (there['landed'] > 0))
     found, table = standing(day, files, feet) + unreadable_found(files, landing), missed(day, files, landing)
     waiting = there[there['state'] == 'waiting']
     last = table.iloc[-1] if len(table) else None
@@ -415,11 +426,21 @@ def late_arrivals(day):
         found = [f for f in found if f.kind != 'not yet taken'] + [Found('not yet taken', 'warn', int(waiting['records'].sum()), tuple(waiting['path']),
             '{:,} landing file{} with {:,} records landed after the last execution looked: {:,} chargebacks are missing and {:,} outdated until the next one'.format(
                 len(waiting), '' if len(waiting) == 1 else 's', waiting['records'].sum(), last['chargebacks that would be missing'], last['chargebacks that would be outdated']))]
+    timed = there.loc[there['landed'] > 0, 'landed']
+    ends = instant([timed.min(), timed.max()]) if len(timed) else (None, None)
     midnight = int(pd.Timestamp(day.day + timedelta(days=1), tz='UTC').timestamp()) * 10**6
     late = there[there['landed'] >= midnight]
-    facts = [('landing files', len(there)), ('executions', len(table)), ('first file landed', instant([there['landed'].min()])[0][:19] if len(there) else None), ('last file landed', instant([there['landed'].max()])[0][:19] if len(there) else None),
+    facts = [('landing files', len(there)), ('executions', len(table)),
+             ('first file landed', ends[0] and ends[0][:19]), ('last file landed', ends[1] and ends[1][:19]),
              ('landed after the day was over', len(late)), ('median hours until taken', round(float(hours.median()), 3) if hours.notna().any() else None), ('waiting files', len(waiting)), ('records in them', int(waiting['records'].sum()))]
-    tables = {'missed': table, 'waiting': waiting[['path', 'size', 'records']].assign(landed=instant(waiting['landed']) if len(waiting) else []),
+    if since != day.commits: facts.append(('executions before the rebuild', len(day.commits) - len(since)))
+    out = files[files['state'].isin(('waiting', 'set aside', 'foreign'))]
+    out = out.assign(records=[landing.notes[n].rows if n in landing.notes else 0 for n in out['number']],
+                     landed=instant(out['landed'].where(out['landed'] > 0, LOWEST)) if len(out) else [])
+    out = out[['path', 'state', 'cause', 'size', 'records', 'landed']]
+    odd = [(printable(o.path), 'not a file', o.cause) for o in day.inventory.set_aside]
+    if odd: out = pd.concat([out, pd.DataFrame(odd, columns=['path', 'state', 'cause'])])
+    tables = {'missed': table, 'not in the day': out.reset_index(drop=True),
               'landings': there[['path', 'state', 'commit', 'records', 'landed']].assign(hours=hours)}
     unmoved(day)
     return answered('late_arrivals', 'Every landing file that can be read was taken; the last execution missed nothing.', facts, found + doubled_found(twins), tables, day.mask)
@@ -476,16 +497,21 @@ def day_counts(day):
 def stands_out(
     series,         # numbers
     wholes=None,    # for rates: of how many each is a rate
+    alike=None,     # for each number, what it has in common with some others: the day of the week
 ):
-    "For each number: (median of the others, whether it is far from it)"
+    "For each number: (median of the others, whether it is far from it, and from the median of those alike)"
     found = []
     for i, v in enumerate(series):
         others = np.delete(np.asarray(series, float), i)
         if len(others) < LEAST_DAYS: found.append((None, False)); continue
         median = float(np.median(others))
         usual = 1.4826 * float(np.median(np.abs(others - median)))
-        chance = (median * (1 - median) / max(1, wholes[i])) ** 0.5 if wholes is not None else 0.0
-        found.append((median, bool(abs(v - median) > max(LIKE * usual, LIKE * chance, 0.25 * abs(median), 1e-4))))
+        n = max(1, wholes[i]) if wholes is not None else 1
+        likely = max(median, 1 / n)     # what never happened may happen once
+        chance = (likely * max(1 - likely, 0) / n) ** 0.5 if wholes is not None else 0.0
+        kin = [x for k, x in enumerate(series) if alike is not None and k != i and alike[k] == alike[i]]
+        middles = [median] + ([float(np.median(kin))] if kin else [])
+        found.append((median, all(abs(v - m) > max(LIKE * usual, LIKE * chance, 0.25 * abs(m), 1e-4) for m in middles)))
     return found
 
 COUNTED = ('records', 'landing files', 'rows')
@@ -493,13 +519,45 @@ COUNTED = ('records', 'landing files', 'rows')
 # %% ../nbs/15_answers.ipynb #17ca1021
 def outliers(table, limits):
     "What stands out in the history: a DataFrame date, what, value, median, threshold, level. limits: {rule: (warn, fail)}"
+    weekdays = [read_date(d).weekday() for d in table['date']]
     rows, wholes = [], {r.name: (table['landing files'] if r.whole == 'files' else table['records']).to_numpy() for r in RULES}
     for name in COUNTED + tuple(r.name for r in RULES):
-        for day, value, (median, far) in zip(table['date'], table[name], stands_out(table[name], wholes.get(name))):
+        for day, value, (median, far) in zip(
+                table['date'], table[name], stands_out(table[name], wholes.get(name), weekdays)):
             warn, fail = limits.get(name, (None, None))
-            level = 'fail' if fail is not None and value > fail else 'warn' if far or (warn is not None and value > warn) else ''
+            # what is over it every day is no news
+            over = warn is not None and value > warn and (median is None or median <= warn)
+            level = 'fail' if fail is not None and value > fail else 'warn' if far or over else ''
             if level: rows.append((day, name, value, median, fail if level == 'fail' else warn, 'far from the median' if far else 'over the threshold', level))
     return pd.DataFrame(rows, columns=['date', 'what', 'value', 'median', 'threshold', 'why', 'level'])
+
+def percent(rate): return None if rate is None or rate != rate else '{:.4g} %'.format(100 * rate)
+
+def every_day(table, limits):
+    "Rules that most days are above the threshold to warn of, in a list of `Found`: it is that which may be wrong"
+    found = []
+    for name, (warn, _) in limits.items():
+        over = int((table[name] > warn).sum())
+        if len(table) > LEAST_DAYS and 2 * over > len(table):
+            words, median = name.replace('_', ' '), percent(table[name].median())
+            text = '{}: {:,} of {:,} days are above WARN_{}_RATE, {}; the median is {}'
+            found.append(Found(words + ' as ever', 'ok', over, (),
+                               text.format(words, over, len(table), name.upper(), percent(warn), median)))
+    return found
+
+def in_percent(table):
+    "The days with their rates in percent"
+    rates = [r.name for r in RULES]
+    return table.assign(**{name: (100 * table[name].astype(float)).round(4) for name in rates}).rename(
+        columns={name: name + ', %' for name in rates})
+
+def outliers_shown(odd):
+    "What stands out, each value in its unit"
+    def told(what, value):
+        if value is None or value != value: return None
+        return '{:,.0f}'.format(value) if what in COUNTED else percent(value)
+    columns = ('value', 'median', 'threshold')
+    return odd.assign(**{name: [told(*v) for v in zip(odd['what'], odd[name])] for name in columns})
 
 def quality_limits(day):
     "The thresholds of the day's last execution: {rule: (warn, fail)}"
@@ -523,6 +581,11 @@ def open_days(output_path, partition_date, days, **options):
     return Days(tuple(open_day(output_path, str(last - timedelta(days=k)), **options) for k in reversed(range(days))))
 
 # %% ../nbs/15_answers.ipynb #b33120ac
+def usual(day, found):
+    "A `Found` of `standing` as a history has it: broken files are counted there, and landing zones expire"
+    calm = found.kind == 'set aside' or found.kind == 'landing file gone' and not day.inventory.files
+    return found._replace(level='ok') if calm and found.level == 'warn' else found
+
 def history(span):
     "The last days beside each other. Tables: days, outliers"
     counts = [c for c in map(day_counts, span.days) if c]
@@ -530,16 +593,18 @@ def history(span):
     columns = ['date', 'executions', 'landing files', 'records', 'duplicates', 'quarantined', 'rows', 'MB', 'seconds'] + [r.name for r in RULES]
     table = pd.DataFrame(counts, columns=columns)
     limits = next((quality_limits(d) for d in reversed(span.days) if d.commits), {})
-    odd, found = outliers(table, limits), []
+    odd, found = outliers_shown(outliers(table, limits)), every_day(table, limits)
     for o in odd.itertuples():
-        rate = o.what not in COUNTED
-        text = '{}: {} is {}'.format(o.date, o.what.replace('_', ' '), '{:.2%}'.format(o.value) if rate else '{:,}'.format(o.value))
-        text += ', the median of the other days is {}'.format('{:.2%}'.format(o.median) if rate else '{:,.0f}'.format(o.median)) if o.why == 'far from the median' else ', the threshold is {:.2%}'.format(o.threshold)
+        text = '{}: {} is {}'.format(o.date, o.what.replace('_', ' '), o.value)
+        text += ', the median of the other days is {}'.format(o.median) if o.why == 'far from the median' else \
+            ', the threshold is {}'.format(o.threshold)
         found.append(Found('{} {}'.format(o.what.replace('_', ' '), o.why), o.level, 1, (), text))
     for d in span.days:
         files, feet = landing_files(d), footers(d)
         between = counts and counts[0]['date'] <= str(d.day)
-        if d.commits or len(files) or between or d is last: found += [f._replace(text='{}: {}'.format(d.day, f.text)) for f in standing(d, files, feet)]
+        if d.commits or len(files) or between or d is last:
+            found += [usual(d, f)._replace(text='{}: {}'.format(d.day, f.text)) for f in standing(d, files, feet)]
     facts = [('days', len(span.days)), ('with executions', len(table)), ('records', int(table['records'].sum())), ('duplicates', int(table['duplicates'].sum())), ('quarantined', int(table['quarantined'].sum())),
              ('median records a day', float(table['records'].median()) if len(table) else None), ('what stands out', len(odd))]
-    return answered('quality_history', 'No day stands out: no threshold is crossed, and none is far from the median of the others.', facts, found, {'days': table, 'outliers': odd}, last.mask)
+    fine = 'No day stands out: none is far from the others, and no threshold is crossed that others keep to.'
+    return answered('quality_history', fine, facts, found, {'days': in_percent(table), 'outliers': odd}, last.mask)

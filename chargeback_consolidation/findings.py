@@ -30,7 +30,8 @@ import pandas as pd
 import pyarrow as pa
 
 from .settings import ArgumentError, read_date, read_name, read_path
-from .store import FileEntry, SourceChanged, join, read_each, split_s3, store_for
+from .store import (
+    FileEntry, SourceChanged, StoreError, access, join, read_each, shown, split_s3, store_for)
 from .catalog import GlueCatalog, LocalCatalog, Table
 from .landing import (EVENT, INDEX_SCHEMA, KEY, UPDATED, Inventory, Source, field_of, open_parquet, read_index, read_lineage, read_notes,
                                               take_inventory)
@@ -80,9 +81,11 @@ class Answer:
     name: str
     verdict: str        # one sentence
     facts: tuple        # (label, value) pairs
-    findings: tuple     # of Found, the worst first
+    findings: tuple     # of Found, the worst first; what answers the question before what is said of the whole day
     tables: dict        # {name: DataFrame}
     mask: Mask
+    level: str = 'ok'   # of the verdict: one of LEVELS
+    aside: int = 0      # how many of the findings, the last ones, are of the whole day
 
     @property
     def digest(self):
@@ -96,7 +99,7 @@ class Answer:
     def data(self):
         "The answer as plain JSON, masked if it is to be masked"
         found = [dict(f._asdict(), count=plain(f.count), keys=[self.mask(k) for k in f.keys]) for f in self.findings]
-        return {'name': self.name, 'verdict': self.verdict, 'facts': dict(self.facts_shown()), 'findings': found, 'digest': self.digest,
+        return {'name': self.name, 'verdict': self.verdict, 'level': self.level, 'facts': dict(self.facts_shown()), 'findings': found, 'digest': self.digest,
                 'tables': {name: {'rows': len(t), 'digest': digest_of_data(t.to_csv(index=False))} for name, t in self.tables.items()}}
 
     def show(self, name, rows=20, without=()):
@@ -115,8 +118,8 @@ def answered(name, fine, facts, findings, tables, mask, aside=()):
     findings = ordered(findings)
     bad = [f for f in findings if f.level == 'fail'] or [f for f in findings if f.level == 'warn']
     verdict = ('{}{}'.format('Wrong: ' if bad[0].level == 'fail' else 'Look at this: ', '; '.join(f.text for f in bad[:3]) + ('; and {} more'.format(len(bad) - 3) if bad[3:] else ''))) if bad else fine
-    if any(f.level != 'ok' for f in aside): verdict += ' Of the day as a whole there is more to say, below.' if verdict.endswith('.') else '. Of the day as a whole there is more to say, below.'
-    return Answer(name, verdict, tuple(facts), ordered(findings + tuple(aside)), tables, mask)
+    level = bad[0].level if bad else 'ok'
+    return Answer(name, verdict, tuple(facts), findings + ordered(aside), tables, mask, level, len(aside))
 
 # %% ../nbs/14_findings.ipynb #9f1eb8ad
 class Page:
@@ -129,7 +132,7 @@ def cell_text(value):
     if value is None or value is pd.NA or value is pd.NaT or value != value: return ''
     if isinstance(value, (bool, np.bool_)): return 'yes' if value else 'no'
     if isinstance(value, (int, np.integer)): return '{:,}'.format(value)
-    return '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g') if isinstance(value, (float, np.floating)) else str(value)
+    return '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g') if isinstance(value, (float, np.floating)) else shown(str(value))
 
 # %% ../nbs/14_findings.ipynb #d2490b87
 def as_html(frame):
@@ -142,16 +145,19 @@ def as_html(frame):
 def finding_html(found, mask):
     where = ', '.join(found.where[:5]) + (', and {:,} more'.format(len(found.where) - 5) if found.where[5:] else '')
     keys = ', '.join(map(mask, found.keys))
-    parts = ['<b>{}</b> {}'.format(html.escape(found.kind), html.escape(found.text))] + ['<br><code>{}</code>'.format(html.escape(p)) for p in (where, keys) if p]
+    parts = ['<b>{}</b> {}'.format(html.escape(found.kind), html.escape(found.text))] + [
+        '<br><code>{}</code>'.format(html.escape(shown(p))) for p in (where, keys) if p]
     return '<li class="{}">{}</li>'.format(found.level, ''.join(parts))
 
 # %% ../nbs/14_findings.ipynb #bf5704b5
 def summary_html(answer):
     "The top of a report"
-    level = min([LEVELS.index(f.level) for f in answer.findings] or [2])
     facts = ''.join('<div><dt>{}</dt><dd>{}</dd></div>'.format(html.escape(label), html.escape(cell_text(value))) for label, value in answer.facts_shown())
-    items = ''.join(finding_html(f, answer.mask) for f in answer.findings)
-    return '<section class="summary {}"><p class="verdict">{}</p><dl>{}</dl><ul>{}</ul></section>'.format(LEVELS[level], html.escape(answer.verdict), facts, items)
+    items, own = [finding_html(f, answer.mask) for f in answer.findings], len(answer.findings) - answer.aside
+    lists = '<ul>{}</ul>'.format(''.join(items[:own]))
+    if items[own:]: lists += '<p class="more">Of the day as a whole:</p><ul>{}</ul>'.format(''.join(items[own:]))
+    return '<section class="summary {}"><p class="verdict">{}</p><dl>{}</dl>{}</section>'.format(
+        answer.level, html.escape(answer.verdict), facts, lists)
 
 # %% ../nbs/14_findings.ipynb #0eba3d9d
 def picture(
@@ -159,8 +165,10 @@ def picture(
     title,          # what one sees: one message a plot; the text of the picture where it cannot be shown
     size=(9, 2.8),  # inches
     rows=1, columns=1,
+    empty=False,    # True: there is nothing to draw, and the page says so
 ):
     "A plot, as a part of the page"
+    if empty: return Page('<p class="more">nothing to draw</p>', 'nothing to draw: ' + title)
     from matplotlib.figure import Figure
     figure, sink = Figure(figsize=size, dpi=110, layout='constrained'), io.BytesIO()
     axes = list(np.ravel(figure.subplots(rows, columns)))
@@ -240,8 +248,10 @@ def landing_times(store, locations, inventory, root):
     found = {}
     for location in locations:
         bucket, prefix = split_s3(location + '/')
-        for page in store.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix):
-            found.update({'s3://{}/{}'.format(bucket, o['Key']): int(o['LastModified'].timestamp()) * 10**6 for o in page.get('Contents', ())})
+        with access('listed', location):
+            for page in store.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix):
+                found.update({'s3://{}/{}'.format(bucket, o['Key']): int(o['LastModified'].timestamp()) * 10**6
+                              for o in page.get('Contents', ())})
     return {e.path: found.get(join(root, e.path), found.get(e.path, 0)) for e in inventory.files}
 
 # %% ../nbs/14_findings.ipynb #5d5a0421
@@ -281,8 +291,11 @@ def landing_files(day):
     tried = {(t.path, t.size, t.etag) for t in day.taken if not t.commit}
     causes = {path: '{}: {}'.format(rule, cause) for c in day.commits for path, rule, cause in c.report.get('set_aside', ())}
     fresh = [e for e in day.inventory.files if (e.path, e.size, e.etag) not in known]
-    rows += [(i, e.path, e.size, e.etag, 0, 0, 'set aside' if (e.path, e.size, e.etag) in tried else 'waiting', causes.get(e.path, '') if (e.path, e.size, e.etag) in tried else '')
-             for i, e in enumerate(fresh, len(day.taken))]
+    def aside(e):
+        cause = causes.get(e.path, '')
+        if (e.path, e.size, e.etag) not in tried: return 'waiting', ''
+        return 'foreign' if cause.startswith('foreign:') else 'set aside', cause
+    rows += [(i, e.path, e.size, e.etag, 0, 0, *aside(e)) for i, e in enumerate(fresh, len(day.taken))]
     frame = pd.DataFrame(rows, columns=['number', 'path', 'size', 'etag', 'rows', 'commit', 'state', 'cause'])
     return frame.assign(landed=[day.landed.get(p, 0) if s not in ('gone', 'rewritten') else 0 for p, s in zip(frame['path'], frame['state'])])
 
@@ -316,12 +329,20 @@ def standing(day, files, feet):
     "What is wrong with the files of the day, from `landing_files` and `footers`"
     if not day.head:
         return [Found('no execution', 'fail', len(files), (), 'no execution has committed this day, though {:,} files have landed'.format(len(files)) if len(files) else 'nothing has landed for this day')]
-    of = {s: files[files['state'] == s] for s in ('gone', 'rewritten', 'waiting', 'set aside')}
+    of = {s: files[files['state'] == s] for s in ('gone', 'rewritten', 'waiting', 'set aside', 'foreign')}
     expired = len(of['gone']) and not len(day.inventory.files)
     found = listed('landing file gone', 'warn' if expired else 'fail', of['gone'], '{n} landing file{s} with {r} records that went into the day {was} gone' + ('; the landing zone of the day is empty' if expired else ''))
     found += listed('landing file rewritten', 'warn', of['rewritten'], '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day')
     found += listed('not yet taken', 'warn', of['waiting'], '{n} landing file{s} landed after the last execution looked and {was} not in the day', len(of['waiting']))
-    found += listed('set aside', 'warn', of['set aside'], '{n} landing file{s} cannot be read and {was} not in the day', len(of['set aside']))
+    misfit = of['set aside']['cause'].str.startswith('schema:')
+    for some, how in ((~misfit, 'cannot be read'), (misfit, 'cannot be united with the others')):
+        some = of['set aside'][some.astype(bool)]
+        found += listed('set aside', 'warn', some, '{n} landing file{s} ' + how + ' and {was} not in the day', len(some))
+    found += listed('foreign', 'ok', of['foreign'], '{n} file{s} of the landing folder {was} not Parquet', len(of['foreign']))
+    odd = day.inventory.set_aside
+    text = '{:,} entr{} of the landing folder cannot be read as a file: {}'
+    if odd: found.append(Found('not a file', 'warn', len(odd), tuple(shown(a.path) for a in odd),
+                               text.format(len(odd), 'y' if len(odd) == 1 else 'ies', odd[0].cause)))
     for f in feet.itertuples():
         what = {'gone': 'is gone', 'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next execution rolls it forward', 'unreadable': 'cannot be read', 'short': 'has {:,} rows of {:,}: {:,} are missing'.format(f.rows, f.written, f.written - f.rows),
                 'changed': 'is not as it was written: {:,} rows, then {:,}'.format(f.rows, f.written)}.get(f.state)
@@ -517,6 +538,7 @@ def doubled(day, files, notes):
         entries = [FileEntry(join(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag']) for n in numbers]
         first = {}
         for n, (_, data) in zip(numbers, read_each(day.stores[0], entries)):
+            if isinstance(data, StoreError): raise data
             if isinstance(data, Exception): continue
             twin = first.setdefault(hashlib.sha256(data).digest(), n)
             if twin != n: found.append((entry.at[n, 'path'], entry.at[twin, 'path'], entry.at[n, 'state'], notes[n].rows))

@@ -170,18 +170,18 @@ def test_trace_of_a_hundred_chargebacks(good):
     everything = ask(good, f"SELECT chargeback_id, path, row, row_number() OVER (PARTITION BY chargeback_id ORDER BY {ORDER}) AS place FROM records WHERE chargeback_id IS NOT NULL ORDER BY chargeback_id, place")
     several = sorted({k for k, _, _, place in everything if place > 1})
     chosen = sorted(random.Random(7).sample(several, 60) + random.Random(8).sample(sorted({k for k, *_ in everything} - set(several)), 40))
-    want = [(k, path, row, 'won' if place == 1 else 'lost') for k, path, row, place in everything if k in set(chosen)]
+    want = [(k, path, row, 'kept' if place == 1 else 'not') for k, path, row, place in everything if k in set(chosen)]
     answer = trace(day_of(good), chosen)
     versions = answer.tables['versions']
-    have = [(v['chargeback_id'], v['landing file'], v['row'], 'won' if v['outcome'] == 'won' else 'lost') for v in versions.to_dict('records')]
+    have = [(v['chargeback_id'], v['landing file'], v['row'], 'kept' if v['outcome'] == 'kept' else 'not') for v in versions.to_dict('records')]
     assert have == want and len(have) > 160
     assert {f.level for f in answer.findings} == set()
     now = answer.tables['now']
-    assert sorted(zip(now['chargeback_id'], now['landing file'], now['landing row'], strict=True)) == sorted((k, p, r) for k, p, r, won in want if won == 'won')
+    assert sorted(zip(now['chargeback_id'], now['landing file'], now['landing row'], strict=True)) == sorted((k, p, r) for k, p, r, outcome in want if outcome == 'kept')
     for r in now.to_dict('records')[:20]:
         assert pq.read_table(good/'out'/r['file'])['chargeback_id'][r['row']].as_py() == r['chargeback_id'], 'the output row is where the report says'
     outcomes = set(versions['outcome'])
-    assert {'won', 'older updated_at'} <= outcomes and any('path comes first' in o for o in outcomes)
+    assert {'kept', 'older updated_at'} <= outcomes and any('path comes first' in o for o in outcomes)
 
 
 def test_every_row_leads_back_to_its_landing_row(good):
@@ -215,7 +215,9 @@ def test_trace_on_a_damaged_day(bad):
     still = trace(day, [short[20].as_py()])
     assert set(found(still)) <= general and len(still.tables['now']) == 1
     assert still.tables['now'].iloc[0][['landing file', 'landing row']].tolist() == still.tables['versions'].iloc[0][['landing file', 'row']].tolist(), 'the lineage of a changed file is of use'
-    assert still.verdict.startswith('The version that the day shows is the latest of 1 that landed')
+    assert still.verdict == 'The version that the day shows is the latest of 1 that landed.', 'of this question alone'
+    assert still.level == 'ok' and {f.level for f in still.findings} >= {'fail', 'warn'} and lost.level == 'fail'
+    assert 'class="summary ok"' in still._repr_mimebundle_()['text/html']
 
 
 def test_payloads_are_shown_on_demand_only(good):
@@ -242,7 +244,7 @@ def test_late_arrivals(good, bad):
     assert found(answer) == {**common(done), **waits(done, 8), **twice(done)}
     last = answer.tables['missed'].iloc[-1]
     assert (last['records later'], last['chargebacks that would be missing'], last['chargebacks that would be outdated']) == (8, 5, 3)
-    assert answer.tables['waiting']['path'].tolist() == [done.waiting]
+    assert answer.tables['not in the day']['path'].tolist() == [done.waiting]
 
 
 def test_sizes(good, bad):

@@ -17,6 +17,7 @@ from damage import DAY, damaged, execute, head, sound
 from days import tree
 from world import S3World, prepared
 
+from chargeback_consolidation import investigate
 from chargeback_consolidation.cli import main
 from chargeback_consolidation.investigate import NOTEBOOKS, broken, compare, find_notebook, parameters_of, plan_requests, run_all
 from chargeback_consolidation.sample import land_sample
@@ -80,6 +81,9 @@ def test_each_notebook_is_there_with_typed_parameters():
     (['reconcile', '--output-path', 'o', '--from', DAY, '--to', DAY, '--partition-date', DAY], 'exclude each other'),
     (['trace', '--output-path', 'o', '--partition-date', DAY, '--chargeback-id', 'x', '--mask', '--show-payload'], 'give one of them'),
     (['--again', 'nowhere.json'], 'there is no such file'),
+    (['reconcile', '--output-path', 'o', '--partition-date', DAY, '--fail-on', 'red'],
+     "--fail-on must be wrong or look, not 'red'"),
+    (['reconcile', '--fail-on'], '--fail-on has no value: wrong or look'),
     (['--again', __file__], 'this is not a record of an investigation'),
     (['reconcile', '--notebooks', '/nowhere', '--output-path', 'o'], 'there is no investigation in /nowhere')], ids=lambda v: None if isinstance(v, str) else ' '.join(v[-2:])[:30])
 def test_refused(argv, says, tmp_path, monkeypatch, capsys):
@@ -228,6 +232,56 @@ def test_a_result_that_differs_for_no_reason_is_not_trusted(reports):
     assert broken(said) and said['result'] == [f"fact duplicates was {r['answer']['facts']['duplicates']}, now 0"]
     other['code']['digest'] = 'other'
     assert not broken(compare(r, other)) and compare(r, other)['code'] == [f"code digest was {r['code']['digest']}, now other"]
+
+
+# Code, verdicts, folders and titles
+
+
+def test_an_index_that_nbdev_writes_is_no_code(tmp_path, monkeypatch):
+    (tmp_path/'one.py').write_text('x = 1')
+    monkeypatch.setattr(investigate, 'package_file', str(tmp_path/'__init__.py'))
+    before = investigate.code_digest(find_notebook('trace'))
+    (tmp_path/'_modidx.py').write_text('d = {}')
+    assert investigate.code_digest(find_notebook('trace')) == before
+    (tmp_path/'two.py').write_text('y = 1')
+    assert investigate.code_digest(find_notebook('trace')) != before
+
+
+def test_fail_on_as_a_process(lakes, tmp_path):
+    "A verdict is a failure only where that was asked for, and only from the level that was asked for"
+    program = [sys.executable, '-c', 'from chargeback_consolidation.cli import main; main()', 'investigate']
+    def code(root, *more):
+        argv = [*program, 'file_sizes', *words(root, tmp_path, '--partition-date', DAY, *more)]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        return done.returncode, done.stdout
+    assert code(lakes[1])[0] == 0 and code(lakes[0], '--fail-on', 'look')[0] == 0
+    ended, out = code(lakes[1], '--fail-on', 'wrong')
+    assert ended == 1 and '--fail-on wrong: this ends with 1 for 1 of 1' in out
+    shown = subprocess.run([*program, '--help'], capture_output=True, text=True).stdout
+    assert '--fail-on' in shown and 'exit code 1 where a verdict says Wrong' in ' '.join(shown.split())
+
+
+@pytest.mark.parametrize('level, asked, bad', [
+    ('fail', 'wrong', True), ('warn', 'wrong', False), ('fail', 'look', True), ('warn', 'look', True),
+    ('ok', 'look', False), ('fail', '', False)])
+def test_too_bad(level, asked, bad):
+    request = investigate.Request('reconcile', '', {}, '', None, asked)
+    assert investigate.too_bad(request, {'answer': {'level': level}}) is bad
+    assert not investigate.too_bad(request, {'answer': None})
+
+
+def test_runs_of_different_lakes_lie_apart_and_pages_name_theirs(reports, lakes):
+    root = lakes[1]
+    for r in records(reports):
+        folder = Path(r['page']).parent
+        assert folder.parts[-3:-1] == (r['investigation'], DAY) and folder.name.startswith('out-')
+        text = Path(r['page']).read_text()
+        title = text[text.index('<title>') + 7:text.index('</title>')]
+        asked, table = r['investigation'].replace('_', ' '), r['inputs'][-1]['table']
+        assert title == f'{asked}: {table}, {root}/out, {DAY}'
+        assert f'{root}/out' in text[text.index('<body>'):][:600]
+    folders = {investigate.lake_folder({'output_path': f'/{lake}/consolidated/chargebacks'}) for lake in ('one', 'two')}
+    assert len(folders) == 2 and all(f.startswith('chargebacks-') for f, in folders) and investigate.lake_folder({}) == ()
 
 
 # Failed runs, several days
