@@ -35,7 +35,7 @@ from rich.table import Table as Grid
 
 from . import __version__
 from .settings import ARGUMENTS, ArgumentError, help_text, parse, read_date, read_path
-from .store import store_for
+from .store import shown as printable, store_for
 from .landing import find_java, get_spark, java_home, warm_home
 from .ledger import Ledger, repair as repair_day, snapshot as snapshot_day
 from .metrics import json_line, metrics_line
@@ -121,11 +121,14 @@ def before_and_after(r):
 def teller(console):
     "A function that tells a report to a person, and to machines where nobody is looking"
     def tell(report):
-        for path, rule, cause in report.set_aside[:10]: console.print('set aside {}: {}: {}'.format(path, rule, cause), markup=False, highlight=False, soft_wrap=True)
-        if len(report.set_aside) > 10: console.print('... and {} more files set aside; `history --json` names them all'.format(len(report.set_aside) - 10), markup=False)
-        for warning in report.warnings: console.print('warning: ' + warning, style='yellow', markup=False, highlight=False, soft_wrap=True)
-        if report.message and report.status != 'failed': console.print(report.message, style='green', markup=False, highlight=False, soft_wrap=True)
-        if report.status == 'done': console.print(before_and_after(report))
+        def say(text, **style): console.print(printable(text), markup=False, highlight=False, soft_wrap=True, **style)
+        for a in report.set_aside[:10]: say(f'set aside {a.path}: {a.rule}: {a.cause}')
+        more = len(report.set_aside) - 10
+        if more > 0: say(f'... and {more} more files set aside; the report in `history --json` names them all')
+        for warning in report.warnings: say(f'warning: {warning}', style='yellow')
+        ended = report.status in ('failed', 'stopped', 'unfinished')    # then the last line says why, on stderr
+        if report.message and not ended: say(report.message, style='yellow' if report.status == 'no data' else 'green')
+        if report.status in ('done', 'unfinished'): console.print(before_and_after(report))
         if console.is_terminal: return
         print(metrics_line(report))
         print(json_line(report), flush=True)
