@@ -149,6 +149,7 @@ def test_the_first_request_of_a_kind_fails(worlds, session, endpoint, what, kind
 
 def test_an_endpoint_without_conditional_writes_is_refused(endpoint):
     "It would let two runs commit the same number"
+    if SERVER == 'ceph': pytest.skip('Ceph checks the signature of the header that the proxy takes away')
     client('s3', endpoint).create_bucket(Bucket='careless', CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
     class Careless(Proxy):
         pass
