@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROW_GROUP_BYTES', 'BLOCK_BYTES', 'BATCH_ROWS', 'FORMAT', 'Part', 'Block', 'Balance', 'absent', 'fitted', 'validity',
            'ends_of', 'adapt_column', 'adapt', 'repeats', 'dictionary_columns', 'open_writer', 'footer', 'SlotWriter',
-           'writing', 'rows_of_piece', 'WholeFile', 'keyless_rows', 'is_whole', 'tables_of', 'rows_staying',
+           'size_of', 'writing', 'rows_of_piece', 'WholeFile', 'keyless_rows', 'is_whole', 'tables_of', 'rows_staying',
            'batches_of', 'blocks_of', 'LastRead', 'copy_slot', 'take_block', 'finish_slot', 'create_once',
            'write_quarantine', 'slot_parts', 'slot_shares', 'copy_slots', 'ConservationBroken', 'audit']
 
@@ -147,7 +147,7 @@ class SlotWriter:
         "Of a table the rows to keep (bool array), and their origins (arrays)"
         kept = int(keep.sum())
         self.waiting.append((table, keep))
-        self.fresh += table.nbytes * kept // len(keep)
+        self.fresh += size_of(table) * kept // len(keep)
         self.origins.append((file, row) if kept == len(keep) else (file[keep], row[keep]))
         if self.fresh >= BLOCK_BYTES: self.join()
         if self.weight >= ROW_GROUP_BYTES: self.flush()
@@ -191,6 +191,11 @@ class SlotWriter:
         if self.sink is None: return
         attempt(self.sink.abandon)
         attempt(self.store.discard, self.path, self.sink.token)
+
+def size_of(table):
+    "The bytes that a table takes in memory"
+    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
+    return table.nbytes
 
 @contextmanager
 def writing(path):

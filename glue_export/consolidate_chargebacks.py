@@ -2651,7 +2651,7 @@ class SlotWriter:
         "Of a table the rows to keep (bool array), and their origins (arrays)"
         kept = int(keep.sum())
         self.waiting.append((table, keep))
-        self.fresh += table.nbytes * kept // len(keep)
+        self.fresh += size_of(table) * kept // len(keep)
         self.origins.append((file, row) if kept == len(keep) else (file[keep], row[keep]))
         if self.fresh >= BLOCK_BYTES: self.join()
         if self.weight >= ROW_GROUP_BYTES: self.flush()
@@ -2695,6 +2695,11 @@ class SlotWriter:
         if self.sink is None: return
         attempt(self.sink.abandon)
         attempt(self.store.discard, self.path, self.sink.token)
+
+def size_of(table):
+    "The bytes that a table takes in memory"
+    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
+    return table.nbytes
 
 @contextmanager
 def writing(path):
