@@ -468,3 +468,41 @@ def test_none_means_none():
     words = ["--SOURCE_DATABASE", "d", "--SOURCE_TABLE", "t", "--OUTPUT_PATH", "/o", "--OUTPUT_FILE_COUNT", "1", "--COMPRESSION_CODEC", "none"]
     settings = parse([*words, "--KMS_KEY_ID", "none", "--METRICS_NAMESPACE", "None"])
     assert settings.kms_key_id is None and settings.metrics_namespace is None and settings.compression_codec == "none"
+
+
+# What Spark says about its calendar
+
+
+VERSION, LEGACY = b"org.apache.spark.version", b"org.apache.spark.legacyDateTime"
+
+
+def by_spark(key, due, **metadata):
+    "A table as Spark of this version writes it, with a date"
+    table = chargebacks([key], updated=1, due=pa.array([due], pa.date32()))
+    return table.replace_schema_metadata({VERSION: "3.5.6", **metadata})
+
+
+def footers(lake): return [pq.ParquetFile(path).metadata.metadata.get(VERSION) for path in lake.files()]
+
+
+def test_spark_s_version_is_kept_where_all_sources_have_it(lake):
+    "Without it Spark refuses the old dates that it read in landing"
+    lake.land("a.parquet", by_spark("a", date(1, 1, 1)))
+    run(lake, OUTPUT_FILE_COUNT=1)
+    assert footers(lake) == [b"3.5.6"]
+    lake.land("b.parquet", by_spark("b", date(2025, 1, 1)))
+    run(lake, OUTPUT_FILE_COUNT=1)
+    assert footers(lake) == [b"3.5.6"] and sorted(row["due"] for row in rows_of(lake)) == [date(1, 1, 1), date(2025, 1, 1)]
+    lake.land("c.parquet", chargebacks(["c"], updated=1))
+    run(lake, OUTPUT_FILE_COUNT=1)
+    assert footers(lake) == [None]
+
+
+def test_old_dates_in_the_legacy_calendar_are_a_conflict(lake):
+    "They would move by days; newer ones are the same in both"
+    lake.land("new.parquet", by_spark("a", date(2025, 1, 1), **{LEGACY.decode(): ""}))
+    lake.land("old.parquet", by_spark("b", date(1000, 1, 1), **{LEGACY.decode(): ""}))
+    lake.land("older.parquet", by_spark("c", date(1000, 1, 1)).replace_schema_metadata({VERSION: "2.4.8"}))
+    report = run(lake, MAX_SCHEMA_CONFLICT_RATE=1)
+    assert [(a.path, a.rule) for a in report.set_aside] == [(f"{DAY}/old.parquet", "schema"), (f"{DAY}/older.parquet", "schema")]
+    assert all("column due has dates before 1582" in a.cause for a in report.set_aside) and report.rows_after == 1
