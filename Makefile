@@ -71,13 +71,13 @@ lab: $(READY) ## Open the notebooks in JupyterLab (PORT=8888)
 	  $(if $(PORT),--ServerApp.port=$(PORT)) $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 studio: $(READY) ## Open the Studio notebooks in JupyterLab, with the Glue kernel and no AWS
-	@$(BIN)/python -m chargeback_consolidation.workbench lab
+	@$(BIN)/python -m chargeback_consolidation.studio.workbench lab
 
 studio-test: $(READY) ## Run all Studio notebooks through the Glue kernel, with Glue's packages alone
 	@$(BIN)/pytest -n $(WORKERS) $(STUDIO)
 
 package: $(READY) ## Make the library's zip and wheel for Glue, in glue_export/dist/
-	@$(BIN)/python -m chargeback_consolidation.package
+	@$(BIN)/python -m chargeback_consolidation.build.package
 
 export: $(READY) ## Write library, Glue script and README from the notebooks
 	@$(BUILD) export

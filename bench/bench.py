@@ -29,7 +29,7 @@ WAYS = ('ours', 'bare', 'duckdb', 'polars', 'late', 'tuned', 'textbook')
 
 def land(files):
     "A day without broken files (Spark's reader would stop at them), as a catalog folder"
-    from chargeback_consolidation.sample import land_sample
+    from chargeback_consolidation.sample.landing import land_sample
     folder = ROOT / 'build/bench' / str(files)
     if not (folder / 'complete').exists():
         land_sample(str(folder), files=files, truncated_files=0.0, empty_files=0.0, deliveries=100)

@@ -38,8 +38,10 @@ def index_of(spark, files, records, lost):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from chargeback_consolidation.landing import INDEX_SCHEMA, UNCOUNTED, Index, field_of, note_row, open_parquet, pack, read_notes
-    from chargeback_consolidation.sample import schema
+    from chargeback_consolidation.landing import INDEX_SCHEMA, UNCOUNTED, field_of, note_row, read_notes
+    from chargeback_consolidation.parquet import open_parquet
+    from chargeback_consolidation.sample.records import schema
+    from chargeback_consolidation.versions import Index, pack
     sink = pa.BufferOutputStream()
     pq.write_table(schema().empty_table(), sink)
     parquet = open_parquet(sink.getvalue().to_pybytes())
@@ -69,11 +71,13 @@ def main():
     parser.add_argument('--write', action='store_true', help='keep the results for the notebook')
     a = parser.parse_args()
 
-    from chargeback_consolidation import job
+    from chargeback_consolidation import job, plan
     from chargeback_consolidation.catalog import Partition, Table
-    from chargeback_consolidation.copy import slot_shares
-    from chargeback_consolidation.landing import Source, get_spark, run_tasks, take_inventory, write_lineage
+    from chargeback_consolidation.copying import slot_shares
+    from chargeback_consolidation.landing import Source, take_inventory
+    from chargeback_consolidation.parquet import write_lineage
     from chargeback_consolidation.settings import parse
+    from chargeback_consolidation.spark import get_spark, run_tasks
     folder = tempfile.mkdtemp()
     settings = parse(['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', f'{folder}/out', '--OUTPUT_FILE_COUNT', str(a.output_files),
                       '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', str(DAY)])
@@ -89,16 +93,16 @@ def main():
 
     spark = get_spark()
     step('start')
-    run = job.start_run(settings, table, partition, get_spark)
+    run = plan.start_run(settings, table, partition, get_spark)
     run.ledger.store.probe(run.ledger.folder)
     inventory = take_inventory(Listing(a.files), table.location, partition.locations)
     new = dict(enumerate(inventory.files))
     sources = {i: Source(i, f'{table.location}/{e.path}', e.size, e.etag, '') for i, e in new.items()}
-    state = job.State(None, job.Settled(), (), inventory, new, sources, (), (), False, True)
+    state = plan.State(None, job.Settled(), (), inventory, new, sources, (), (), False, True)
     step('listing')
     index = index_of(spark, a.files, a.records, int(a.files * a.records * a.lost))
     step('notes')
-    plan = job.decide(run, state, index, {})
+    plan = plan.decide(run, state, index, {})
     step('decide')
     shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost), {}, 64)
     tasks = run_tasks(spark, shares, lambda share: [len(share[1])]).count()

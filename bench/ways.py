@@ -12,7 +12,7 @@ LATEST = 'partition by chargeback_id order by coalesce(updated_at, event_timesta
 def session(**options):
     from pyspark.sql import SparkSession
 
-    from chargeback_consolidation.landing import find_java
+    from chargeback_consolidation.spark import find_java
     find_java()
     builder = SparkSession.builder.master('local[*]').config('spark.ui.enabled', 'false').config('spark.ui.showConsoleProgress', 'false')
     for name, value in options.items(): builder = builder.config(name.replace('_', '.'), value)

@@ -2,7 +2,7 @@
 import pytest
 from days import Lake
 
-from chargeback_consolidation.landing import get_spark
+from chargeback_consolidation.spark import get_spark
 
 
 @pytest.fixture(scope="session")

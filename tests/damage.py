@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chargeback_consolidation import job
+from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import read_commit
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 
 DAY, FOLDER = '2025-11-02', 'landing/chargebacks/2025/11/02'
@@ -23,7 +23,7 @@ and newer versions of others (newer). short: the output file that lost rows; rem
 def execute(root, *more):
     arguments = ['--CATALOG', str(root), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', f'{root}/out', '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd',
                  '--PARTITION_DATE', DAY, '--MAX_NULL_KEY_RATE', '1', '--MAX_UNREADABLE_RATE', '1', *more]
-    job.run_all(parse(arguments), observe=job.quiet, tell=lambda report: None)
+    job.run_all(parse(arguments), observe=plan.quiet, tell=lambda report: None)
 
 
 def sound(root):

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from chargeback_consolidation import job
-from chargeback_consolidation.landing import get_spark
+from chargeback_consolidation import job, plan
 from chargeback_consolidation.settings import parse
+from chargeback_consolidation.spark import get_spark
 
 DAY = "2025-11-02"
 NOON = int(datetime(2025, 11, 2, 12, tzinfo=UTC).timestamp()) * 10**9
@@ -47,11 +47,11 @@ class Lake:
                      OUTPUT_FILE_COUNT=2, COMPRESSION_CODEC="snappy", PARTITION_DATE=DAY)
         return [word for name, value in {**given, **arguments}.items() if value is not None for word in (f"--{name}", str(value))]
 
-    def run(self, session=get_spark, observe=job.quiet, **arguments):
+    def run(self, session=get_spark, observe=plan.quiet, **arguments):
         "The `Report` of one execution"
         settings = parse(self.words(**arguments))
         table, partitions = job.plan_runs(settings)
-        return job.consolidate(job.start_run(settings, table, partitions[0], session, observe))
+        return job.consolidate(plan.start_run(settings, table, partitions[0], session, observe))
 
     def main(self, **arguments):
         "The exit code of one execution"

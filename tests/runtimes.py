@@ -203,7 +203,7 @@ class Landing:
 
 
 def land_sample_day(lake, delivery):
-    from chargeback_consolidation.sample import land_sample
+    from chargeback_consolidation.sample.landing import land_sample
     land_sample(str(lake), delivery=delivery, workers=1, date=DAY, **SAMPLE)
 
 
@@ -226,7 +226,7 @@ named_struct('a', cast(id AS int), 'b', cast(id / 8 AS float)) AS detail"""
 
 def land_java_file(lake):
     "A file as parquet-java writes it: timestamps are INT96"
-    from chargeback_consolidation.landing import get_spark
+    from chargeback_consolidation.spark import get_spark
     rows = get_spark(cores=1).range(50).selectExpr(*JAVA_ROWS.split(";"))
     with TemporaryDirectory() as tmp:
         rows.coalesce(1).write.parquet(f"{tmp}/out")

@@ -11,20 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from damage import DAY, FOLDER, execute, sound
 
-from chargeback_consolidation import cli, findings
-from chargeback_consolidation.answers import (
-    duplicates,
-    every_day,
-    in_percent,
-    late_arrivals,
-    outliers,
-    outliers_shown,
-    reconcile,
-    trace,
-)
-from chargeback_consolidation.findings import landing_files, open_day, picture
+from chargeback_consolidation.answers import day, records
+from chargeback_consolidation.answers.answer import picture
+from chargeback_consolidation.answers.day import landing_files, open_day
+from chargeback_consolidation.answers.duplicates import duplicates
+from chargeback_consolidation.answers.late_arrivals import late_arrivals
+from chargeback_consolidation.answers.quality_history import every_day, in_percent, outliers, outliers_shown
+from chargeback_consolidation.answers.reconcile import reconcile
+from chargeback_consolidation.answers.trace import trace
+from chargeback_consolidation.commands import cli
 from chargeback_consolidation.quality import RULES
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.store import StoreError
 
 pytestmark = pytest.mark.xdist_group('findings')
@@ -80,7 +77,7 @@ class Refusing:
 def test_landing_times_name_what_cannot_be_listed():
     store = type('Store', (), {'client': Refusing()})()
     with pytest.raises(StoreError, match='s3://b/landing cannot be listed: AccessDenied'):
-        findings.landing_times(store, ['s3://b/landing'], None, 's3://b/landing')
+        day.landing_times(store, ['s3://b/landing'], None, 's3://b/landing')
 
 
 def test_storage_that_refuses_is_no_damage(rebuilt, monkeypatch):
@@ -88,12 +85,12 @@ def test_storage_that_refuses_is_no_damage(rebuilt, monkeypatch):
     day = day_of(rebuilt)
     def refuse(*args): raise StoreError('x cannot be read: AccessDenied')
     monkeypatch.setattr(type(day.stores[1]), 'open', refuse)
-    with pytest.raises(StoreError): findings.footers(day)
+    with pytest.raises(StoreError): day.footers(day)
     monkeypatch.undo()
     files = landing_files(day)
-    landing = findings.read_threaded(day, findings.landing_sources(day, files), day.stores)
-    monkeypatch.setattr(findings, 'read_each', lambda store, entries: ((e, StoreError('no')) for e in entries))
-    with pytest.raises(StoreError): findings.doubled(day, files, landing.notes)
+    landing = records.read_threaded(day, records.landing_sources(day, files), day.stores)
+    monkeypatch.setattr(records, 'read_each', lambda store, entries: ((e, StoreError('no')) for e in entries))
+    with pytest.raises(StoreError): records.doubled(day, files, landing.notes)
 
 
 def test_storage_that_refuses_is_one_line(monkeypatch, capsys):

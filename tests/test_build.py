@@ -9,8 +9,11 @@ import nbformat
 import pytest
 from execnb.nbio import mk_cell, new_nb, read_nb, write_nb
 
-from chargeback_consolidation import build
-from chargeback_consolidation.build import BuildError, Stage, join_stages
+from chargeback_consolidation.build import __main__, readme, script, studio
+from chargeback_consolidation.build.check import check
+from chargeback_consolidation.build.project import BuildError
+from chargeback_consolidation.build.refresh import refresh
+from chargeback_consolidation.build.script import Stage, join_stages
 
 MAIN = "def main(argv): return 0"
 
@@ -45,15 +48,16 @@ def template(tmp_path_factory):
     stages = {
         "00_rates": notebook("#| default_exp rates", "# Rates\n\n> Shares.", "#| export\ndef rate(a, b): return a/b", "rate(1, 4)"),
         "01_job": notebook("#| default_exp job", "# Job", "#| export\nfrom pkg.rates import rate", f"#| export\n{MAIN}"),
-        "11_tool": notebook("#| default_exp tool", "# Tool", "#| export\nimport yaml", "#| export\nTOOL = 1"),
+        "tools/tool": notebook("#| default_exp tools.tool", "# Tool", "#| export\nimport yaml", "#| export\nTOOL = 1"),
         "index": notebook("# Pkg\n\n![flow](images/flow.svg)", "6 * 7", "#| hide\nsecret = 1"),
     }
+    (root / "nbs/tools").mkdir()
     for name, nb in stages.items():
         write_nb(nb, root / "nbs" / f"{name}.ipynb")
     write_nb(why_notebook(), root / "nbs/investigations/why.ipynb")
-    build.export(root)
-    build.refresh(root=root)
-    build.export(root)
+    __main__.export(root)
+    refresh(root=root)
+    __main__.export(root)
     return root
 
 
@@ -135,22 +139,22 @@ def test_the_script_runs_alone_and_exits_with_what_main_returns(tmp_path):
 
 
 def test_the_same_notebooks_give_the_same_script(root):
-    first = (root / build.SCRIPT).read_bytes()
-    build.build_script(root)
-    assert (root / build.SCRIPT).read_bytes() == first
+    first = (root / script.SCRIPT).read_bytes()
+    script.build_script(root)
+    assert (root / script.SCRIPT).read_bytes() == first
 
 
 def test_a_script_that_cannot_be_made_leaves_the_old_one(root):
-    first = (root / build.SCRIPT).read_bytes()
+    first = (root / script.SCRIPT).read_bytes()
     write_nb(notebook("#| default_exp more", "# More", "#| export\ndef rate(): pass"), root / "nbs/02_more.ipynb")
     with pytest.raises(BuildError, match="^02_more: `rate`"):
-        build.build_script(root)
-    assert (root / build.SCRIPT).read_bytes() == first
+        script.build_script(root)
+    assert (root / script.SCRIPT).read_bytes() == first
 
 
 def test_tools_are_exported_but_not_part_of_the_script(root):
-    assert "TOOL = 1" in (root / "pkg/tool.py").read_text()
-    assert "TOOL" not in (root / build.SCRIPT).read_text()
+    assert "TOOL = 1" in (root / "pkg/tools/tools/tool.py").read_text()
+    assert "TOOL" not in (root / script.SCRIPT).read_text()
 
 
 # The README
@@ -165,14 +169,14 @@ def test_the_readme_shows_code_and_results_and_hides_what_is_hidden(root):
 
 def test_links_in_code_stay_as_they_are():
     text = "```\n[a](b)\n```\n[a](../LICENSE) <img src=\"images/x.svg\"> [c](mailto:x@example.com)"
-    assert build.relink(text, "nbs") == "```\n[a](b)\n```\n[a](LICENSE) <img src=\"nbs/images/x.svg\"> [c](mailto:x@example.com)"
+    assert readme.relink(text, "nbs") == "```\n[a](b)\n```\n[a](LICENSE) <img src=\"nbs/images/x.svg\"> [c](mailto:x@example.com)"
 
 
 # The Studio notebooks
 
 
-def studio(root, name):
-    return json.loads((root / build.STUDIO / f"{name}.ipynb").read_text())
+def studio_of(root, name):
+    return json.loads((root / studio.STUDIO / f"{name}.ipynb").read_text())
 
 
 def sources(nb):
@@ -180,7 +184,7 @@ def sources(nb):
 
 
 def test_a_studio_notebook_is_what_studio_reads(root):
-    nb = studio(root, "01_job")
+    nb = studio_of(root, "01_job")
     nbformat.validate(nb, version=4, version_minor=4)
     assert (nb["nbformat"], nb["nbformat_minor"], nb["metadata"]["kernelspec"]["name"]) == (4, 4, "glue_pyspark")
     for o in nb["cells"]:
@@ -188,7 +192,7 @@ def test_a_studio_notebook_is_what_studio_reads(root):
 
 
 def test_magics_come_first_and_the_marker_last(root):
-    first, *middle, last = sources(studio(root, "01_job"))
+    first, *middle, last = sources(studio_of(root, "01_job"))
     magics = [line for line in first.split("\n") if not line.startswith("#")]
     assert all(o.startswith("%") for o in magics) and {o.split()[0][1:] for o in magics} == {
         "glue_version", "worker_type", "number_of_workers", "idle_timeout", "extra_py_files"}
@@ -197,7 +201,7 @@ def test_magics_come_first_and_the_marker_last(root):
 
 
 def test_an_investigation_shows_what_a_session_can(root):
-    _, title, parameters, fill, answer, picture, silent, _ = sources(studio(root, "investigations/why"))
+    _, title, parameters, fill, answer, picture, silent, _ = sources(studio_of(root, "investigations/why"))
     assert (title, parameters) == ("# Why", "output_path = ''") and "fill_in(globals(), SAMPLE)" in fill
     assert (answer.split("\n")[-1], picture, silent) == ("show(answer)", "show(picture(answer, 2))\n%matplot plt", "x = 2")
 
@@ -207,17 +211,17 @@ def test_cells_are_written_for_a_session(root):
     nb.cells[1].metadata = {"tags": ["parameters"]}
     nb.cells[3].outputs = [dict(output_type="display_data", data={"image/png": "iVBORw0KGgo="}, metadata={})]
     write_nb(nb, root / "nbs/02_cells.ipynb")
-    build.build_studio(root)
-    made = studio(root, "02_cells")
+    studio.build_studio(root)
+    made = studio_of(root, "02_cells")
     assert sources(made)[2:-1] == [
-        f"SAMPLE = '{build.STUDIO_SAMPLE}'  # a place", "```python\nlive()\n```", f"plot()\n{build.STUDIO_FIGURE}\n%matplot plt", "_ = ax.set(x=1,\n  y=2)"]
+        f"SAMPLE = '{studio.STUDIO_SAMPLE}'  # a place", "```python\nlive()\n```", f"plot()\n{studio.STUDIO_FIGURE}\n%matplot plt", "_ = ax.set(x=1,\n  y=2)"]
     assert made["cells"][3]["cell_type"] == "markdown"
 
 
 def test_a_studio_notebook_whose_source_is_gone_is_removed(root):
     (root / "nbs/investigations/why.ipynb").unlink()
-    build.build_studio(root)
-    assert not (root / build.STUDIO / "investigations/why.ipynb").exists()
+    studio.build_studio(root)
+    assert not (root / studio.STUDIO / "investigations/why.ipynb").exists()
 
 
 # Saved outputs
@@ -229,7 +233,7 @@ def bytes_of(root):
 
 def test_refreshing_twice_changes_nothing(root):
     before = bytes_of(root)
-    build.refresh(root=root)
+    refresh(root=root)
     assert bytes_of(root) == before
 
 
@@ -243,7 +247,7 @@ def test_refresh_honours_eval_false_and_keeps_noise_out(root):
     silent.outputs = list(kept.outputs)
     nb.cells += [kept, noisy, silent]
     write_nb(nb, path)
-    build.refresh(path, root=root)
+    refresh(path, root=root)
     *_, kept, noisy, silent = read_nb(path).cells
     assert [o.text for o in kept.outputs] == [["from a live run\n"]]
     assert [o.get("text") or o.data["text/plain"] for o in noisy.outputs] == [["done\n"], ["'nbs'"]]
@@ -255,7 +259,7 @@ def test_a_cell_that_raises_is_named_and_the_notebook_left_alone(root):
     write_nb(notebook("# Broken", "x = 1", "#| hide\n1/0"), path)
     before = path.read_bytes()
     with pytest.raises(BuildError) as e:
-        build.refresh(path, root=root)
+        refresh(path, root=root)
     assert str(e.value) == "02_broken.ipynb: cell 3 (`1/0`) raised ZeroDivisionError: division by zero"
     assert path.read_bytes() == before
 
@@ -264,7 +268,7 @@ def test_a_cell_that_raises_is_named_and_the_notebook_left_alone(root):
 
 
 def test_nothing_is_said_when_all_agree(root):
-    assert build.check(root) == []
+    assert check(root) == []
 
 
 def append(path, text):
@@ -294,17 +298,17 @@ def store_an_error(root):
     "disturb, lines",
     [
         (lambda r: append(r / "pkg/rates.py", "LIMIT = 4\n"), ["pkg/rates.py: not what the notebooks give"]),
-        (lambda r: append(r / build.SCRIPT, "LIMIT = 4\n"), [f"{build.SCRIPT}: not what"]),
+        (lambda r: append(r / script.SCRIPT, "LIMIT = 4\n"), [f"{script.SCRIPT}: not what"]),
         (lambda r: append(r / "README.md", "More.\n"), ["README.md: not what"]),
         (lambda r: (r / "pkg/job.py").unlink(), ["pkg/job.py: missing; run `make export`"]),
         (lambda r: (r / "pkg/old.py").write_text(""), ["pkg/old.py: no notebook exports it"]),
         (lambda r: (r / "settings.ini").write_text((r / "settings.ini").read_text().replace("1.0", "1.1")),
-         ["pkg/__init__.py: not what", f"{build.SCRIPT}: not what"]),
-        (forget_an_export, ["pkg/rates.py: not what", f"{build.STUDIO}/00_rates.ipynb: not what", f"{build.SCRIPT}: not what"]),
-        (lambda r: append(r / build.STUDIO / "01_job.ipynb", "\n"), [f"{build.STUDIO}/01_job.ipynb: not what"]),
-        (lambda r: (r / build.STUDIO / "01_job.ipynb").unlink(), [f"{build.STUDIO}/01_job.ipynb: missing; run `make export`"]),
-        (lambda r: (r / build.STUDIO / "old.ipynb").write_text("{}"), [f"{build.STUDIO}/old.ipynb: no notebook exports it"]),
-        (lambda r: (r / "nbs/investigations/why.ipynb").unlink(), [f"{build.STUDIO}/investigations/why.ipynb: no notebook exports it"]),
+         ["pkg/__init__.py: not what", f"{script.SCRIPT}: not what"]),
+        (forget_an_export, ["pkg/rates.py: not what", f"{studio.STUDIO}/00_rates.ipynb: not what", f"{script.SCRIPT}: not what"]),
+        (lambda r: append(r / studio.STUDIO / "01_job.ipynb", "\n"), [f"{studio.STUDIO}/01_job.ipynb: not what"]),
+        (lambda r: (r / studio.STUDIO / "01_job.ipynb").unlink(), [f"{studio.STUDIO}/01_job.ipynb: missing; run `make export`"]),
+        (lambda r: (r / studio.STUDIO / "old.ipynb").write_text("{}"), [f"{studio.STUDIO}/old.ipynb: no notebook exports it"]),
+        (lambda r: (r / "nbs/investigations/why.ipynb").unlink(), [f"{studio.STUDIO}/investigations/why.ipynb: no notebook exports it"]),
         (number_a_cell, ["nbs/01_job.ipynb: not clean; run `make export`"]),
         (store_an_error, ["nbs/01_job.ipynb: holds the output of an error; run `make notebooks`"]),
         (lambda r: (r / "nbs/notes.ipynb").write_text("{}"), ["nbs/notes.ipynb: not a valid notebook"]),
@@ -313,30 +317,30 @@ def store_an_error(root):
 )
 def test_whatever_is_out_of_step_gets_its_line(root, disturb, lines):
     disturb(root)
-    found = build.check(root)
+    found = check(root)
     assert len(found) == len(lines) and all(f.startswith(o) for f, o in zip(found, lines, strict=True)), found
 
 
 def test_undefined_names_are_found(root):
     (root / "tests").mkdir()
     (root / "tests/test_x.py").write_text("missing\n")
-    assert build.check(root) == ["tests/test_x.py:1:1: F821 Undefined name `missing`"]
+    assert check(root) == ["tests/test_x.py:1:1: F821 Undefined name `missing`"]
 
 
 def test_investigations_are_linted(root):
     nb = read_nb(root / "nbs/investigations/why.ipynb")
     nb.cells[-1].set_source("missing")
     write_nb(nb, root / "nbs/investigations/why.ipynb")
-    build.build_studio(root)
-    assert [o for o in build.check(root) if "`missing`" in o] == ["nbs/investigations/why.ipynb:cell 5:1:1: F821 Undefined name `missing`"]
+    studio.build_studio(root)
+    assert [o for o in check(root) if "`missing`" in o] == ["nbs/investigations/why.ipynb:cell 5:1:1: F821 Undefined name `missing`"]
 
 
 def test_export_mends_all_but_what_was_not_its_own(root):
     number_a_cell(root)
     append(root / "pkg/rates.py", "LIMIT = 4\n")
     append(root / "README.md", "More.\n")
-    build.export(root)
-    assert build.check(root) == []
+    __main__.export(root)
+    assert check(root) == []
 
 
 # The command
@@ -344,17 +348,17 @@ def test_export_mends_all_but_what_was_not_its_own(root):
 
 def test_the_command_says_in_one_line_what_is_wrong(root, monkeypatch, capsys):
     monkeypatch.chdir(root / "nbs")
-    assert build.main(["check"]) == 0
+    assert __main__.main(["check"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
     append(root / "README.md", "More.\n")
-    assert build.main(["check"]) == 1
+    assert __main__.main(["check"]) == 1
     assert capsys.readouterr().out.startswith("README.md: ")
     (root / "nbs/index.ipynb").unlink()
-    assert build.main(["readme"]) == 1
+    assert __main__.main(["readme"]) == 1
     assert capsys.readouterr().err == "nbs/index.ipynb is missing: README.md is made from it\n"
 
 
 def test_outside_a_project_the_command_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert build.main(["check"]) == 1
+    assert __main__.main(["check"]) == 1
     assert "settings.ini" in capsys.readouterr().err

@@ -16,9 +16,8 @@ from days import NOON, chargebacks, tree
 from oracle import by_key, columns, rows_of
 
 from chargeback_consolidation import job
-from chargeback_consolidation.copy import ConservationBroken
 from chargeback_consolidation.layout import Piece
-from chargeback_consolidation.quality import QualityFailed
+from chargeback_consolidation.quality import ConservationBroken, QualityFailed
 
 YESTERDAY = -(86400 * 10**6)
 ANY = dict.fromkeys(("MAX_DUPLICATE_RATE", "MAX_NULL_KEY_RATE", "MAX_UNREADABLE_RATE", "MAX_SCHEMA_CONFLICT_RATE"), 1)

@@ -16,10 +16,12 @@ from days import LENIENT, NOON, chargebacks, encode, tree
 from inline import inline
 
 from chargeback_consolidation import job, landing, quality
-from chargeback_consolidation.copy import adapt
 from chargeback_consolidation.ledger import Ledger, LedgerDamaged, repair, snapshot
+from chargeback_consolidation.local import LocalStore
+from chargeback_consolidation.schema import adapt
 from chargeback_consolidation.settings import ArgumentError, parse
-from chargeback_consolidation.store import LocalStore, StoreError, store_for
+from chargeback_consolidation.spark import TaskFailed, collect, run_tasks
+from chargeback_consolidation.store import StoreError, store_for
 
 DAY = "2025/11/02"
 
@@ -352,10 +354,10 @@ def test_what_a_task_says_survives_spark(lake, spark, monkeypatch, capsys):
     def work(share):
         yield 1
         raise StoreError("s3://b/k: GetObject is refused: AccessDenied")
-    with pytest.raises(StoreError, match=r"^s3://b/k: GetObject is refused: AccessDenied$"): landing.collect(landing.run_tasks(spark, [1], work))
+    with pytest.raises(StoreError, match=r"^s3://b/k: GetObject is refused: AccessDenied$"): collect(run_tasks(spark, [1], work))
     def broken(share): return [1 / 0]
-    with pytest.raises(landing.TaskFailed, match=r"^a task failed: ZeroDivisionError: division by zero$"): landing.collect(landing.run_tasks(spark, [1], broken))
-    with pytest.raises(landing.TaskFailed, match="Spark could not finish the work"): landing.collect(spark.sparkContext.parallelize([1], 1).map(lambda x: os._exit(3)))
+    with pytest.raises(TaskFailed, match=r"^a task failed: ZeroDivisionError: division by zero$"): collect(run_tasks(spark, [1], broken))
+    with pytest.raises(TaskFailed, match="Spark could not finish the work"): collect(spark.sparkContext.parallelize([1], 1).map(lambda x: os._exit(3)))
 
 
 def test_superseded_files_that_may_not_be_deleted_block_nothing(lake, monkeypatch, capsys):

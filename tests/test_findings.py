@@ -10,10 +10,16 @@ import pytest
 from damage import DAY, FOLDER, damaged, execute, head, sound
 from days import tree
 
-from chargeback_consolidation.answers import duplicates, history, late_arrivals, open_days, reconcile, sizes, stands_out, trace
-from chargeback_consolidation.findings import Overtaken, landing_files, open_day, row_origin
+from chargeback_consolidation.answers.day import Overtaken, landing_files, open_day
+from chargeback_consolidation.answers.duplicates import duplicates
+from chargeback_consolidation.answers.file_sizes import sizes
+from chargeback_consolidation.answers.late_arrivals import late_arrivals
+from chargeback_consolidation.answers.quality_history import history, open_days, stands_out
+from chargeback_consolidation.answers.reconcile import reconcile
+from chargeback_consolidation.answers.records import row_origin
+from chargeback_consolidation.answers.trace import trace
 from chargeback_consolidation.ledger import Ledger
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import ArgumentError, read_date
 from chargeback_consolidation.store import store_for
 

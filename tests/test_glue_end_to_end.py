@@ -17,7 +17,7 @@ from glue_runner import LocalGlue
 from runtimes import RUNTIMES, catalog_table, clean_environment, download
 from terraform_stack import REGION, Missing, Stack
 
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.sample.landing import land_sample
 
 pytestmark = [pytest.mark.xdist_group("runtimes"), pytest.mark.timeout(1800)]
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from matrices import record
 
-from chargeback_consolidation import job
-from chargeback_consolidation.landing import find_java
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation import job, plan
+from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
+from chargeback_consolidation.spark import find_java
 
 FUZZED = int(os.environ.get('CHARGEBACK_FUZZED', 5000))
 LENIENT = [word for rule in ('DUPLICATE', 'NULL_KEY', 'UNREADABLE', 'SCHEMA_CONFLICT') for word in (f'--MAX_{rule}_RATE', '1')]
@@ -29,11 +29,11 @@ class Lake:
         else: path.write_bytes(data)
         return path
 
-    def run(self, spark, observe=job.quiet, *more):
+    def run(self, spark, observe=plan.quiet, *more):
         settings = parse(['--CATALOG', str(self.root), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', str(self.root / 'out'),
                           '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd', '--PARTITION_DATE', '2025-11-02', *LENIENT, *more])
         table, (partition,) = job.plan_runs(settings)
-        return job.consolidate(job.start_run(settings, table, partition, lambda: spark, observe))
+        return job.consolidate(plan.start_run(settings, table, partition, lambda: spark, observe))
 
     def rows(self): return pa.concat_tables([pq.ParquetFile(p).read() for p in sorted((self.root / 'out').glob('year=*/month=*/day=*/*.parquet'))])
 

@@ -7,7 +7,7 @@ import pytest
 import runtimes
 from runtimes import RESERVED, as_glue, list_of, orders, words_of
 
-from chargeback_consolidation.metrics import Report, metrics_line
+from chargeback_consolidation.report import Report, metrics_line
 from chargeback_consolidation.settings import ARGUMENTS, ArgumentError, parse
 
 QUERY = 'parse @message "records_processed=*, duplicates_removed=*, output_files=*, duration_seconds=*" as records, duplicates, files, duration'

@@ -17,10 +17,12 @@ from damage import DAY, damaged, execute, head, sound
 from days import tree
 from world import S3World, prepared
 
-from chargeback_consolidation import investigate
-from chargeback_consolidation.cli import main
-from chargeback_consolidation.investigate import NOTEBOOKS, broken, compare, find_notebook, parameters_of, plan_requests, run_all
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.answers import run
+from chargeback_consolidation.answers.compare import broken, compare
+from chargeback_consolidation.answers.parameters import NOTEBOOKS, find_notebook, parameters_of
+from chargeback_consolidation.answers.request import plan_requests, run_all
+from chargeback_consolidation.commands.cli import main
+from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import ArgumentError
 
 pytestmark = pytest.mark.xdist_group('findings')
@@ -239,17 +241,17 @@ def test_a_result_that_differs_for_no_reason_is_not_trusted(reports):
 
 def test_an_index_that_nbdev_writes_is_no_code(tmp_path, monkeypatch):
     (tmp_path/'one.py').write_text('x = 1')
-    monkeypatch.setattr(investigate, 'package_file', str(tmp_path/'__init__.py'))
-    before = investigate.code_digest(find_notebook('trace'))
+    monkeypatch.setattr(run, 'package_file', str(tmp_path/'__init__.py'))
+    before = run.code_digest(find_notebook('trace'))
     (tmp_path/'_modidx.py').write_text('d = {}')
-    assert investigate.code_digest(find_notebook('trace')) == before
+    assert run.code_digest(find_notebook('trace')) == before
     (tmp_path/'two.py').write_text('y = 1')
-    assert investigate.code_digest(find_notebook('trace')) != before
+    assert run.code_digest(find_notebook('trace')) != before
 
 
 def test_fail_on_as_a_process(lakes, tmp_path):
     "A verdict is a failure only where that was asked for, and only from the level that was asked for"
-    program = [sys.executable, '-c', 'from chargeback_consolidation.cli import main; main()', 'investigate']
+    program = [sys.executable, '-c', 'from chargeback_consolidation.commands.cli import main; main()', 'investigate']
     def code(root, *more):
         argv = [*program, 'file_sizes', *words(root, tmp_path, '--partition-date', DAY, *more)]
         done = subprocess.run(argv, capture_output=True, text=True)
@@ -265,9 +267,9 @@ def test_fail_on_as_a_process(lakes, tmp_path):
     ('fail', 'wrong', True), ('warn', 'wrong', False), ('fail', 'look', True), ('warn', 'look', True),
     ('ok', 'look', False), ('fail', '', False)])
 def test_too_bad(level, asked, bad):
-    request = investigate.Request('reconcile', '', {}, '', None, asked)
-    assert investigate.too_bad(request, {'answer': {'level': level}}) is bad
-    assert not investigate.too_bad(request, {'answer': None})
+    request = run.Request('reconcile', '', {}, '', None, asked)
+    assert run.too_bad(request, {'answer': {'level': level}}) is bad
+    assert not run.too_bad(request, {'answer': None})
 
 
 def test_runs_of_different_lakes_lie_apart_and_pages_name_theirs(reports, lakes):
@@ -280,8 +282,8 @@ def test_runs_of_different_lakes_lie_apart_and_pages_name_theirs(reports, lakes)
         asked, table = r['investigation'].replace('_', ' '), r['inputs'][-1]['table']
         assert title == f'{asked}: {table}, {root}/out, {DAY}'
         assert f'{root}/out' in text[text.index('<body>'):][:600]
-    folders = {investigate.lake_folder({'output_path': f'/{lake}/consolidated/chargebacks'}) for lake in ('one', 'two')}
-    assert len(folders) == 2 and all(f.startswith('chargebacks-') for f, in folders) and investigate.lake_folder({}) == ()
+    folders = {run.lake_folder({'output_path': f'/{lake}/consolidated/chargebacks'}) for lake in ('one', 'two')}
+    assert len(folders) == 2 and all(f.startswith('chargebacks-') for f, in folders) and run.lake_folder({}) == ()
 
 
 # Failed runs, several days

@@ -6,11 +6,11 @@ from nbdev.config import get_config
 from nbdev.test import test_nb as run_notebook
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+NOTEBOOKS = sorted(o for o in (ROOT / "nbs").rglob("*.ipynb") if "investigations" not in o.parts and not ".ipynb_checkpoints" in o.parts)
 
 
 @pytest.mark.xdist_group("notebooks")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda o: o.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda o: o.relative_to(ROOT / "nbs").with_suffix("").as_posix())
 def test_notebook(path, monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("IN_TEST", "1")  # as nbdev sets it, but only for now

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.sample.landing import land_sample
 
 SCRIPT = Path(__file__).parent.parent / "glue_export/consolidate_chargebacks.py"
 WORDS = ("--CATALOG lake --SOURCE_DATABASE landing --SOURCE_TABLE chargebacks --OUTPUT_PATH out --OUTPUT_FILE_COUNT 3 "

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from oracle import by_key, columns, consolidated, rows_of
 
 from chargeback_consolidation import job, versions
-from chargeback_consolidation.job import NoData
+from chargeback_consolidation.plan import NoData
 
 DAYS, SEED, ITEMS = int(os.environ.get("CHARGEBACK_DAYS", 200)), int(os.environ.get("CHARGEBACK_SEED", 0)), 10
 

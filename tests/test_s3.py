@@ -8,9 +8,10 @@ from botocore.awsrequest import AWSResponse
 from matrices import record
 from world import DAY, LocalWorld, S3World, prepared
 
-from chargeback_consolidation import job
+from chargeback_consolidation import job, plan
+from chargeback_consolidation.s3 import S3Store
 from chargeback_consolidation.settings import ArgumentError, parse
-from chargeback_consolidation.store import S3Store, StoreError
+from chargeback_consolidation.store import StoreError
 
 SEEDS, GROUPS = 50, 5
 
@@ -80,7 +81,7 @@ def test_c2_a_day_that_no_crawler_has_seen(worlds, session, endpoint):
     with world.environment():
         settings = parse([*world.arguments()[:2], '--SOURCE_TABLE', 'uncrawled', *world.arguments()[4:]])
         table, (partition,) = job.plan_runs(settings)
-        report = job.consolidate(job.start_run(settings, table, partition, session))
+        report = job.consolidate(plan.start_run(settings, table, partition, session))
     assert not partition.known and any('has the crawler run?' in w for w in report.warnings) and world.listed() == after
 
 
@@ -99,7 +100,7 @@ def test_requests_are_few(worlds, session, endpoint):
     cloud, after, copy = worlds
     world = copy()
     with Proxy(endpoint) as proxy:
-        with world.environment(proxy.endpoint): job.consolidate(world.start(session, job.quiet, '--REPROCESS', 'true'))
+        with world.environment(proxy.endpoint): job.consolidate(world.start(session, plan.quiet, '--REPROCESS', 'true'))
     under, files = f'/{cloud.landing}', 12
     assert proxy.count('GET', under=under) <= 2.2 * files
     assert proxy.count('LIST', under=under) == 1
@@ -190,7 +191,7 @@ def test_kms_and_credentials(worlds, session, endpoint):
     cloud, after, copy = worlds
     world = copy()
     with world.environment():
-        job.consolidate(world.start(session, job.quiet, '--KMS_KEY_ID', 'alias/chargebacks'))
+        job.consolidate(world.start(session, plan.quiet, '--KMS_KEY_ID', 'alias/chargebacks'))
         ledger = world.ledger()
         head = ledger.head()
     written = client('s3', endpoint).head_object(Bucket=world.bucket, Key=ledger.path(head.files[0]['path'])[len(f's3://{world.bucket}/'):])

@@ -16,7 +16,7 @@ from test_kills import check_readers
 from test_s3_store import NOT_ON_MOTO, ODD
 from world import DAY, S3World, prepared
 
-from chargeback_consolidation import job
+from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import LedgerDamaged
 from chargeback_consolidation.store import StoreError, StoreUnfit
 
@@ -56,7 +56,7 @@ def test_uploads_that_vanish_between_commit_and_settling(worlds, session):
     began = []
     with pytest.raises(LedgerDamaged, match='is gone, though commit 2'): world.run(session, abort)
     assert time.monotonic() - began[0] < 5
-    world.run(session, job.quiet, '--REPROCESS', 'true')
+    world.run(session, plan.quiet, '--REPROCESS', 'true')
     assert world.listed() == world.asked() == after
     world.repair()
     assert world.orphans() == []

@@ -8,7 +8,8 @@ from itertools import count
 import pytest
 from aws import BOTH, REGION, SERVER, Proxy, catalog_of, client, environment, free_port, place, s3_server
 
-from chargeback_consolidation.store import FileEntry, S3Store, SourceChanged, StoreError, StoreUnfit, read_each, shown
+from chargeback_consolidation.s3 import S3Store
+from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, read_each, shown
 
 pytestmark = pytest.mark.xdist_group('s3_store')
 NAMES = count()

@@ -8,7 +8,7 @@ from pathlib import Path
 from days import tree
 
 from chargeback_consolidation import job
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.sample.landing import land_sample
 
 SCRIPT = Path(__file__).parent.parent / "glue_export/consolidate_chargebacks.py"
 COMMAND = ("--CATALOG lake --SOURCE_DATABASE landing --SOURCE_TABLE chargebacks --OUTPUT_PATH {} --OUTPUT_FILE_COUNT 5 --COMPRESSION_CODEC zstd "

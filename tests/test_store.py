@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from chargeback_consolidation import local
 from chargeback_consolidation import store as stores
-from chargeback_consolidation.store import FileEntry, LocalStore, SourceChanged, StoreError, StoreUnfit, shown
+from chargeback_consolidation.local import LocalStore
+from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, shown
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_a_probe_leaves_nothing_and_sweeps_what_a_killed_one_left(store, tmp_pat
     monkeypatch.undo()
     store.probe(str(tmp_path))
     assert len(store.staged(str(tmp_path))) == 2      # they may be those of a run that is probing now
-    old = time.time() - stores.PROBE_SECONDS - 60
+    old = time.time() - local.PROBE_SECONDS - 60
     for _, token in left: os.utime(tmp_path / token, (old, old))
     store.probe(str(tmp_path))
     assert store.list(str(tmp_path)) == []

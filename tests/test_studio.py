@@ -17,9 +17,10 @@ from botocore.exceptions import ClientError
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
-from chargeback_consolidation import package, sessions, workbench
-from chargeback_consolidation.build import STUDIO_MAGICS
-from chargeback_consolidation.sessions import FINAL, Endpoint
+from chargeback_consolidation.build import package
+from chargeback_consolidation.build.studio import STUDIO_MAGICS
+from chargeback_consolidation.studio import sessions, workbench
+from chargeback_consolidation.studio.sessions import FINAL, Endpoint
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("studio")
@@ -405,7 +406,7 @@ def test_package_is_the_same_from_two_clones(tmp_path):
     old = os.umask(0o077)
     try: first = [p.read_bytes() for p in package.build_package(one)]
     finally: os.umask(old)
-    done = subprocess.run([sys.executable, "-m", "chargeback_consolidation.package"], cwd=two, capture_output=True, text=True, env=dict(os.environ, TZ="Asia/Tokyo"))
+    done = subprocess.run([sys.executable, "-m", "chargeback_consolidation.build.package"], cwd=two, capture_output=True, text=True, env=dict(os.environ, TZ="Asia/Tokyo"))
     assert done.returncode == 0, done.stderr
     second = [p.read_bytes() for p in sorted((two / package.DIST).iterdir(), key=lambda p: p.suffix, reverse=True)]
     assert first == second and len(first) == 2

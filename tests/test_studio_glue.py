@@ -11,8 +11,9 @@ import aws
 import pytest
 import runtimes
 
-from chargeback_consolidation import package, workbench
-from chargeback_consolidation.sessions import Endpoint
+from chargeback_consolidation.build import package
+from chargeback_consolidation.studio import workbench
+from chargeback_consolidation.studio.sessions import Endpoint
 
 ROOT = Path(__file__).parent.parent
 GLUE = runtimes.RUNTIMES["5.1"]

@@ -10,7 +10,7 @@ import permissions
 import pytest
 from terraform_stack import MODULE, ROOT, Missing, Moto, Stack
 
-from chargeback_consolidation.metrics import Report, metric_data, metrics_line
+from chargeback_consolidation.report import Report, metric_data, metrics_line
 from chargeback_consolidation.settings import parse
 
 pytestmark = pytest.mark.xdist_group("terraform")

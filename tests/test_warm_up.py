@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chargeback_consolidation.landing import find_java, warm_home
+from chargeback_consolidation.spark import find_java, warm_home
 
 START = "from chargeback_consolidation.landing import get_spark; print(get_spark().range(3).count())"
 
@@ -52,8 +52,8 @@ def test_workers_take_the_spark_that_is_installed_unless_there_is_another_home(o
 def test_an_environment_that_cannot_be_written_to_is_refused_in_one_line(tmp_path, monkeypatch):
     from click.testing import CliRunner
 
-    from chargeback_consolidation import cli
-    monkeypatch.setattr(cli, "warm_home", lambda: str(tmp_path / "none" / "home"))
+    from chargeback_consolidation.commands import cli, warm_up
+    monkeypatch.setattr(warm_up, "warm_home", lambda: str(tmp_path / "none" / "home"))
     done = CliRunner().invoke(cli.commands, ["warm-up"], standalone_mode=False)
     assert isinstance(done.exception, PermissionError) and str(tmp_path) in str(done.exception)
     assert not list(Path(tmp_path).iterdir())

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from aws import client, environment, place, upload
 
-from chargeback_consolidation import job
+from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import MANIFEST_NAME, number_of, repair, snapshot
-from chargeback_consolidation.sample import land_sample
+from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 
 DAY, SAMPLE = '2025-11-02', dict(files=12, records_per_file=10, payload_bytes=30, versions=0.2, null_keys=0.05, truncated_files=0.0, empty_files=0.0, deliveries=2)
@@ -30,13 +30,13 @@ class World:
         return ['--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', self.output, '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd',
                 '--PARTITION_DATE', DAY, *RATES, *self.catalog, *more]
 
-    def start(self, session, observe=job.quiet, *more):
+    def start(self, session, observe=plan.quiet, *more):
         "A run, not yet started"
         settings = parse(self.arguments(*more))
         table, (partition,) = job.plan_runs(settings)
-        return job.start_run(settings, table, partition, session, observe)
+        return plan.start_run(settings, table, partition, session, observe)
 
-    def run(self, session, observe=job.quiet, *more):
+    def run(self, session, observe=plan.quiet, *more):
         with self.environment(): return job.consolidate(self.start(session, observe, *more))
 
     def ledger(self):

@@ -18,7 +18,7 @@ output "studio" {
   value = {
     for kind in ["zip", "wheel"] : kind => one([for name in lookup(local.packages, kind, []) : {
       location = local.upload_locations[name]
-      command  = ".venv/bin/python -m chargeback_consolidation.workbench fill --library ${local.upload_locations[name]} --sample s3://${var.output_bucket}/chargeback-sample --to studio"
+      command  = ".venv/bin/python -m chargeback_consolidation.studio.workbench fill --library ${local.upload_locations[name]} --sample s3://${var.output_bucket}/chargeback-sample --to studio"
     }])
   }
 }
