@@ -6,7 +6,7 @@ from nbdev.config import get_config
 from nbdev.test import test_nb as run_notebook
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted(o for o in (ROOT / "nbs").rglob("*.ipynb") if "investigations" not in o.parts and not ".ipynb_checkpoints" in o.parts)
+NOTEBOOKS = sorted(o for o in (ROOT / "nbs").rglob("*.ipynb") if "investigations" not in o.parts and ".ipynb_checkpoints" not in o.parts)
 
 
 @pytest.mark.xdist_group("notebooks")

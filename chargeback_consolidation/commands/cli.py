@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANY', 'shout', 'wrapped', 'whisper', 'commands', 'main', 'complain', 'consolidate', 'backfill', 'backfill_help',
            'take_ends', 'Checked', 'day_options', 'day_ledger', 'history', 'snapshot', 'repair', 'cells_shown',
-           'tell_run', 'investigate', 'sentence', 'sample_options', 'land_sample_command']
+           'tell_run', 'investigate', 'sentence', 'sample_options', 'land_sample_command', 'warm_up_command']
 
 # %% ../../nbs/commands/cli.ipynb #7cd76033
 import inspect
@@ -29,6 +29,7 @@ from ..store import store_for
 from ..ledger import Ledger, repair as repair_day, snapshot as snapshot_day
 from ..job import EXIT_CODES, main as run_job
 from .terminal import grid, megabytes, shown, teller
+from .warm_up import warm_up
 from ..sample.landing import land_sample
 from ..sample.records import Sample
 
@@ -261,3 +262,10 @@ def land_sample_command(catalog, database, table, day, delivery, **options):
         bar = progress.add_task('', total=None)
         landed = land_sample(catalog, database, table, str(day), delivery, progress=lambda done, total: progress.update(bar, completed=done, total=total), **options)
     print('landed {:,} files, {} MB, {:,} records in {}'.format(landed.files, megabytes(landed.bytes), landed.records, landed.folder))
+
+# %% ../../nbs/commands/cli.ipynb #006128ad
+@commands.command('warm-up')
+def warm_up_command():
+    "Make Spark start faster in this Python environment, from now on."
+    path = warm_up()
+    print(f'Spark starts from {path.parent} now ({megabytes(path.stat().st_size)} MB)')

@@ -19,8 +19,6 @@ from ..settings import parse
 from ..spark import find_java, get_spark, java_home, warm_home
 from ..plan import quiet
 from ..job import run_all
-from .cli import commands
-from .terminal import megabytes
 from ..sample.landing import land_sample
 
 # %% ../../nbs/commands/warm_up.ipynb #8915c13b
@@ -59,9 +57,7 @@ def make_archive(home):
         os.replace(made, path)
     return path
 
-@commands.command('warm-up')
 def warm_up():
-    "Make Spark start faster in this Python environment, from now on."
+    "Make Spark start faster in this Python environment, from now on; the path of the archive. `click.ClickException`"
     find_java()
-    path = make_archive(make_home())
-    print('Spark starts from {} now ({} MB)'.format(path.parent, megabytes(path.stat().st_size)))
+    return make_archive(make_home())

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 
-from . import interpreter
 from ..s3 import aws_client, split_s3
 from ..spark import find_java
 
