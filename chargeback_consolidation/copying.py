@@ -153,7 +153,10 @@ def rows_staying(parquet, group, part, first):
     rows = parquet.metadata.row_group(group).num_rows
     low, high = np.searchsorted(part.drop, (first, first + rows))
     if not part.keyless: return rows - int(high - low)
-    return rows - int(high - low) - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum())
+    return (
+        rows
+        - int(high - low)
+        - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum()))
 
 def batches_of(parquet, group, part, first, passed):
     "The tables of a row group, as by `tables_of`"
@@ -288,7 +291,9 @@ def slot_parts(
 ):
     "The `Part`s of each slot that is written: {slot: list of Part}"
     none = np.zeros(0, np.int32)
-    def part(piece): return Part(sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
+    def part(piece):
+        return Part(
+            sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
     return {i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None}
 
 # %% ../nbs/12_copying.ipynb #2765ec55

@@ -68,8 +68,9 @@ def consolidate(run):
         finally:
             forget(index)
             attempt(clean_up, run)      # what it cannot remove now, a later run will
-    raise Conflict(f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
-                   'planning: nothing of this run is published, start it again')
+    raise Conflict(
+        f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
+        'planning: nothing of this run is published, start it again')
 
 # %% ../nbs/16_job.ipynb #affacb53
 Written = namedtuple('Written', 'slots bad')
@@ -243,19 +244,23 @@ def check_output(settings, table, partitions):
     real = (lambda p: p) if output.startswith('s3://') else os.path.realpath
     for source in [table.location] + [location for p in partitions for location in p.locations]:
         if (real(output) + '/').startswith((source if source.startswith('s3://') else os.path.realpath(source)) + '/'):
-            raise ArgumentError('--OUTPUT_PATH {} lies inside the landing folder {}: choose another'.format(output, source))
+            raise ArgumentError(f'--OUTPUT_PATH {output} lies inside the landing folder {source}: choose another')
     if output.startswith('s3://'): return
     folder = output
     while not os.path.lexists(folder): folder = os.path.dirname(folder)
-    if not os.path.isdir(folder): raise ArgumentError('--OUTPUT_PATH {}: {} is a file, not a folder'.format(output, folder))
-    if not settings.dry_run and not os.access(folder, os.W_OK | os.X_OK): raise ArgumentError('--OUTPUT_PATH {}: no permission to write in {}'.format(output, folder))
+    if not os.path.isdir(folder): raise ArgumentError(f'--OUTPUT_PATH {output}: {folder} is a file, not a folder')
+    if not settings.dry_run and not os.access(folder, os.W_OK | os.X_OK):
+        raise ArgumentError(f'--OUTPUT_PATH {output}: no permission to write in {folder}')
 
 def plan_runs(settings):
     "The table and the partitions that the settings ask for; `ArgumentError` for what is wrong with them"
     catalog = open_catalog(settings)
     table = catalog.table(settings.source_database, settings.source_table)
     if settings.output_database: catalog.ask('OUTPUT_DATABASE', 'get_database', Name=settings.output_database)
-    partitions = [catalog.partition(table, settings.partition_date)] if settings.enable_partition_filter else catalog.partitions(table)
+    partitions = (
+        [catalog.partition(table, settings.partition_date)]
+        if settings.enable_partition_filter
+        else catalog.partitions(table))
     check_output(settings, table, partitions)
     return table, partitions
 

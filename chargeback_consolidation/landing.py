@@ -96,8 +96,10 @@ lineage: path of the sidecar with the origins of its rows, '' for a landing file
 SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in ranges
 
 # %% ../nbs/09_landing.ipynb #044a469a
-INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
-                          ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()), ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
+INDEX_SCHEMA = pa.schema([
+    ('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()),
+    ('updated', pa.int64()), ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()),
+    ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
@@ -218,11 +220,16 @@ def index_rows(tables, files):
     position = np.concatenate([np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)])
     origins = [origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)]
     file, row = (np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1))
-    return pa.RecordBatch.from_arrays([arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated, arrow_array(updated_ns), event, arrow_array(event_ns),
-                                       arrow_array(file, file < 0), arrow_array(row, file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
+    return pa.RecordBatch.from_arrays(
+        [
+            arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated,
+            arrow_array(updated_ns), event, arrow_array(event_ns), arrow_array(file, file < 0),
+            arrow_array(row, file < 0), pa.nulls(n, pa.string())],
+        schema=INDEX_SCHEMA)
 
 # %% ../nbs/09_landing.ipynb #5effae23
-Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
+Note = namedtuple(
+    'Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
 first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', or a rule as in `SetAside`;
@@ -262,9 +269,13 @@ def counted(note, more):
 # %% ../nbs/09_landing.ipynb #44d3afb6
 def note_row(notes, schemas):
     "The index row that carries notes. notes: {source id: Note, its schema as a number}; schemas: the bytes of each"
-    text = json.dumps({'schemas': [base64.b64encode(packed).decode() for packed in schemas], 'notes': [(id,) + note for id, note in notes.items()]})
+    text = json.dumps({
+        'schemas': [base64.b64encode(packed).decode() for packed in schemas],
+        'notes': [(id,) + note for id, note in notes.items()]})
     none = arrow_array(np.array([-1], np.int32))
-    return pa.RecordBatch.from_arrays([none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])], schema=INDEX_SCHEMA)
+    return pa.RecordBatch.from_arrays(
+        [none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])],
+        schema=INDEX_SCHEMA)
 
 def read_notes(
     texts,  # of note rows
@@ -275,7 +286,8 @@ def read_notes(
         for packed in found['schemas']:
             if packed not in schemas: schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
-        for id, rows, size, int96, number, *more in found['notes']: notes[id] = Note(rows, size, int96, numbered.get(number), *more)
+        for id, rows, size, int96, number, *more in found['notes']:
+            notes[id] = Note(rows, size, int96, numbered.get(number), *more)
     return dict(sorted(notes.items()))
 
 # %% ../nbs/09_landing.ipynb #a54d5bd8

@@ -40,8 +40,14 @@ def cut(
     ends, weights = np.cumsum(kept), np.cumsum([weight(h) for h in held])
     total = int(ends[-1]) if len(held) else 0
     shares = np.cumsum(np.asarray(shares, float))
-    marks = shares[:-1] / shares[-1] * (weights[-1] if len(held) else 0) if len(shares) and shares[-1] else np.zeros(max(0, len(shares) - 1))
-    bounds = np.interp(marks, np.concatenate(([0.0], weights)), np.concatenate(([0], ends))) if total else np.zeros(len(marks))
+    marks = (
+        shares[:-1] / shares[-1] * (weights[-1] if len(held) else 0)
+        if len(shares) and shares[-1]
+        else np.zeros(max(0, len(shares) - 1)))
+    bounds = (
+        np.interp(marks, np.concatenate(([0.0], weights)), np.concatenate(([0], ends)))
+        if total
+        else np.zeros(len(marks)))
     bounds = np.rint(bounds).astype(np.int64)
     steps = np.arange(1, len(bounds) + 1) * least
     bounds = np.maximum.accumulate(np.maximum(bounds - steps, 0)) + steps
@@ -53,7 +59,9 @@ def take_range(held, starts, ends, a, b):
     "The pieces that make up the rows from `a` to `b` (exclusive) of a sequence"
     if a >= b: return []
     first, last = np.searchsorted(ends, a, side='right'), np.searchsorted(starts, b, side='left')
-    pieces = [(held[i].id, max(a, int(starts[i])) - int(starts[i]), min(b, int(ends[i])) - max(a, int(starts[i]))) for i in range(first, last)]
+    pieces = [
+        (held[i].id, max(a, int(starts[i])) - int(starts[i]), min(b, int(ends[i])) - max(a, int(starts[i])))
+        for i in range(first, last)]
     return [Piece(*p) for p in pieces if p[2] > 0]
 
 # %% ../nbs/11_layout.ipynb #5386e942
@@ -96,11 +104,16 @@ def lay_out(
     chosen = None
     if len(settled) == n and not anew:
         touched = [i for i, h in enumerate(settled) if h.kept < h.rows or h.stale]
-        if all(h.kept for h in settled): chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
+        if all(h.kept for h in settled):
+            chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
     if chosen is None: return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
     gains = fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
     parts = dict(zip(chosen, cut(new, gains)))
-    return [Slot(None, [Piece(h.id, 0, h.kept)] + parts[i]) if parts.get(i) or h.kept < h.rows or h.stale else Slot(h.id, []) for i, h in enumerate(settled)]
+    return [
+        Slot(None, [Piece(h.id, 0, h.kept)] + parts[i])
+        if parts.get(i) or h.kept < h.rows or h.stale
+        else Slot(h.id, [])
+        for i, h in enumerate(settled)]
 
 # %% ../nbs/11_layout.ipynb #bba645a3
 def add_readers(slots, ids):

@@ -55,7 +55,7 @@ class Commit:
     run: str            # eight hexadecimal digits, unique to the run
     kind: str           # 'consolidate', 'reprocess' or 'repair'
     day: str            # YYYY-MM-DD
-    files: tuple        # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot
+    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot
     quarantine: tuple   # dicts path, rows, bytes, token: the day's rows without a key
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64

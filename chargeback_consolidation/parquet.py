@@ -30,7 +30,8 @@ def known(array):
 def integers(array):
     "The numbers of an integer Array or ChunkedArray, 0 where there is none: an array, not to be written to"
     kind = np.dtype(str(array.type))
-    if isinstance(array, pa.ChunkedArray): return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
+    if isinstance(array, pa.ChunkedArray):
+        return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
     if array.null_count == len(array): return np.zeros(len(array), kind)
     found = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array)]
     return np.where(known(array), found, kind.type(0)) if array.null_count else found
@@ -44,8 +45,11 @@ def arrow_array(
 ):
     "An Arrow array of `values`; of numbers it shares the memory"
     values = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [
-        None if missing is None else packed_bits(~missing), packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(values.dtype), len(values),
+        [
+            None if missing is None else packed_bits(~missing),
+            packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
 
 def arrow_texts(texts):
     "A string array of a list of str"
@@ -57,7 +61,10 @@ def arrow_texts(texts):
 class SchemaConflict(Exception):
     "The columns of a file do not fit; the message says which and why."
 
-CHECKSUMS = {'page_checksum_verification': True} if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters else {}
+CHECKSUMS = (
+    {'page_checksum_verification': True}
+    if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters
+    else {})
 
 def open_parquet(file, unit='ns', kind=pq.ParquetFile):
     "A ParquetFile over bytes or a binary file; INT96 timestamps come in `unit`"
@@ -69,7 +76,7 @@ def open_parquet(file, unit='ns', kind=pq.ParquetFile):
 def cause_of(error):
     "Why a file could not be read, on one line and without quoting from it"
     words = ' '.join(str(error).split()) or type(error).__name__
-    return (words if isinstance(error, (SchemaConflict, SourceChanged)) else '{}: {}'.format(type(error).__name__, words))[:200]
+    return (words if isinstance(error, (SchemaConflict, SourceChanged)) else f'{type(error).__name__}: {words}')[:200]
 
 # %% ../nbs/06_parquet.ipynb #1cd3c29c
 KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
@@ -127,7 +134,8 @@ def key_hashes(keys):
             place = np.arange(len(data)) - np.repeat(offsets[:-1] - offsets[0], lengths)
             sums = np.concatenate(([np.uint64(0)], np.cumsum(data * powers[place], dtype=np.uint64)))
             total = sums[offsets[1:] - offsets[0]] - sums[offsets[:-1] - offsets[0]]
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): total = (total ^ (total >> np.uint64(shift))) * np.uint64(factor)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            total = (total ^ (total >> np.uint64(shift))) * np.uint64(factor)
         total ^= total >> np.uint64(31)
     if keys.null_count: total[~known(keys)] = 0
     return total.view(np.int64)
@@ -189,7 +197,9 @@ def has_ancient(array):
         numbers = integers(leaf.cast(kind))[known(leaf)]
         return numbers.min() if len(numbers) else 0
     for leaf in leaves_of(array, pa.types.is_timestamp):
-        if earliest(leaf, pa.int64()) < MODERN * 86400 * {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}[leaf.type.unit]:
+        if (
+            earliest(leaf, pa.int64())
+            < MODERN * 86400 * {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}[leaf.type.unit]):
             return True
     return any(earliest(leaf, pa.int32()) < GREGORIAN for leaf in leaves_of(array, pa.types.is_date32))
 

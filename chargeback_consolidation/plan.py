@@ -116,8 +116,9 @@ def state_of(run, head, settled, before, inventory):
     aside = [e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
-    return State(head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
-                 tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
+    return State(
+        head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
+        tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
 
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
@@ -126,7 +127,8 @@ def consolidated_sources(ledger, head):
 
 def remembered(head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
-    told = {path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
+    told = {
+        path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
 def files_before(run, head):
@@ -145,10 +147,11 @@ def day_facts(state):
     "What a report says of the day before anything was planned"
     head = state.head
     rows, files = (head.rows, head.files) if head else (0, ())
-    return dict(commit=head.number if head else None, rows_before=rows, rows_after=rows, set_aside=state.remembered,
-                unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
-                schema_conflicts=sum(a.rule == 'schema' for a in state.remembered),
-                files_listed=len(state.inventory.files), output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
+    return dict(
+        commit=head.number if head else None, rows_before=rows, rows_after=rows, set_aside=state.remembered,
+        unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
+        schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
+        output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
 
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
@@ -192,9 +195,10 @@ def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
     there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
-    return (f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
-            'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
-            'right; --ALLOW_EMPTY true makes this a success')
+    return (
+        f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
+        'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
+        'right; --ALLOW_EMPTY true makes this a success')
 
 # %% ../nbs/15_plan.ipynb #ec2c3def
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
@@ -283,7 +287,8 @@ def evidence_of(state, plan):
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < SETTLED]
-    if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine): raise NoData(no_data_message(run))
+    if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
+        raise NoData(no_data_message(run))
     if state.reprocess:
         there = {e.path for e in state.inventory.files} - {a.path for a in mine}
         check_complete(run, state.before or (), there, 'broken now')

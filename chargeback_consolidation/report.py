@@ -28,7 +28,9 @@ class Report:
     "What a run did to one day; counts are of this run unless they say otherwise"
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
-    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+    status: str = (
+        'done'  # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+    )
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
     records_processed: int = 0      # records in the landing files taken
@@ -54,8 +56,7 @@ class Report:
 # %% ../nbs/14_report.ipynb #2af06bad
 def metrics_line(report):
     "The METRICS line"
-    return 'METRICS: records_processed={}, duplicates_removed={}, output_files={}, duration_seconds={:.2f}'.format(
-        report.records_processed, report.duplicates_removed, report.output_files, report.duration_seconds)
+    return f'METRICS: records_processed={report.records_processed}, duplicates_removed={report.duplicates_removed}, output_files={report.output_files}, duration_seconds={report.duration_seconds:.2f}'
 
 # %% ../nbs/14_report.ipynb #37bca71d
 def json_line(report):
@@ -66,18 +67,28 @@ def json_line(report):
 def metric_data(report):
     "The report as CloudWatch metric data"
     rates = {f['rule']: f['rate'] for f in report.findings}
-    values = [('RecordsProcessed', report.records_processed, 'Count'), ('DuplicatesRemoved', report.duplicates_removed, 'Count'), ('Quarantined', report.quarantined, 'Count'),
-              ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'), ('OutputFiles', report.output_files, 'Count'),
-              ('OutputBytes', report.output_bytes, 'Bytes'), ('DurationSeconds', report.duration_seconds, 'Seconds'),
-              ('Succeeded', int(report.status in ('done', 'nothing new')), 'Count')]
-    values += [(name, rates[rule], 'None') for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key')) if rule in rates]
-    return [{'MetricName': name, 'Value': float(value), 'Unit': unit, 'Dimensions': [{'Name': 'Table', 'Value': report.table}]} for name, value, unit in values]
+    values = [
+        ('RecordsProcessed', report.records_processed, 'Count'),
+        ('DuplicatesRemoved', report.duplicates_removed, 'Count'), ('Quarantined', report.quarantined, 'Count'),
+        ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'),
+        ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
+        ('DurationSeconds', report.duration_seconds, 'Seconds'),
+        ('Succeeded', int(report.status in ('done', 'nothing new')), 'Count')]
+    values += [
+        (name, rates[rule], 'None')
+        for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key'))
+        if rule in rates]
+    return [
+        {
+            'MetricName': name, 'Value': float(value), 'Unit': unit,
+            'Dimensions': [{'Name': 'Table', 'Value': report.table}]}
+        for name, value, unit in values]
 
 def put_metrics(namespace, report, client=None):
     "Send the report to CloudWatch; a line of warning if that fails, because the work itself is done"
     from botocore.exceptions import BotoCoreError, ClientError
     try: (client or aws_client('cloudwatch')).put_metric_data(Namespace=namespace, MetricData=metric_data(report))
-    except (BotoCoreError, ClientError) as e: return 'the metrics did not reach CloudWatch: {}'.format(str(e).splitlines()[0][:200])
+    except (BotoCoreError, ClientError) as e: return f'the metrics did not reach CloudWatch: {str(e).splitlines()[0][:200]}'
     return ''
 
 # %% ../nbs/14_report.ipynb #24c385fa

@@ -178,7 +178,8 @@ def absent(kind, n, nullable=True):
     "`n` rows of a type without a value or, where that is not allowed, with one that means nothing"
     t, bits = pa.types, packed_bits(np.full(n, not nullable))
     if t.is_struct(kind):
-        return pa.Array.from_buffers(kind, n, [bits], children=[absent(f.type, n, f.nullable) for f in children_of(kind)])
+        return pa.Array.from_buffers(
+            kind, n, [bits], children=[absent(f.type, n, f.nullable) for f in children_of(kind)])
     if t.is_fixed_size_list(kind):
         child = absent(kind.value_type, n * kind.list_size, kind.value_field.nullable)
         return pa.Array.from_buffers(kind, n, [bits], children=[child])

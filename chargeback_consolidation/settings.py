@@ -20,37 +20,49 @@ Argument = namedtuple('Argument', 'name kind default meaning limits')
 REQUIRED = '(required)'
 RATE = (0.0, 1.0)
 
-ARGUMENTS = [Argument(*row) for row in [
-    ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
-    ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
-    ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
-    ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
-    ('COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed', ('snappy', 'gzip', 'zstd', 'lz4', 'none')),
-    ('CATALOG', 'path', 'glue', "'glue', or a local folder whose <SOURCE_DATABASE>/<SOURCE_TABLE> is the table", None),
-    ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
-    ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
-    ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
-    ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
-    ('ENABLE_PARTITION_FILTER', 'flag', 'true', 'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
-    ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
-    ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
-    ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
-    ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
-    ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
-    ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
-    ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
-    ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
-    ('MAX_OUTSIDE_DAY_RATE', 'number', '1', 'fail above this share of records whose event_timestamp is outside the day', RATE),
-    ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
-    ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
-    ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01', 'fail above this share of files whose columns fit no common schema', RATE),
-    ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
-    ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
-    ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
-    ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
+ARGUMENTS = [
+    Argument(*row)
+    for row in [
+        ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
+        ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
+        ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
+        ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
+        (
+            'COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed',
+            ('snappy', 'gzip', 'zstd', 'lz4', 'none')),
+        (
+            'CATALOG', 'path', 'glue', "'glue', or a local folder whose <SOURCE_DATABASE>/<SOURCE_TABLE> is the table",
+            None),
+        ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
+        ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
+        ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
+        ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
+        (
+            'ENABLE_PARTITION_FILTER', 'flag', 'true',
+            'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
+        ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
+        ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
+        ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
+        ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
+        ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
+        ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
+        ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
+        ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
+        ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
+        (
+            'MAX_OUTSIDE_DAY_RATE', 'number', '1',
+            'fail above this share of records whose event_timestamp is outside the day', RATE),
+        ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
+        ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
+        ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
+        (
+            'MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01',
+            'fail above this share of files whose columns fit no common schema', RATE),
+        ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+        ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
+        ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
+        ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
 
 # %% ../nbs/00_settings.ipynb #7f86c369
 class ArgumentError(ValueError):
@@ -102,7 +114,8 @@ def read_text(text, limits=None):
 
 def read_name(text, limits=None):
     "The name of a database or table"
-    if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'): raise ValueError('must be a plain name, without slashes')
+    if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'):
+        raise ValueError('must be a plain name, without slashes')
     return text
 
 def read_path(text, limits=None):
@@ -167,7 +180,7 @@ GLUE_ARGUMENTS = re.compile(
 def nearest(name, names):
     "A hint with the name in `names` that the user may have meant, or an empty text"
     close = difflib.get_close_matches(name.upper().replace('-', '_'), names, n=1, cutoff=0.6)
-    return "; did you mean --{}?".format(close[0]) if close else '; --help lists the arguments'
+    return f"; did you mean --{close[0]}?" if close else '; --help lists the arguments'
 
 def split_arguments(argv):
     "`argv` (without the program's name) as a dict of argument name to text"
@@ -175,14 +188,14 @@ def split_arguments(argv):
     while i < len(argv):
         word = argv[i]; i += 1
         if not word.startswith('--') or word == '--':
-            raise ArgumentError('argument {!r} has no name: write --NAME value'.format(word[:80]))
+            raise ArgumentError(f'argument {word[:80]!r} has no name: write --NAME value')
         name, equals, text = word[2:].partition('=')
         alone = not equals and (i == len(argv) or argv[i].startswith('--'))
         if not equals and not alone: text = argv[i]; i += 1
         if name not in known and GLUE_ARGUMENTS.match(name): continue
-        if name not in known: raise ArgumentError('--{} is not an argument{}'.format(name[:80], nearest(name, known)))
-        if name in found: raise ArgumentError('--{} is given twice: give it once'.format(name))
-        if alone and known[name].kind != 'flag': raise ArgumentError('--{} has no value: {}'.format(name, known[name].meaning))
+        if name not in known: raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
+        if name in found: raise ArgumentError(f'--{name} is given twice: give it once')
+        if alone and known[name].kind != 'flag': raise ArgumentError(f'--{name} has no value: {known[name].meaning}')
         found[name] = 'true' if alone else text
     return found
 
@@ -197,11 +210,11 @@ def parse(
         text = given.get(argument.name)
         if text and argument.default == 'none' and text.strip().lower() == 'none': continue
         if text is None:
-            if argument.default == REQUIRED: raise ArgumentError('--{} is required: {}'.format(argument.name, argument.meaning))
+            if argument.default == REQUIRED: raise ArgumentError(f'--{argument.name} is required: {argument.meaning}')
             continue
-        if not text.strip(): raise ArgumentError('--{} is empty: {}'.format(argument.name, argument.meaning))
+        if not text.strip(): raise ArgumentError(f'--{argument.name} is empty: {argument.meaning}')
         try: values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
-        except ValueError as e: raise ArgumentError('--{} {}, not {!r}'.format(argument.name, e, text[:80])) from None
+        except ValueError as e: raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
     if given.get('CATALOG', 'glue').strip() == 'glue': values['catalog'] = 'glue'
     values.setdefault('execution_time', (now or datetime.now(timezone.utc)).astimezone(timezone.utc))
     values.setdefault('partition_date', (values['execution_time'] - timedelta(days=1)).date())
@@ -211,12 +224,14 @@ def parse(
 def check_together(s):
     "`s`, if its values fit each other; else `ArgumentError`"
     if s.execution_sequence > s.total_executions:
-        raise ArgumentError('--EXECUTION_SEQUENCE {} is more than --TOTAL_EXECUTIONS {}'.format(s.execution_sequence, s.total_executions))
+        raise ArgumentError(
+            f'--EXECUTION_SEQUENCE {s.execution_sequence} is more than --TOTAL_EXECUTIONS {s.total_executions}')
     if bool(s.output_database) != bool(s.output_table):
         raise ArgumentError('--OUTPUT_DATABASE and --OUTPUT_TABLE go together: give both or neither')
     if s.output_table and not (s.catalog == 'glue' and s.output_path.startswith('s3://')):
         raise ArgumentError('--OUTPUT_TABLE needs --CATALOG glue and an --OUTPUT_PATH on s3://')
-    if s.catalog.startswith('s3://'): raise ArgumentError("--CATALOG must be 'glue' or a local folder, not {!r}".format(s.catalog))
+    if s.catalog.startswith('s3://'):
+        raise ArgumentError(f"--CATALOG must be 'glue' or a local folder, not {s.catalog!r}")
     return s
 
 # %% ../nbs/00_settings.ipynb #bf171118
@@ -229,8 +244,16 @@ def help_text(
         lines.append(title)
         for a in ARGUMENTS:
             if (a.default == REQUIRED) != wanted: continue
-            limits = '' if a.limits is None else ' ({})'.format(', '.join(a.limits) if a.kind == 'choice' else '{:,g} to {:,g}'.format(*a.limits))
-            default = '' if wanted else ' [{}]'.format(a.default)
-            lines.append('  {:<29}{}{}{}'.format(spelling(a.name), a.meaning, limits, default))
+            limits = (
+                ''
+                if a.limits is None
+                else ' ({})'.format(', '.join(a.limits) if a.kind == 'choice' else '{:,g} to {:,g}'.format(*a.limits)))
+            default = '' if wanted else f' [{a.default}]'
+            lines.append(f'  {spelling(a.name):<29}{a.meaning}{limits}{default}')
         lines.append('')
-    return '\n'.join(lines + ['Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, 6 conflict with another run.'])
+    return '\n'.join(
+        lines
+        + [
+            'Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, 6 conflict with another run.'
+        ]
+    )

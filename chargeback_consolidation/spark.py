@@ -40,7 +40,8 @@ def running():
     for name in os.listdir('/proc') if os.path.isdir('/proc') else ():
         if not name.isdigit(): continue
         try:
-            with open('/proc/{}/stat'.format(name), errors='replace') as f: state, parent = f.read().rpartition(')')[2].split()[:2]
+            with open(f'/proc/{name}/stat', errors='replace') as f:
+                state, parent = f.read().rpartition(')')[2].split()[:2]
         except OSError: continue     # it has ended meanwhile
         if state != 'Z': found[int(name)] = int(parent)
     return found
@@ -113,7 +114,7 @@ def java_home():
 def warm_home():
     "Where the command `warm-up` keeps what makes Spark start faster, for this Python environment and its Java: a SPARK_HOME that is but links, and the archive classes.jsa"
     key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
-    return os.path.join(sys.prefix, 'spark-{}-{}'.format(pyspark.__version__, key))
+    return os.path.join(sys.prefix, f'spark-{pyspark.__version__}-{key}')
 
 LOG4J = {
     'log4j.properties': """log4j.rootCategory=FATAL, console
@@ -138,7 +139,7 @@ def quiet_log4j(
         with open(os.path.join(folder, name), 'w') as f:
             f.write(text.format(shell='org.apache.spark.api.python.PythonGatewayServer'))
     address = Path(folder).as_uri()
-    return '-Dlog4j.configuration={0}/log4j.properties -Dlog4j2.configurationFile={0}/log4j2.properties'.format(address)
+    return f'-Dlog4j.configuration={address}/log4j.properties -Dlog4j2.configurationFile={address}/log4j2.properties'
 
 def quoted(option):
     "A JVM option as one word, whatever is in it"
@@ -159,7 +160,7 @@ def get_spark(
     archive = os.path.join(warm_home(), 'classes.jsa')
     if jvm is None: jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
     for name, value in {
-        'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
+        'spark.master': f'local[{cores}]', 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
@@ -231,7 +232,8 @@ def let_go(
         hush()
         kill_below(spared)
     elif context:
-        cancel = threading.Thread(target=context.cancelAllJobs, daemon=True)    # this thread's connection awaits an answer
+        cancel = threading.Thread(
+            target=context.cancelAllJobs, daemon=True)  # this thread's connection awaits an answer
         cancel.start()
         cancel.join(5)
 

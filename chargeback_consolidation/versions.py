@@ -121,7 +121,9 @@ def latest_last(rows, ranks):
     def there(name): return known(field_of(rows, name))
     def values(name): return integers(field_of(rows, name))
     updated, moved = there('updated'), there('file')
-    first = [np.where(updated, values('updated'), values('event')), np.where(updated, values('updated_ns'), values('event_ns'))]
+    first = [
+        np.where(updated, values('updated'), values('event')),
+        np.where(updated, values('updated_ns'), values('event_ns'))]
     file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
     return [updated | there('event')] + first + [there('event'), values('event'), values('event_ns'), ranks[file], row]
 
@@ -140,7 +142,8 @@ def gather(found):
     source, position, hashes = (np.concatenate(arrays) for arrays in zip(none, *found))
     order = np.lexsort((position, source))
     ids, starts = np.unique(source[order], return_index=True)
-    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(hashes.view(np.uint64).sum(dtype=np.uint64))
+    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(
+        hashes.view(np.uint64).sum(dtype=np.uint64))
 
 def find_losers(
     contenders,     # RDD, of an `Index`

@@ -56,37 +56,49 @@ Argument = namedtuple('Argument', 'name kind default meaning limits')
 REQUIRED = '(required)'
 RATE = (0.0, 1.0)
 
-ARGUMENTS = [Argument(*row) for row in [
-    ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
-    ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
-    ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
-    ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
-    ('COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed', ('snappy', 'gzip', 'zstd', 'lz4', 'none')),
-    ('CATALOG', 'path', 'glue', "'glue', or a local folder whose <SOURCE_DATABASE>/<SOURCE_TABLE> is the table", None),
-    ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
-    ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
-    ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
-    ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
-    ('ENABLE_PARTITION_FILTER', 'flag', 'true', 'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
-    ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
-    ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
-    ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
-    ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
-    ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
-    ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
-    ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
-    ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
-    ('MAX_OUTSIDE_DAY_RATE', 'number', '1', 'fail above this share of records whose event_timestamp is outside the day', RATE),
-    ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
-    ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
-    ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01', 'fail above this share of files whose columns fit no common schema', RATE),
-    ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
-    ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
-    ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
-    ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
+ARGUMENTS = [
+    Argument(*row)
+    for row in [
+        ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
+        ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
+        ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
+        ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
+        (
+            'COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed',
+            ('snappy', 'gzip', 'zstd', 'lz4', 'none')),
+        (
+            'CATALOG', 'path', 'glue', "'glue', or a local folder whose <SOURCE_DATABASE>/<SOURCE_TABLE> is the table",
+            None),
+        ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
+        ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
+        ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
+        ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
+        (
+            'ENABLE_PARTITION_FILTER', 'flag', 'true',
+            'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
+        ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
+        ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
+        ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
+        ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
+        ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
+        ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
+        ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
+        ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
+        ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
+        (
+            'MAX_OUTSIDE_DAY_RATE', 'number', '1',
+            'fail above this share of records whose event_timestamp is outside the day', RATE),
+        ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
+        ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
+        ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
+        (
+            'MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01',
+            'fail above this share of files whose columns fit no common schema', RATE),
+        ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+        ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
+        ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
+        ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
 
 
 class ArgumentError(ValueError):
@@ -138,7 +150,8 @@ def read_text(text, limits=None):
 
 def read_name(text, limits=None):
     "The name of a database or table"
-    if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'): raise ValueError('must be a plain name, without slashes')
+    if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'):
+        raise ValueError('must be a plain name, without slashes')
     return text
 
 def read_path(text, limits=None):
@@ -203,7 +216,7 @@ GLUE_ARGUMENTS = re.compile(
 def nearest(name, names):
     "A hint with the name in `names` that the user may have meant, or an empty text"
     close = difflib.get_close_matches(name.upper().replace('-', '_'), names, n=1, cutoff=0.6)
-    return "; did you mean --{}?".format(close[0]) if close else '; --help lists the arguments'
+    return f"; did you mean --{close[0]}?" if close else '; --help lists the arguments'
 
 def split_arguments(argv):
     "`argv` (without the program's name) as a dict of argument name to text"
@@ -211,14 +224,14 @@ def split_arguments(argv):
     while i < len(argv):
         word = argv[i]; i += 1
         if not word.startswith('--') or word == '--':
-            raise ArgumentError('argument {!r} has no name: write --NAME value'.format(word[:80]))
+            raise ArgumentError(f'argument {word[:80]!r} has no name: write --NAME value')
         name, equals, text = word[2:].partition('=')
         alone = not equals and (i == len(argv) or argv[i].startswith('--'))
         if not equals and not alone: text = argv[i]; i += 1
         if name not in known and GLUE_ARGUMENTS.match(name): continue
-        if name not in known: raise ArgumentError('--{} is not an argument{}'.format(name[:80], nearest(name, known)))
-        if name in found: raise ArgumentError('--{} is given twice: give it once'.format(name))
-        if alone and known[name].kind != 'flag': raise ArgumentError('--{} has no value: {}'.format(name, known[name].meaning))
+        if name not in known: raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
+        if name in found: raise ArgumentError(f'--{name} is given twice: give it once')
+        if alone and known[name].kind != 'flag': raise ArgumentError(f'--{name} has no value: {known[name].meaning}')
         found[name] = 'true' if alone else text
     return found
 
@@ -233,11 +246,11 @@ def parse(
         text = given.get(argument.name)
         if text and argument.default == 'none' and text.strip().lower() == 'none': continue
         if text is None:
-            if argument.default == REQUIRED: raise ArgumentError('--{} is required: {}'.format(argument.name, argument.meaning))
+            if argument.default == REQUIRED: raise ArgumentError(f'--{argument.name} is required: {argument.meaning}')
             continue
-        if not text.strip(): raise ArgumentError('--{} is empty: {}'.format(argument.name, argument.meaning))
+        if not text.strip(): raise ArgumentError(f'--{argument.name} is empty: {argument.meaning}')
         try: values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
-        except ValueError as e: raise ArgumentError('--{} {}, not {!r}'.format(argument.name, e, text[:80])) from None
+        except ValueError as e: raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
     if given.get('CATALOG', 'glue').strip() == 'glue': values['catalog'] = 'glue'
     values.setdefault('execution_time', (now or datetime.now(timezone.utc)).astimezone(timezone.utc))
     values.setdefault('partition_date', (values['execution_time'] - timedelta(days=1)).date())
@@ -247,12 +260,14 @@ def parse(
 def check_together(s):
     "`s`, if its values fit each other; else `ArgumentError`"
     if s.execution_sequence > s.total_executions:
-        raise ArgumentError('--EXECUTION_SEQUENCE {} is more than --TOTAL_EXECUTIONS {}'.format(s.execution_sequence, s.total_executions))
+        raise ArgumentError(
+            f'--EXECUTION_SEQUENCE {s.execution_sequence} is more than --TOTAL_EXECUTIONS {s.total_executions}')
     if bool(s.output_database) != bool(s.output_table):
         raise ArgumentError('--OUTPUT_DATABASE and --OUTPUT_TABLE go together: give both or neither')
     if s.output_table and not (s.catalog == 'glue' and s.output_path.startswith('s3://')):
         raise ArgumentError('--OUTPUT_TABLE needs --CATALOG glue and an --OUTPUT_PATH on s3://')
-    if s.catalog.startswith('s3://'): raise ArgumentError("--CATALOG must be 'glue' or a local folder, not {!r}".format(s.catalog))
+    if s.catalog.startswith('s3://'):
+        raise ArgumentError(f"--CATALOG must be 'glue' or a local folder, not {s.catalog!r}")
     return s
 
 
@@ -265,11 +280,19 @@ def help_text(
         lines.append(title)
         for a in ARGUMENTS:
             if (a.default == REQUIRED) != wanted: continue
-            limits = '' if a.limits is None else ' ({})'.format(', '.join(a.limits) if a.kind == 'choice' else '{:,g} to {:,g}'.format(*a.limits))
-            default = '' if wanted else ' [{}]'.format(a.default)
-            lines.append('  {:<29}{}{}{}'.format(spelling(a.name), a.meaning, limits, default))
+            limits = (
+                ''
+                if a.limits is None
+                else ' ({})'.format(', '.join(a.limits) if a.kind == 'choice' else '{:,g} to {:,g}'.format(*a.limits)))
+            default = '' if wanted else f' [{a.default}]'
+            lines.append(f'  {spelling(a.name):<29}{a.meaning}{limits}{default}')
         lines.append('')
-    return '\n'.join(lines + ['Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, 6 conflict with another run.'])
+    return '\n'.join(
+        lines
+        + [
+            'Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, 6 conflict with another run.'
+        ]
+    )
 
 
 # --- Store (01_store.ipynb)
@@ -1385,7 +1408,8 @@ def running():
     for name in os.listdir('/proc') if os.path.isdir('/proc') else ():
         if not name.isdigit(): continue
         try:
-            with open('/proc/{}/stat'.format(name), errors='replace') as f: state, parent = f.read().rpartition(')')[2].split()[:2]
+            with open(f'/proc/{name}/stat', errors='replace') as f:
+                state, parent = f.read().rpartition(')')[2].split()[:2]
         except OSError: continue     # it has ended meanwhile
         if state != 'Z': found[int(name)] = int(parent)
     return found
@@ -1456,7 +1480,7 @@ def java_home():
 def warm_home():
     "Where the command `warm-up` keeps what makes Spark start faster, for this Python environment and its Java: a SPARK_HOME that is but links, and the archive classes.jsa"
     key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
-    return os.path.join(sys.prefix, 'spark-{}-{}'.format(pyspark.__version__, key))
+    return os.path.join(sys.prefix, f'spark-{pyspark.__version__}-{key}')
 
 LOG4J = {
     'log4j.properties': """log4j.rootCategory=FATAL, console
@@ -1481,7 +1505,7 @@ def quiet_log4j(
         with open(os.path.join(folder, name), 'w') as f:
             f.write(text.format(shell='org.apache.spark.api.python.PythonGatewayServer'))
     address = Path(folder).as_uri()
-    return '-Dlog4j.configuration={0}/log4j.properties -Dlog4j2.configurationFile={0}/log4j2.properties'.format(address)
+    return f'-Dlog4j.configuration={address}/log4j.properties -Dlog4j2.configurationFile={address}/log4j2.properties'
 
 def quoted(option):
     "A JVM option as one word, whatever is in it"
@@ -1502,7 +1526,7 @@ def get_spark(
     archive = os.path.join(warm_home(), 'classes.jsa')
     if jvm is None: jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
     for name, value in {
-        'spark.master': 'local[{}]'.format(cores), 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
+        'spark.master': f'local[{cores}]', 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
         'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
@@ -1574,7 +1598,8 @@ def let_go(
         hush()
         kill_below(spared)
     elif context:
-        cancel = threading.Thread(target=context.cancelAllJobs, daemon=True)    # this thread's connection awaits an answer
+        cancel = threading.Thread(
+            target=context.cancelAllJobs, daemon=True)  # this thread's connection awaits an answer
         cancel.start()
         cancel.join(5)
 
@@ -1619,7 +1644,8 @@ def known(array):
 def integers(array):
     "The numbers of an integer Array or ChunkedArray, 0 where there is none: an array, not to be written to"
     kind = np.dtype(str(array.type))
-    if isinstance(array, pa.ChunkedArray): return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
+    if isinstance(array, pa.ChunkedArray):
+        return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
     if array.null_count == len(array): return np.zeros(len(array), kind)
     found = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array)]
     return np.where(known(array), found, kind.type(0)) if array.null_count else found
@@ -1633,8 +1659,11 @@ def arrow_array(
 ):
     "An Arrow array of `values`; of numbers it shares the memory"
     values = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [
-        None if missing is None else packed_bits(~missing), packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(values.dtype), len(values),
+        [
+            None if missing is None else packed_bits(~missing),
+            packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
 
 def arrow_texts(texts):
     "A string array of a list of str"
@@ -1646,7 +1675,10 @@ def arrow_texts(texts):
 class SchemaConflict(Exception):
     "The columns of a file do not fit; the message says which and why."
 
-CHECKSUMS = {'page_checksum_verification': True} if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters else {}
+CHECKSUMS = (
+    {'page_checksum_verification': True}
+    if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters
+    else {})
 
 def open_parquet(file, unit='ns', kind=pq.ParquetFile):
     "A ParquetFile over bytes or a binary file; INT96 timestamps come in `unit`"
@@ -1658,7 +1690,7 @@ def open_parquet(file, unit='ns', kind=pq.ParquetFile):
 def cause_of(error):
     "Why a file could not be read, on one line and without quoting from it"
     words = ' '.join(str(error).split()) or type(error).__name__
-    return (words if isinstance(error, (SchemaConflict, SourceChanged)) else '{}: {}'.format(type(error).__name__, words))[:200]
+    return (words if isinstance(error, (SchemaConflict, SourceChanged)) else f'{type(error).__name__}: {words}')[:200]
 
 
 KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
@@ -1716,7 +1748,8 @@ def key_hashes(keys):
             place = np.arange(len(data)) - np.repeat(offsets[:-1] - offsets[0], lengths)
             sums = np.concatenate(([np.uint64(0)], np.cumsum(data * powers[place], dtype=np.uint64)))
             total = sums[offsets[1:] - offsets[0]] - sums[offsets[:-1] - offsets[0]]
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): total = (total ^ (total >> np.uint64(shift))) * np.uint64(factor)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            total = (total ^ (total >> np.uint64(shift))) * np.uint64(factor)
         total ^= total >> np.uint64(31)
     if keys.null_count: total[~known(keys)] = 0
     return total.view(np.int64)
@@ -1778,7 +1811,9 @@ def has_ancient(array):
         numbers = integers(leaf.cast(kind))[known(leaf)]
         return numbers.min() if len(numbers) else 0
     for leaf in leaves_of(array, pa.types.is_timestamp):
-        if earliest(leaf, pa.int64()) < MODERN * 86400 * {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}[leaf.type.unit]:
+        if (
+            earliest(leaf, pa.int64())
+            < MODERN * 86400 * {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}[leaf.type.unit]):
             return True
     return any(earliest(leaf, pa.int32()) < GREGORIAN for leaf in leaves_of(array, pa.types.is_date32))
 
@@ -2009,7 +2044,8 @@ def absent(kind, n, nullable=True):
     "`n` rows of a type without a value or, where that is not allowed, with one that means nothing"
     t, bits = pa.types, packed_bits(np.full(n, not nullable))
     if t.is_struct(kind):
-        return pa.Array.from_buffers(kind, n, [bits], children=[absent(f.type, n, f.nullable) for f in children_of(kind)])
+        return pa.Array.from_buffers(
+            kind, n, [bits], children=[absent(f.type, n, f.nullable) for f in children_of(kind)])
     if t.is_fixed_size_list(kind):
         child = absent(kind.value_type, n * kind.list_size, kind.value_field.nullable)
         return pa.Array.from_buffers(kind, n, [bits], children=[child])
@@ -2230,8 +2266,10 @@ lineage: path of the sidecar with the origins of its rows, '' for a landing file
 SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in ranges
 
 
-INDEX_SCHEMA = pa.schema([('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()), ('updated', pa.int64()),
-                          ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()), ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
+INDEX_SCHEMA = pa.schema([
+    ('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()),
+    ('updated', pa.int64()), ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()),
+    ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
@@ -2352,11 +2390,16 @@ def index_rows(tables, files):
     position = np.concatenate([np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)])
     origins = [origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)]
     file, row = (np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1))
-    return pa.RecordBatch.from_arrays([arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated, arrow_array(updated_ns), event, arrow_array(event_ns),
-                                       arrow_array(file, file < 0), arrow_array(row, file < 0), pa.nulls(n, pa.string())], schema=INDEX_SCHEMA)
+    return pa.RecordBatch.from_arrays(
+        [
+            arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated,
+            arrow_array(updated_ns), event, arrow_array(event_ns), arrow_array(file, file < 0),
+            arrow_array(row, file < 0), pa.nulls(n, pa.string())],
+        schema=INDEX_SCHEMA)
 
 
-Note = namedtuple('Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
+Note = namedtuple(
+    'Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
 first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', or a rule as in `SetAside`;
@@ -2396,9 +2439,13 @@ def counted(note, more):
 
 def note_row(notes, schemas):
     "The index row that carries notes. notes: {source id: Note, its schema as a number}; schemas: the bytes of each"
-    text = json.dumps({'schemas': [base64.b64encode(packed).decode() for packed in schemas], 'notes': [(id,) + note for id, note in notes.items()]})
+    text = json.dumps({
+        'schemas': [base64.b64encode(packed).decode() for packed in schemas],
+        'notes': [(id,) + note for id, note in notes.items()]})
     none = arrow_array(np.array([-1], np.int32))
-    return pa.RecordBatch.from_arrays([none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])], schema=INDEX_SCHEMA)
+    return pa.RecordBatch.from_arrays(
+        [none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])],
+        schema=INDEX_SCHEMA)
 
 def read_notes(
     texts,  # of note rows
@@ -2409,7 +2456,8 @@ def read_notes(
         for packed in found['schemas']:
             if packed not in schemas: schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
-        for id, rows, size, int96, number, *more in found['notes']: notes[id] = Note(rows, size, int96, numbered.get(number), *more)
+        for id, rows, size, int96, number, *more in found['notes']:
+            notes[id] = Note(rows, size, int96, numbered.get(number), *more)
     return dict(sorted(notes.items()))
 
 
@@ -2609,7 +2657,9 @@ def latest_last(rows, ranks):
     def there(name): return known(field_of(rows, name))
     def values(name): return integers(field_of(rows, name))
     updated, moved = there('updated'), there('file')
-    first = [np.where(updated, values('updated'), values('event')), np.where(updated, values('updated_ns'), values('event_ns'))]
+    first = [
+        np.where(updated, values('updated'), values('event')),
+        np.where(updated, values('updated_ns'), values('event_ns'))]
     file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
     return [updated | there('event')] + first + [there('event'), values('event'), values('event_ns'), ranks[file], row]
 
@@ -2628,7 +2678,8 @@ def gather(found):
     source, position, hashes = (np.concatenate(arrays) for arrays in zip(none, *found))
     order = np.lexsort((position, source))
     ids, starts = np.unique(source[order], return_index=True)
-    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(hashes.view(np.uint64).sum(dtype=np.uint64))
+    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(
+        hashes.view(np.uint64).sum(dtype=np.uint64))
 
 def find_losers(
     contenders,     # RDD, of an `Index`
@@ -2679,8 +2730,14 @@ def cut(
     ends, weights = np.cumsum(kept), np.cumsum([weight(h) for h in held])
     total = int(ends[-1]) if len(held) else 0
     shares = np.cumsum(np.asarray(shares, float))
-    marks = shares[:-1] / shares[-1] * (weights[-1] if len(held) else 0) if len(shares) and shares[-1] else np.zeros(max(0, len(shares) - 1))
-    bounds = np.interp(marks, np.concatenate(([0.0], weights)), np.concatenate(([0], ends))) if total else np.zeros(len(marks))
+    marks = (
+        shares[:-1] / shares[-1] * (weights[-1] if len(held) else 0)
+        if len(shares) and shares[-1]
+        else np.zeros(max(0, len(shares) - 1)))
+    bounds = (
+        np.interp(marks, np.concatenate(([0.0], weights)), np.concatenate(([0], ends)))
+        if total
+        else np.zeros(len(marks)))
     bounds = np.rint(bounds).astype(np.int64)
     steps = np.arange(1, len(bounds) + 1) * least
     bounds = np.maximum.accumulate(np.maximum(bounds - steps, 0)) + steps
@@ -2692,7 +2749,9 @@ def take_range(held, starts, ends, a, b):
     "The pieces that make up the rows from `a` to `b` (exclusive) of a sequence"
     if a >= b: return []
     first, last = np.searchsorted(ends, a, side='right'), np.searchsorted(starts, b, side='left')
-    pieces = [(held[i].id, max(a, int(starts[i])) - int(starts[i]), min(b, int(ends[i])) - max(a, int(starts[i]))) for i in range(first, last)]
+    pieces = [
+        (held[i].id, max(a, int(starts[i])) - int(starts[i]), min(b, int(ends[i])) - max(a, int(starts[i])))
+        for i in range(first, last)]
     return [Piece(*p) for p in pieces if p[2] > 0]
 
 
@@ -2735,11 +2794,16 @@ def lay_out(
     chosen = None
     if len(settled) == n and not anew:
         touched = [i for i, h in enumerate(settled) if h.kept < h.rows or h.stale]
-        if all(h.kept for h in settled): chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
+        if all(h.kept for h in settled):
+            chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
     if chosen is None: return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
     gains = fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
     parts = dict(zip(chosen, cut(new, gains)))
-    return [Slot(None, [Piece(h.id, 0, h.kept)] + parts[i]) if parts.get(i) or h.kept < h.rows or h.stale else Slot(h.id, []) for i, h in enumerate(settled)]
+    return [
+        Slot(None, [Piece(h.id, 0, h.kept)] + parts[i])
+        if parts.get(i) or h.kept < h.rows or h.stale
+        else Slot(h.id, [])
+        for i, h in enumerate(settled)]
 
 
 def add_readers(slots, ids):
@@ -2884,7 +2948,10 @@ def rows_staying(parquet, group, part, first):
     rows = parquet.metadata.row_group(group).num_rows
     low, high = np.searchsorted(part.drop, (first, first + rows))
     if not part.keyless: return rows - int(high - low)
-    return rows - int(high - low) - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum())
+    return (
+        rows
+        - int(high - low)
+        - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum()))
 
 def batches_of(parquet, group, part, first, passed):
     "The tables of a row group, as by `tables_of`"
@@ -3019,7 +3086,9 @@ def slot_parts(
 ):
     "The `Part`s of each slot that is written: {slot: list of Part}"
     none = np.zeros(0, np.int32)
-    def part(piece): return Part(sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
+    def part(piece):
+        return Part(
+            sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
     return {i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None}
 
 
@@ -3087,7 +3156,7 @@ class Commit:
     run: str            # eight hexadecimal digits, unique to the run
     kind: str           # 'consolidate', 'reprocess' or 'repair'
     day: str            # YYYY-MM-DD
-    files: tuple        # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot
+    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot
     quarantine: tuple   # dicts path, rows, bytes, token: the day's rows without a key
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64
@@ -3348,7 +3417,9 @@ class Report:
     "What a run did to one day; counts are of this run unless they say otherwise"
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
-    status: str = 'done'            # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+    status: str = (
+        'done'  # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+    )
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
     records_processed: int = 0      # records in the landing files taken
@@ -3374,8 +3445,7 @@ class Report:
 
 def metrics_line(report):
     "The METRICS line"
-    return 'METRICS: records_processed={}, duplicates_removed={}, output_files={}, duration_seconds={:.2f}'.format(
-        report.records_processed, report.duplicates_removed, report.output_files, report.duration_seconds)
+    return f'METRICS: records_processed={report.records_processed}, duplicates_removed={report.duplicates_removed}, output_files={report.output_files}, duration_seconds={report.duration_seconds:.2f}'
 
 
 def json_line(report):
@@ -3386,18 +3456,28 @@ def json_line(report):
 def metric_data(report):
     "The report as CloudWatch metric data"
     rates = {f['rule']: f['rate'] for f in report.findings}
-    values = [('RecordsProcessed', report.records_processed, 'Count'), ('DuplicatesRemoved', report.duplicates_removed, 'Count'), ('Quarantined', report.quarantined, 'Count'),
-              ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'), ('OutputFiles', report.output_files, 'Count'),
-              ('OutputBytes', report.output_bytes, 'Bytes'), ('DurationSeconds', report.duration_seconds, 'Seconds'),
-              ('Succeeded', int(report.status in ('done', 'nothing new')), 'Count')]
-    values += [(name, rates[rule], 'None') for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key')) if rule in rates]
-    return [{'MetricName': name, 'Value': float(value), 'Unit': unit, 'Dimensions': [{'Name': 'Table', 'Value': report.table}]} for name, value, unit in values]
+    values = [
+        ('RecordsProcessed', report.records_processed, 'Count'),
+        ('DuplicatesRemoved', report.duplicates_removed, 'Count'), ('Quarantined', report.quarantined, 'Count'),
+        ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'),
+        ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
+        ('DurationSeconds', report.duration_seconds, 'Seconds'),
+        ('Succeeded', int(report.status in ('done', 'nothing new')), 'Count')]
+    values += [
+        (name, rates[rule], 'None')
+        for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key'))
+        if rule in rates]
+    return [
+        {
+            'MetricName': name, 'Value': float(value), 'Unit': unit,
+            'Dimensions': [{'Name': 'Table', 'Value': report.table}]}
+        for name, value, unit in values]
 
 def put_metrics(namespace, report, client=None):
     "Send the report to CloudWatch; a line of warning if that fails, because the work itself is done"
     from botocore.exceptions import BotoCoreError, ClientError
     try: (client or aws_client('cloudwatch')).put_metric_data(Namespace=namespace, MetricData=metric_data(report))
-    except (BotoCoreError, ClientError) as e: return 'the metrics did not reach CloudWatch: {}'.format(str(e).splitlines()[0][:200])
+    except (BotoCoreError, ClientError) as e: return f'the metrics did not reach CloudWatch: {str(e).splitlines()[0][:200]}'
     return ''
 
 
@@ -3553,8 +3633,9 @@ def state_of(run, head, settled, before, inventory):
     aside = [e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
-    return State(head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
-                 tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
+    return State(
+        head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
+        tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
 
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
@@ -3563,7 +3644,8 @@ def consolidated_sources(ledger, head):
 
 def remembered(head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
-    told = {path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
+    told = {
+        path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
 def files_before(run, head):
@@ -3582,10 +3664,11 @@ def day_facts(state):
     "What a report says of the day before anything was planned"
     head = state.head
     rows, files = (head.rows, head.files) if head else (0, ())
-    return dict(commit=head.number if head else None, rows_before=rows, rows_after=rows, set_aside=state.remembered,
-                unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
-                schema_conflicts=sum(a.rule == 'schema' for a in state.remembered),
-                files_listed=len(state.inventory.files), output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
+    return dict(
+        commit=head.number if head else None, rows_before=rows, rows_after=rows, set_aside=state.remembered,
+        unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
+        schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
+        output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
 
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
@@ -3629,9 +3712,10 @@ def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
     there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
-    return (f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
-            'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
-            'right; --ALLOW_EMPTY true makes this a success')
+    return (
+        f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
+        'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
+        'right; --ALLOW_EMPTY true makes this a success')
 
 
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
@@ -3720,7 +3804,8 @@ def evidence_of(state, plan):
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < SETTLED]
-    if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine): raise NoData(no_data_message(run))
+    if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
+        raise NoData(no_data_message(run))
     if state.reprocess:
         there = {e.path for e in state.inventory.files} - {a.path for a in mine}
         check_complete(run, state.before or (), there, 'broken now')
@@ -3811,8 +3896,9 @@ def consolidate(run):
         finally:
             forget(index)
             attempt(clean_up, run)      # what it cannot remove now, a later run will
-    raise Conflict(f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
-                   'planning: nothing of this run is published, start it again')
+    raise Conflict(
+        f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
+        'planning: nothing of this run is published, start it again')
 
 
 Written = namedtuple('Written', 'slots bad')
@@ -3986,19 +4072,23 @@ def check_output(settings, table, partitions):
     real = (lambda p: p) if output.startswith('s3://') else os.path.realpath
     for source in [table.location] + [location for p in partitions for location in p.locations]:
         if (real(output) + '/').startswith((source if source.startswith('s3://') else os.path.realpath(source)) + '/'):
-            raise ArgumentError('--OUTPUT_PATH {} lies inside the landing folder {}: choose another'.format(output, source))
+            raise ArgumentError(f'--OUTPUT_PATH {output} lies inside the landing folder {source}: choose another')
     if output.startswith('s3://'): return
     folder = output
     while not os.path.lexists(folder): folder = os.path.dirname(folder)
-    if not os.path.isdir(folder): raise ArgumentError('--OUTPUT_PATH {}: {} is a file, not a folder'.format(output, folder))
-    if not settings.dry_run and not os.access(folder, os.W_OK | os.X_OK): raise ArgumentError('--OUTPUT_PATH {}: no permission to write in {}'.format(output, folder))
+    if not os.path.isdir(folder): raise ArgumentError(f'--OUTPUT_PATH {output}: {folder} is a file, not a folder')
+    if not settings.dry_run and not os.access(folder, os.W_OK | os.X_OK):
+        raise ArgumentError(f'--OUTPUT_PATH {output}: no permission to write in {folder}')
 
 def plan_runs(settings):
     "The table and the partitions that the settings ask for; `ArgumentError` for what is wrong with them"
     catalog = open_catalog(settings)
     table = catalog.table(settings.source_database, settings.source_table)
     if settings.output_database: catalog.ask('OUTPUT_DATABASE', 'get_database', Name=settings.output_database)
-    partitions = [catalog.partition(table, settings.partition_date)] if settings.enable_partition_filter else catalog.partitions(table)
+    partitions = (
+        [catalog.partition(table, settings.partition_date)]
+        if settings.enable_partition_filter
+        else catalog.partitions(table))
     check_output(settings, table, partitions)
     return table, partitions
 

@@ -77,23 +77,32 @@ class Answer:
     @property
     def digest(self):
         "32 hexadecimal digits; the same for the same answer, masked or not"
-        return digest_of_data([self.name, self.verdict, plain(self.facts), plain(self.findings), {name: t.to_csv(index=False) for name, t in self.tables.items()}])
+        return digest_of_data([
+            self.name, self.verdict, plain(self.facts), plain(self.findings),
+            {name: t.to_csv(index=False) for name, t in self.tables.items()}])
 
     def facts_shown(self):
         "The facts as they may be shown"
-        return [(label, self.mask(value) if isinstance(value, Identifier) else plain(value)) for label, value in self.facts]
+        return [
+            (label, self.mask(value) if isinstance(value, Identifier) else plain(value)) for label, value in self.facts]
 
     def data(self):
         "The answer as plain JSON, masked if it is to be masked"
         found = [dict(f._asdict(), count=plain(f.count), keys=[self.mask(k) for k in f.keys]) for f in self.findings]
-        return {'name': self.name, 'verdict': self.verdict, 'level': self.level, 'facts': dict(self.facts_shown()), 'findings': found, 'digest': self.digest,
-                'tables': {name: {'rows': len(t), 'digest': digest_of_data(t.to_csv(index=False))} for name, t in self.tables.items()}}
+        return {
+            'name': self.name, 'verdict': self.verdict, 'level': self.level, 'facts': dict(self.facts_shown()),
+            'findings': found, 'digest': self.digest,
+            'tables': {
+                name: {'rows': len(t), 'digest': digest_of_data(t.to_csv(index=False))}
+                for name, t in self.tables.items()}}
 
     def show(self, name, rows=20, without=()):
         "A table of the answer, its first `rows`, without some columns"
         frame = self.tables[name].drop(columns=list(without))
-        more = '<p class="more">{:,} of {:,} rows</p>'.format(rows, len(frame)) if len(frame) > rows else ''
-        return Page(as_html(self.mask.frame(frame.head(rows))) + more if len(frame) else '<p class="more">none</p>', '{}: {:,} rows'.format(name, len(frame)))
+        more = f'<p class="more">{rows:,} of {len(frame):,} rows</p>' if len(frame) > rows else ''
+        return Page(
+            as_html(self.mask.frame(frame.head(rows))) + more if len(frame) else '<p class="more">none</p>',
+            f'{name}: {len(frame):,} rows')
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {'text/html': summary_html(self), 'text/plain': self.verdict, RECORD_TYPE: {'answer': self.data()}}
@@ -104,7 +113,13 @@ def answered(name, fine, facts, findings, tables, mask, aside=()):
     def ordered(some): return tuple(sorted(some, key=lambda f: (LEVELS.index(f.level), f.kind, f.where)))
     findings = ordered(findings)
     bad = [f for f in findings if f.level == 'fail'] or [f for f in findings if f.level == 'warn']
-    verdict = ('{}{}'.format('Wrong: ' if bad[0].level == 'fail' else 'Look at this: ', '; '.join(f.text for f in bad[:3]) + ('; and {} more'.format(len(bad) - 3) if bad[3:] else ''))) if bad else fine
+    verdict = (
+        (
+            '{}{}'.format(
+                'Wrong: ' if bad[0].level == 'fail' else 'Look at this: ',
+                '; '.join(f.text for f in bad[:3]) + (f'; and {len(bad) - 3} more' if bad[3:] else '')))
+        if bad
+        else fine)
     level = bad[0].level if bad else 'ok'
     return Answer(name, verdict, tuple(facts), findings + ordered(aside), tables, mask, level, len(aside))
 
@@ -118,33 +133,44 @@ def cell_text(value):
     "A table cell as text"
     if value is None or value is pd.NA or value is pd.NaT or value != value: return ''
     if isinstance(value, (bool, np.bool_)): return 'yes' if value else 'no'
-    if isinstance(value, (int, np.integer)): return '{:,}'.format(value)
-    return '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g') if isinstance(value, (float, np.floating)) else shown(str(value))
+    if isinstance(value, (int, np.integer)): return f'{value:,}'
+    return (
+        '{:,.{}}'.format(value, '0f' if abs(value) >= 1000 else '4g')
+        if isinstance(value, (float, np.floating))
+        else shown(str(value)))
 
 # %% ../../nbs/answers/answer.ipynb #d2490b87
 def as_html(frame):
     "A DataFrame as an HTML table; numbers to the right"
-    right = [pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
-    def row(tag, values): return '<tr>{}</tr>'.format(''.join('<{0}{1}>{2}</{0}>'.format(tag, ' class="n"' if r else '', html.escape(cell_text(v))) for v, r in zip(values, right)))
+    right = [
+        pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
+    def row(tag, values):
+        return '<tr>{}</tr>'.format(
+            ''.join(
+                '<{0}{1}>{2}</{0}>'.format(tag, ' class="n"' if r else '', html.escape(cell_text(v)))
+                for v, r in zip(values, right)))
     body = ''.join(row('td', values) for values in zip(*(frame[c] for c in frame.columns)))
-    return '<div class="t"><table><thead>{}</thead><tbody>{}</tbody></table></div>'.format(row('th', [str(c).replace('_', ' ') if c not in IDENTIFIERS + (UPDATED, EVENT) else c for c in frame.columns]), body)
+    return '<div class="t"><table><thead>{}</thead><tbody>{}</tbody></table></div>'.format(
+        row('th', [str(c).replace('_', ' ') if c not in IDENTIFIERS + (UPDATED, EVENT) else c for c in frame.columns]),
+        body)
 
 def finding_html(found, mask):
-    where = ', '.join(found.where[:5]) + (', and {:,} more'.format(len(found.where) - 5) if found.where[5:] else '')
+    where = ', '.join(found.where[:5]) + (f', and {len(found.where) - 5:,} more' if found.where[5:] else '')
     keys = ', '.join(map(mask, found.keys))
-    parts = ['<b>{}</b> {}'.format(html.escape(found.kind), html.escape(found.text))] + [
-        '<br><code>{}</code>'.format(html.escape(shown(p))) for p in (where, keys) if p]
+    parts = [f'<b>{html.escape(found.kind)}</b> {html.escape(found.text)}'] + [
+        f'<br><code>{html.escape(shown(p))}</code>' for p in (where, keys) if p]
     return '<li class="{}">{}</li>'.format(found.level, ''.join(parts))
 
 # %% ../../nbs/answers/answer.ipynb #bf5704b5
 def summary_html(answer):
     "The top of a report"
-    facts = ''.join('<div><dt>{}</dt><dd>{}</dd></div>'.format(html.escape(label), html.escape(cell_text(value))) for label, value in answer.facts_shown())
+    facts = ''.join(
+        f'<div><dt>{html.escape(label)}</dt><dd>{html.escape(cell_text(value))}</dd></div>'
+        for label, value in answer.facts_shown())
     items, own = [finding_html(f, answer.mask) for f in answer.findings], len(answer.findings) - answer.aside
     lists = '<ul>{}</ul>'.format(''.join(items[:own]))
     if items[own:]: lists += '<p class="more">Of the day as a whole:</p><ul>{}</ul>'.format(''.join(items[own:]))
-    return '<section class="summary {}"><p class="verdict">{}</p><dl>{}</dl>{}</section>'.format(
-        answer.level, html.escape(answer.verdict), facts, lists)
+    return f'<section class="summary {answer.level}"><p class="verdict">{html.escape(answer.verdict)}</p><dl>{facts}</dl>{lists}</section>'
 
 # %% ../../nbs/answers/answer.ipynb #0eba3d9d
 def picture(
@@ -163,4 +189,6 @@ def picture(
     for ax in axes: ax.spines[['top', 'right']].set_visible(False); ax.tick_params(labelsize=8)
     figure.suptitle(title, x=0.01, ha='left', fontsize=11)
     figure.savefig(sink, format='png', metadata={'Software': None})
-    return Page('<img alt="{}" src="data:image/png;base64,{}">'.format(html.escape(title), base64.b64encode(sink.getvalue()).decode()), title)
+    return Page(
+        f'<img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(sink.getvalue()).decode()}">',
+        title)

@@ -25,12 +25,16 @@ def read_record(path):
         record = json.loads(data.decode())
         if record['format'] == 1 and record['investigation'] and isinstance(record['parameters'], dict): return record
     except (AttributeError, ValueError, KeyError, TypeError): pass
-    raise ArgumentError('--again {}: {}'.format(path, 'there is no such file' if data is None else 'this is not a record of an investigation'))
+    raise ArgumentError(
+        '--again {}: {}'.format(
+            path, 'there is no such file' if data is None else 'this is not a record of an investigation'))
 
 def files_changed(before, after):
     "What became of a manifest's files: {'new', 'gone', 'changed'}: lists of paths"
     old, new = ({f[0]: f[1:] for f in files} for files in (before, after))
-    return {'new': sorted(set(new) - set(old)), 'gone': sorted(set(old) - set(new)), 'changed': sorted(p for p in set(old) & set(new) if old[p] != new[p])}
+    return {
+        'new': sorted(set(new) - set(old)), 'gone': sorted(set(old) - set(new)),
+        'changed': sorted(p for p in set(old) & set(new) if old[p] != new[p])}
 
 def inputs_changed(before, after):
     "Lines that say which inputs differ. before, after: the 'inputs' of records"
@@ -41,36 +45,63 @@ def inputs_changed(before, after):
         numbers = [d['commit']['number'] if d['commit'] else None for d in (a, b)]
         if a['commit'] != b['commit']: lines.append('{}: the ledger was at commit {}, now at {}'.format(day, *numbers))
         for what in ('landing', 'output'):
-            if a[what] != b[what]: lines.append('{}: {} was {}, now {}'.format(day, what, a[what], b[what]))
+            if a[what] != b[what]: lines.append(f'{day}: {what} was {a[what]}, now {b[what]}')
         for kind in MANIFESTS:
             for word, paths in files_changed(a[kind], b[kind]).items():
-                if paths: lines.append('{}: {:,} {} {}: {}{}'.format(day, len(paths), word, kind.replace('_', ' ')[:None if len(paths) > 1 else -1], ', '.join(paths[:20]), ' and {:,} more'.format(len(paths) - 20) if paths[20:] else ''))
+                if paths:
+                    lines.append(
+                        '{}: {:,} {} {}: {}{}'.format(
+                            day, len(paths), word, kind.replace('_', ' ')[: None if len(paths) > 1 else -1],
+                            ', '.join(paths[:20]), f' and {len(paths) - 20:,} more' if paths[20:] else ''))
     return lines
 
 def dict_changed(before, after, what):
-    return ['{} {} was {}, now {}'.format(what, k, before.get(k), after.get(k)) for k in sorted(set(before) | set(after)) if before.get(k) != after.get(k)]
+    return [
+        f'{what} {k} was {before.get(k)}, now {after.get(k)}'
+        for k in sorted(set(before) | set(after))
+        if before.get(k) != after.get(k)]
 
 def answers_changed(before, after):
     "Lines that say what differs between two answers"
     if not before or not after: return ['there was no result before'] if after else ['there is no result now']
     lines = dict_changed(before['facts'], after['facts'], 'fact')
-    def listed(answer): return {(f['kind'], f['level'], f['count'], tuple(f['where']), f['text']) for f in answer['findings']}
-    lines += ['finding gone: ' + f[-1] for f in sorted(listed(before) - listed(after))] + ['finding new: ' + f[-1] for f in sorted(listed(after) - listed(before))]
-    tables = [name for name in sorted(set(before['tables']) | set(after['tables'])) if before['tables'].get(name) != after['tables'].get(name)]
-    return lines + ['table {} differs'.format(name) for name in tables]
+    def listed(answer):
+        return {(f['kind'], f['level'], f['count'], tuple(f['where']), f['text']) for f in answer['findings']}
+    lines += ['finding gone: ' + f[-1] for f in sorted(listed(before) - listed(after))] + [
+        'finding new: ' + f[-1] for f in sorted(listed(after) - listed(before))]
+    tables = [
+        name
+        for name in sorted(set(before['tables']) | set(after['tables']))
+        if before['tables'].get(name) != after['tables'].get(name)]
+    return lines + [f'table {name} differs' for name in tables]
 
 def compare(before, after):
     "What is the same in two records: {'of', 'inputs', 'code', 'result'}, the last three as lists of lines that say what differs, empty where all is the same"
-    result = [] if before['digest'] and before['digest'] == after['digest'] else answers_changed(before['answer'], after['answer']) or ['the digest was {}, now {}'.format(before['digest'], after['digest'])]
-    asked = {k: (v if k not in IDENTIFIERS or not (before['masked'] or after['masked']) else 'masked') for k, v in before['parameters'].items()}
-    now = {k: (v if k not in IDENTIFIERS or not (before['masked'] or after['masked']) else 'masked') for k, v in after['parameters'].items()}
-    return {'of': before['id'], 'inputs': inputs_changed(before['inputs'], after['inputs']) + dict_changed(asked, now, 'parameter'),
-            'code': dict_changed(before['code'], after['code'], 'code') + dict_changed(before['versions'], after['versions'], 'version of'), 'result': result}
+    result = (
+        []
+        if before['digest'] and before['digest'] == after['digest']
+        else answers_changed(before['answer'], after['answer'])
+        or ['the digest was {}, now {}'.format(before['digest'], after['digest'])])
+    asked = {
+        k: (v if k not in IDENTIFIERS or not (before['masked'] or after['masked']) else 'masked')
+        for k, v in before['parameters'].items()}
+    now = {
+        k: (v if k not in IDENTIFIERS or not (before['masked'] or after['masked']) else 'masked')
+        for k, v in after['parameters'].items()}
+    return {
+        'of': before['id'],
+        'inputs': inputs_changed(before['inputs'], after['inputs']) + dict_changed(asked, now, 'parameter'),
+        'code': dict_changed(before['code'], after['code'], 'code')
+        + dict_changed(before['versions'], after['versions'], 'version of'), 'result': result}
 
 def comparison_lines(again):
     "A comparison for people"
     lines = []
-    for what in ('inputs', 'code', 'result'): lines += ['{:<7} the same'.format(what)] if not again[what] else ['{:<7} {}'.format(what if not i else '', line) for i, line in enumerate(again[what])]
+    for what in ('inputs', 'code', 'result'):
+        lines += (
+            [f'{what:<7} the same']
+            if not again[what]
+            else ['{:<7} {}'.format(what if not i else '', line) for i, line in enumerate(again[what])])
     return lines
 
 def broken(again):

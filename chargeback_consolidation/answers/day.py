@@ -47,17 +47,27 @@ class Day:
     def inputs(self):
         "What was looked at: the manifest of the report"
         rows = {(t.path, t.size, t.etag): t.rows for t in self.taken if t.commit}
-        written, root = {self.ledger.path(f['path']): f['rows'] for c in self.commits[-1:] for f in c.files + c.quarantine}, len(self.ledger.root) + 1
+        written, root = (
+            {self.ledger.path(f['path']): f['rows'] for c in self.commits[-1:] for f in c.files + c.quarantine},
+            len(self.ledger.root) + 1)
         def listed(entries): return [[e.path[root:], e.size, e.etag, written.get(e.path)] for e in entries]
-        return {'day': str(self.day), 'table': self.table.name, 'landing': self.table.location, 'output': self.ledger.root,
-                'commit': {'number': self.head.number, 'run': self.head.run, 'at': self.head.report.get('at')} if self.head else None,
-                'landing_files': [[e.path, e.size, e.etag, rows.get((e.path, e.size, e.etag))] for e in self.inventory.files],
-                'output_files': listed(self.output), 'quarantine_files': listed(self.quarantine)}
+        return {
+            'day': str(self.day), 'table': self.table.name, 'landing': self.table.location, 'output': self.ledger.root,
+            'commit': {'number': self.head.number, 'run': self.head.run, 'at': self.head.report.get('at')}
+            if self.head
+            else None,
+            'landing_files': [
+                [e.path, e.size, e.etag, rows.get((e.path, e.size, e.etag))] for e in self.inventory.files],
+            'output_files': listed(self.output), 'quarantine_files': listed(self.quarantine)}
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         text = '{}: {}; {:,} landing files and {:,} files of the day are there'.format(
-            self.day, 'as of commit {} of {} UTC'.format(self.head.number, self.head.report.get('at', '?')) if self.head else 'no execution has committed it', len(self.inventory.files), len(self.output))
-        return {'text/html': '<p class="day">{}</p>'.format(html.escape(text)), 'text/plain': text, RECORD_TYPE: {'inputs': [self.inputs()]}}
+            self.day, 'as of commit {} of {} UTC'.format(self.head.number, self.head.report.get('at', '?'))
+            if self.head
+            else 'no execution has committed it', len(self.inventory.files), len(self.output))
+        return {
+            'text/html': f'<p class="day">{html.escape(text)}</p>', 'text/plain': text,
+            RECORD_TYPE: {'inputs': [self.inputs()]}}
 
 # %% ../../nbs/answers/day.ipynb #a7f5b5d1
 def read_parameter(name, reader, text):
@@ -70,7 +80,8 @@ def source_arguments(ledger, commits):
     "CATALOG, SOURCE_DATABASE and SOURCE_TABLE of the day's last execution, else of another day's"
     found = next((c.report['arguments'] for c in reversed(commits) if c.report.get('arguments')), None)
     if found: return found
-    records = [e.path for e in ledger.store.list(join(ledger.root, '_ledger')) if RECORD_NAME.match(e.path.rsplit('/', 1)[-1])]
+    records = [
+        e.path for e in ledger.store.list(join(ledger.root, '_ledger')) if RECORD_NAME.match(e.path.rsplit('/', 1)[-1])]
     for path in reversed(records):
         other = read_commit(ledger.store.load(path)).report.get('arguments')
         if other: return other
@@ -82,9 +93,16 @@ def find_table(ledger, commits, given):
     known = source_arguments(ledger, commits) if not all(given.values()) else {}
     values = {name: text.strip() or known.get(name, '') for name, text in given.items()}
     missing = ['--' + name.lower().replace('_', '-') for name, text in values.items() if not text]
-    if missing: raise ArgumentError('--output-path {} holds no ledger of any day: is it the right folder? For a day that no execution has seen, say where it lands with {}'.format(ledger.root, ', '.join(missing)))
-    catalog = GlueCatalog() if values['CATALOG'] == 'glue' else LocalCatalog(read_parameter('catalog', read_path, values['CATALOG']))
-    return catalog, catalog.table(*(read_parameter(n.lower(), read_name, values[n]) for n in ('SOURCE_DATABASE', 'SOURCE_TABLE')))
+    if missing:
+        raise ArgumentError(
+            '--output-path {} holds no ledger of any day: is it the right folder? For a day that no execution has seen, say where it lands with {}'.format(
+                ledger.root, ', '.join(missing)))
+    catalog = (
+        GlueCatalog()
+        if values['CATALOG'] == 'glue'
+        else LocalCatalog(read_parameter('catalog', read_path, values['CATALOG'])))
+    return catalog, catalog.table(
+        *(read_parameter(n.lower(), read_name, values[n]) for n in ('SOURCE_DATABASE', 'SOURCE_TABLE')))
 
 # %% ../../nbs/answers/day.ipynb #0e0a3b4d
 def landing_times(store, locations, inventory, root):
@@ -107,14 +125,19 @@ def open_day(
     mask=False,         # True: reports show keyed hashes for identifiers
 ):
     "The `Day`; `ArgumentError` if there is no such output or landing table"
-    root, day = read_parameter('output_path', read_path, output_path), read_parameter('partition_date', read_date, partition_date)
+    root, day = (
+        read_parameter('output_path', read_path, output_path),
+        read_parameter('partition_date', read_date, partition_date))
     ledger = Ledger(store_for(root), root, day)
     commits = tuple(map(ledger.load, ledger.numbers()))
-    source, table = find_table(ledger, commits, {'CATALOG': catalog, 'SOURCE_DATABASE': source_database, 'SOURCE_TABLE': source_table})
+    source, table = find_table(
+        ledger, commits, {'CATALOG': catalog, 'SOURCE_DATABASE': source_database, 'SOURCE_TABLE': source_table})
     store, locations = store_for(table.location), source.partition(table, day).locations
     inventory = take_inventory(store, table.location, locations)
-    return Day(day, table, ledger, (store, ledger.store), commits, ledger.taken(commits[-1]) if commits else [], inventory, landing_times(store, locations, inventory, table.location),
-               tuple(ledger.visible()), tuple(ledger.store.list(ledger.quarantine)), Mask(mask))
+    return Day(
+        day, table, ledger, (store, ledger.store), commits, ledger.taken(commits[-1]) if commits else [], inventory,
+        landing_times(store, locations, inventory, table.location), tuple(ledger.visible()),
+        tuple(ledger.store.list(ledger.quarantine)), Mask(mask))
 
 # %% ../../nbs/answers/day.ipynb #db592c6f
 class Overtaken(Exception):
@@ -124,17 +147,25 @@ def unmoved(day):
     "`Overtaken` if an execution has committed since the day was opened"
     numbers = day.ledger.numbers()
     if (numbers[-1] if numbers else 0) != (day.head.number if day.head else 0):
-        raise Overtaken('commit {} of {} was made while this investigation was reading: run it again'.format(numbers[-1] if numbers else 0, day.day))
+        raise Overtaken(
+            f'commit {numbers[-1] if numbers else 0} of {day.day} was made while this investigation was reading: run it again'
+        )
 
 # %% ../../nbs/answers/day.ipynb #a71c236b
 def landing_files(day):
     "Every landing file that the day or the landing zone knows, as a DataFrame: number, path, size, etag, rows, commit, state, cause, landed"
     there = {e.path: e for e in day.inventory.files}
-    def state(t): return 'gone' if t.path not in there else 'taken' if (there[t.path].size, there[t.path].etag) == (t.size, t.etag) else 'rewritten'
+    def state(t):
+        return (
+            'gone'
+            if t.path not in there
+            else 'taken'
+            if (there[t.path].size, there[t.path].etag) == (t.size, t.etag)
+            else 'rewritten')
     rows = [(i, t.path, t.size, t.etag, t.rows, t.commit, state(t), '') for i, t in enumerate(day.taken) if t.commit]
     known = {(path, size, etag) for _, path, size, etag, _, _, _, _ in rows}
     tried = {(t.path, t.size, t.etag) for t in day.taken if not t.commit}
-    causes = {path: '{}: {}'.format(rule, cause) for c in day.commits for path, rule, cause in c.report.get('set_aside', ())}
+    causes = {path: f'{rule}: {cause}' for c in day.commits for path, rule, cause in c.report.get('set_aside', ())}
     fresh = [e for e in day.inventory.files if (e.path, e.size, e.etag) not in known]
     def aside(e):
         cause = causes.get(e.path, '')
@@ -142,7 +173,8 @@ def landing_files(day):
         return 'foreign' if cause.startswith('foreign:') else 'set aside', cause
     rows += [(i, e.path, e.size, e.etag, 0, 0, *aside(e)) for i, e in enumerate(fresh, len(day.taken))]
     frame = pd.DataFrame(rows, columns=['number', 'path', 'size', 'etag', 'rows', 'commit', 'state', 'cause'])
-    return frame.assign(landed=[day.landed.get(p, 0) if s not in ('gone', 'rewritten') else 0 for p, s in zip(frame['path'], frame['state'])])
+    return frame.assign(landed=[
+        day.landed.get(p, 0) if s not in ('gone', 'rewritten') else 0 for p, s in zip(frame['path'], frame['state'])])
 
 # %% ../../nbs/answers/day.ipynb #e7f0f5d4
 def footers(day):
@@ -155,9 +187,14 @@ def footers(day):
         if entry:
             try:
                 with day.stores[1].open(entry) as opened: meta = open_parquet(opened).metadata
-                state = 'as written' if (meta.num_rows, entry.size) == (f['rows'], f['bytes']) else 'short' if meta.num_rows < f['rows'] else 'changed'
+                state = (
+                    'as written'
+                    if (meta.num_rows, entry.size) == (f['rows'], f['bytes'])
+                    else 'short'
+                    if meta.num_rows < f['rows']
+                    else 'changed')
                 values = (meta.num_rows, entry.size, meta.num_row_groups, state)
-            except SourceChanged as e: raise Overtaken('{}: run the investigation again'.format(e)) from None
+            except SourceChanged as e: raise Overtaken(f'{e}: run the investigation again') from None
             except (pa.ArrowException, OSError, ValueError): values = (0, entry.size, 0, 'unreadable')
         rows.append((slot, f['path'], f['rows']) + values)
     return pd.DataFrame(rows, columns=['slot', 'path', 'written', 'rows', 'bytes', 'groups', 'state'])
@@ -167,31 +204,52 @@ def listed(kind, level, frame, text, count=None):
     "A `Found` about the files in a DataFrame, in a list; none if there are none. text: with {n} files, {r} rows, {s} where n is many, {was}"
     if not len(frame): return []
     n, r = len(frame), int(frame['rows'].sum()) if 'rows' in frame else 0
-    return [Found(kind, level, r if count is None else count, tuple(frame['path']), text.format(n='{:,}'.format(n), r='{:,}'.format(r), s='' if n == 1 else 's', was='is' if n == 1 else 'are'))]
+    return [Found(
+        kind, level, r if count is None else count, tuple(frame['path']),
+        text.format(n=f'{n:,}', r=f'{r:,}', s='' if n == 1 else 's', was='is' if n == 1 else 'are'))]
 
 # %% ../../nbs/answers/day.ipynb #26c8437b
 def standing(day, files, feet):
     "What is wrong with the files of the day, from `landing_files` and `footers`"
     if not day.head:
-        return [Found('no execution', 'fail', len(files), (), 'no execution has committed this day, though {:,} files have landed'.format(len(files)) if len(files) else 'nothing has landed for this day')]
+        return [Found(
+            'no execution', 'fail', len(files), (),
+            f'no execution has committed this day, though {len(files):,} files have landed'
+            if len(files)
+            else 'nothing has landed for this day')]
     of = {s: files[files['state'] == s] for s in ('gone', 'rewritten', 'waiting', 'set aside', 'foreign')}
     expired = len(of['gone']) and not len(day.inventory.files)
-    found = listed('landing file gone', 'warn' if expired else 'fail', of['gone'], '{n} landing file{s} with {r} records that went into the day {was} gone' + ('; the landing zone of the day is empty' if expired else ''))
-    found += listed('landing file rewritten', 'warn', of['rewritten'], '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day')
-    found += listed('not yet taken', 'warn', of['waiting'], '{n} landing file{s} landed after the last execution looked and {was} not in the day', len(of['waiting']))
+    found = listed(
+        'landing file gone', 'warn' if expired else 'fail', of['gone'],
+        '{n} landing file{s} with {r} records that went into the day {was} gone'
+        + ('; the landing zone of the day is empty' if expired else ''))
+    found += listed(
+        'landing file rewritten', 'warn', of['rewritten'],
+        '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day')
+    found += listed(
+        'not yet taken', 'warn', of['waiting'],
+        '{n} landing file{s} landed after the last execution looked and {was} not in the day', len(of['waiting']))
     misfit = of['set aside']['cause'].str.startswith('schema:')
     for some, how in ((~misfit, 'cannot be read'), (misfit, 'cannot be united with the others')):
         some = of['set aside'][some.astype(bool)]
-        found += listed('set aside', 'warn', some, '{n} landing file{s} ' + how + ' and {was} not in the day', len(some))
-    found += listed('foreign', 'ok', of['foreign'], '{n} file{s} of the landing folder {was} not Parquet', len(of['foreign']))
+        found += listed(
+            'set aside', 'warn', some, '{n} landing file{s} ' + how + ' and {was} not in the day', len(some))
+    found += listed(
+        'foreign', 'ok', of['foreign'], '{n} file{s} of the landing folder {was} not Parquet', len(of['foreign']))
     odd = day.inventory.set_aside
     text = '{:,} entr{} of the landing folder cannot be read as a file: {}'
     if odd: found.append(Found('not a file', 'warn', len(odd), tuple(shown(a.path) for a in odd),
                                text.format(len(odd), 'y' if len(odd) == 1 else 'ies', odd[0].cause)))
     for f in feet.itertuples():
-        what = {'gone': 'is gone', 'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next execution rolls it forward', 'unreadable': 'cannot be read', 'short': 'has {:,} rows of {:,}: {:,} are missing'.format(f.rows, f.written, f.written - f.rows),
-                'changed': 'is not as it was written: {:,} rows, then {:,}'.format(f.rows, f.written)}.get(f.state)
-        if what: found.append(Found('output file ' + f.state, 'fail', f.written - f.rows, (f.path,), 'an output file ' + what))
+        what = {
+            'gone': 'is gone',
+            'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next execution rolls it forward',
+            'unreadable': 'cannot be read',
+            'short': f'has {f.rows:,} rows of {f.written:,}: {f.written - f.rows:,} are missing',
+            'changed': f'is not as it was written: {f.rows:,} rows, then {f.written:,}'}.get(f.state)
+        if what:
+            found.append(
+                Found('output file ' + f.state, 'fail', f.written - f.rows, (f.path,), 'an output file ' + what))
     return found + strangers(day)
 
 # %% ../../nbs/answers/day.ipynb #a6c6d4f7
@@ -203,7 +261,18 @@ def strangers(day):
     foreign = tuple(e.path[root:] for e in extra if e.path[root:] not in old)
     there = {e.path for e in day.quarantine}
     lost = [f for f in day.head.quarantine if day.ledger.path(f['path']) not in there]
-    found = [Found('output file left over', 'warn', len(old), old, '{:,} superseded files still lie beside the day: `repair` removes them'.format(len(old)))] if old else []
-    if foreign: found.append(Found('output file foreign', 'fail', len(foreign), foreign, '{:,} files in the partition were not written by any commit'.format(len(foreign))))
-    if lost: found.append(Found('quarantine file gone', 'fail', sum(f['rows'] for f in lost), tuple(f['path'] for f in lost), '{:,} quarantine files are gone'.format(len(lost))))
+    found = (
+        [Found(
+            'output file left over', 'warn', len(old), old,
+            f'{len(old):,} superseded files still lie beside the day: `repair` removes them')]
+        if old
+        else [])
+    if foreign:
+        found.append(Found(
+            'output file foreign', 'fail', len(foreign), foreign,
+            f'{len(foreign):,} files in the partition were not written by any commit'))
+    if lost:
+        found.append(Found(
+            'quarantine file gone', 'fail', sum(f['rows'] for f in lost), tuple(f['path'] for f in lost),
+            f'{len(lost):,} quarantine files are gone'))
     return found

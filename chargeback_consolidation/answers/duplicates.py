@@ -30,8 +30,12 @@ def contenders(landing, order, wins):
     group = np.cumsum(wins) - 1
     again = np.bincount(group, minlength=1)[group] > 1 if len(group) else np.zeros(0, bool)
     place = order[again]
-    frame = pd.DataFrame({'place': place, 'group': group[again], 'win': wins[again], 'number': values(landing.table, 'source')[place].astype(int), 'row': values(landing.table, 'position')[place].astype(int)})
-    return frame.assign(**{name: s[place] for name, s in zip(('first', 'first_ns', 'event', 'event_ns'), stamps(landing.table))})
+    frame = pd.DataFrame({
+        'place': place, 'group': group[again], 'win': wins[again],
+        'number': values(landing.table, 'source')[place].astype(int),
+        'row': values(landing.table, 'position')[place].astype(int)})
+    return frame.assign(
+        **{name: s[place] for name, s in zip(('first', 'first_ns', 'event', 'event_ns'), stamps(landing.table))})
 
 TIMES = ['group', 'first', 'first_ns', 'event', 'event_ns']
 
@@ -56,13 +60,19 @@ def removed_records(day, files, landing, order, wins, twins):
     "The removed records beside their winners: a DataFrame kind, paths, commits, hours between versions and between landings, merchant and status"
     some = contenders(landing, order, wins)
     some = some.assign(kind=kinds_of(day, files, some, twins))
-    details = pd.DataFrame(read_rows(day, files, some[['number', 'row']], ('merchant_id', 'status')), index=some.index).reindex(columns=['merchant_id', 'status'])
+    details = pd.DataFrame(
+        read_rows(day, files, some[['number', 'row']], ('merchant_id', 'status')), index=some.index
+    ).reindex(columns=['merchant_id', 'status'])
     entry = files.set_index('number')[['path', 'commit', 'landed']]
     some = some.join(details).join(entry, on='number')
-    best = some[some['win']].set_index('group')[['first', 'status', 'path', 'commit', 'landed', 'row']].add_prefix('kept ')
+    best = (
+        some[some['win']].set_index('group')[['first', 'status', 'path', 'commit', 'landed', 'row']].add_prefix('kept ')
+    )
     lost = some[~some['win']].join(best, on='group')
     known = (lost['first'] != LOWEST) & (lost['kept first'] != LOWEST)
-    return lost.assign(**{'hours older': ((lost['kept first'] - lost['first']) / 3.6e9).where(known), 'hours landed apart': (lost['landed'] - lost['kept landed']).abs() / 3.6e9})
+    return lost.assign(**{
+        'hours older': ((lost['kept first'] - lost['first']) / 3.6e9).where(known),
+        'hours landed apart': (lost['landed'] - lost['kept landed']).abs() / 3.6e9})
 
 # %% ../../nbs/answers/duplicates.ipynb #4c31bf9e
 def duplicates(day):
@@ -73,23 +83,58 @@ def duplicates(day):
     lost = removed_records(day, files, landing, order, wins, twins)
     found = standing(day, files, feet) + unreadable_found(files, landing) + doubled_found(twins)
     kinds = lost['kind'].value_counts()
-    if kinds.get(TIE, 0): found.append(Found('tie', 'warn', int(kinds[TIE]), tuple(sorted(set(lost.loc[lost['kind'] == TIE, 'path'])))[:100],
-                                             '{:,} records have the times of another version and other content: the landing path decided'.format(kinds[TIE]),
-                                             examples(landing.table, lost.loc[lost['kind'] == TIE, 'place'].to_numpy())))
+    if kinds.get(TIE, 0):
+        found.append(Found(
+            'tie', 'warn', int(kinds[TIE]), tuple(sorted(set(lost.loc[lost['kind'] == TIE, 'path'])))[:100],
+            f'{kinds[TIE]:,} records have the times of another version and other content: the landing path decided',
+            examples(landing.table, lost.loc[lost['kind'] == TIE, 'place'].to_numpy())))
     rows = files.set_index('path')['rows']
-    by_file = lost.groupby('path').agg(removed=('kind', 'size'), repeats=('kind', lambda k: int((k == REPEAT).sum()))).reset_index()
+    by_file = (
+        lost.groupby('path')
+        .agg(removed=('kind', 'size'), repeats=('kind', lambda k: int((k == REPEAT).sum())))
+        .reset_index())
     by_file['records'] = by_file['path'].map(rows)
     by_file['share, %'] = (100 * by_file['removed'] / by_file['records']).round(1)
-    moves = lost[lost['kind'] != REPEAT].groupby(['status', 'kept status'], dropna=False).size().reset_index(name='records')
+    moves = (
+        lost[lost['kind'] != REPEAT].groupby(['status', 'kept status'], dropna=False).size().reset_index(name='records')
+    )
     runs = lost.groupby(['commit', 'kept commit', 'kind']).size().reset_index(name='records').rename(
         columns={'commit': 'taken by commit', 'kept commit': 'the kept one taken by commit'})
     counts = [(k, int(kinds.get(k, 0))) for k in (REPEAT, OLDER, TIE)]
     whole = int(len(order))
-    facts = [('records with a key', whole), ('duplicates', int(len(lost))), ('share', '{:.2%}'.format(len(lost) / whole if whole else 0))] + [(k, n) for k, n in counts] + [
-             ('median hours between versions', round(float(lost.loc[lost['kind'] == OLDER, 'hours older'].median()), 2) if counts[1][1] else None), ('median hours between landings of repeats', round(float(lost.loc[lost['kind'] == REPEAT, 'hours landed apart'].median()), 3) if counts[0][1] else None), ('doubled files', len(twins))]
-    merchants = lost.groupby('merchant_id').size().reset_index(name='records').sort_values(['records', 'merchant_id'], ascending=[False, True]).head(20)
-    tables = {'kinds': pd.DataFrame(counts, columns=['kind', 'records']), 'files': by_file.sort_values(['removed', 'path'], ascending=[False, True]), 'merchants': merchants, 'statuses': moves.sort_values('records', ascending=False, kind='stable'),
-              'executions': runs, 'doubled files': twins, 'removed': lost[['kind', 'path', 'row', 'kept path', 'kept row', 'hours older', 'hours landed apart']].sort_values(['path', 'row'])}
-    fine = '{:,} of {:,} records are duplicates: {}.'.format(len(lost), whole, ', '.join('{:,} {}'.format(n, k) for k, n in counts if n) or 'none')
+    facts = (
+        [
+            ('records with a key', whole), ('duplicates', int(len(lost))),
+            ('share', f'{len(lost) / whole if whole else 0:.2%}')]
+        + [(k, n) for k, n in counts]
+        + [
+            (
+                'median hours between versions',
+                round(float(lost.loc[lost['kind'] == OLDER, 'hours older'].median()), 2) if counts[1][1] else None),
+            (
+                'median hours between landings of repeats',
+                round(float(lost.loc[lost['kind'] == REPEAT, 'hours landed apart'].median()), 3)
+                if counts[0][1]
+                else None),
+            ('doubled files', len(twins))])
+    merchants = (
+        lost.groupby('merchant_id')
+        .size()
+        .reset_index(name='records')
+        .sort_values(['records', 'merchant_id'], ascending=[False, True])
+        .head(20))
+    tables = {
+        'kinds': pd.DataFrame(counts, columns=['kind', 'records']),
+        'files': by_file.sort_values(['removed', 'path'], ascending=[False, True]),
+        'merchants': merchants,
+        'statuses': moves.sort_values('records', ascending=False, kind='stable'),
+        'executions': runs,
+        'doubled files': twins,
+        'removed': lost[
+            ['kind', 'path', 'row', 'kept path', 'kept row', 'hours older', 'hours landed apart']
+        ].sort_values(['path', 'row']),
+    }
+    fine = '{:,} of {:,} records are duplicates: {}.'.format(
+        len(lost), whole, ', '.join(f'{n:,} {k}' for k, n in counts if n) or 'none')
     unmoved(day)
     return answered('duplicates', fine, facts, found, tables, day.mask)

@@ -21,7 +21,8 @@ def sizes(
     target_mb=64.0,     # wanted size of an output file, in millions of bytes
 ):
     "Sizes before and after, row groups, and the OUTPUT_FILE_COUNT for a target. Tables: output files, counts, landing sizes"
-    if not 0 < target_mb <= 1e6: raise ArgumentError('--target-mb must be from 0 to 1,000,000 and not 0, not {!r}'.format(target_mb))
+    if not 0 < target_mb <= 1e6:
+        raise ArgumentError(f'--target-mb must be from 0 to 1,000,000 and not 0, not {target_mb!r}')
     files, feet = landing_files(day), footers(day)
     before = files[files['state'].isin(('taken', 'gone', 'rewritten'))]
     after, there = int(feet['bytes'].sum()), feet[feet['state'] != 'gone']
@@ -29,14 +30,32 @@ def sizes(
     wanted = max(1, round(after / (target_mb * 1e6)))
     mean = after / len(there) if len(there) else 0
     spread = float((there['bytes'] - mean).abs().max() / mean) if mean else 0.0
-    if len(there) and not 0.5 <= wanted / len(there) <= 2: found.append(Found('file count', 'ok', wanted, (), 'OUTPUT_FILE_COUNT {:,} would make files of about {:g} MB; there are {:,} of {:,.1f} MB'.format(wanted, target_mb, len(there), mean / 1e6)))
-    if spread > 0.25: found.append(Found('uneven files', 'warn', 0, (there.sort_values('bytes')['path'].iloc[-1],), 'the sizes of the output files differ from their mean by up to {:.0%}'.format(spread)))
+    if len(there) and not 0.5 <= wanted / len(there) <= 2:
+        found.append(Found(
+            'file count', 'ok', wanted, (),
+            f'OUTPUT_FILE_COUNT {wanted:,} would make files of about {target_mb:g} MB; there are {len(there):,} of {mean / 1e6:,.1f} MB'
+        ))
+    if spread > 0.25:
+        found.append(Found(
+            'uneven files', 'warn', 0, (there.sort_values('bytes')['path'].iloc[-1],),
+            f'the sizes of the output files differ from their mean by up to {spread:.0%}'))
     small = there[(there['groups'] > 1) & (there['bytes'] / there['groups'].clip(lower=1) < 1e6)]
     found += listed('small row groups', 'warn', small, '{n} output file{s} {was} cut into row groups of less than 1 MB')
-    facts = [('landing files', len(before)), ('their mean, KB', round(before['size'].mean() / 1e3, 1) if len(before) else None), ('landing MB', round(before['size'].sum() / 1e6, 1)), ('output files', len(there)),
-             ('their mean, MB', round(mean / 1e6, 1)), ('output MB', round(after / 1e6, 1)), ('row groups', int(there['groups'].sum())), ('OUTPUT_FILE_COUNT for {:g} MB'.format(target_mb), wanted)]
-    counts = pd.DataFrame([(float(t), max(1, round(after / (t * 1e6))), round(after / 1e6 / max(1, round(after / (t * 1e6))), 1)) for t in sorted({*TARGETS, target_mb})], columns=['target MB', 'OUTPUT_FILE_COUNT', 'MB a file'])
+    facts = [
+        ('landing files', len(before)),
+        ('their mean, KB', round(before['size'].mean() / 1e3, 1) if len(before) else None),
+        ('landing MB', round(before['size'].sum() / 1e6, 1)), ('output files', len(there)),
+        ('their mean, MB', round(mean / 1e6, 1)), ('output MB', round(after / 1e6, 1)),
+        ('row groups', int(there['groups'].sum())), (f'OUTPUT_FILE_COUNT for {target_mb:g} MB', wanted)]
+    counts = pd.DataFrame(
+        [
+            (float(t), max(1, round(after / (t * 1e6))), round(after / 1e6 / max(1, round(after / (t * 1e6))), 1))
+            for t in sorted({*TARGETS, target_mb})],
+        columns=['target MB', 'OUTPUT_FILE_COUNT', 'MB a file'])
     shown = feet.assign(**{'rows a group': (feet['rows'] / feet['groups'].clip(lower=1)).astype(int)})
-    fine = '{:,} landing files of {:,.0f} KB became {:,} files of {:,.1f} MB; OUTPUT_FILE_COUNT {:,} makes them about {:g} MB.'.format(len(before), before['size'].mean() / 1e3 if len(before) else 0, len(there), mean / 1e6, wanted, target_mb)
+    fine = '{:,} landing files of {:,.0f} KB became {:,} files of {:,.1f} MB; OUTPUT_FILE_COUNT {:,} makes them about {:g} MB.'.format(
+        len(before), before['size'].mean() / 1e3 if len(before) else 0, len(there), mean / 1e6, wanted, target_mb)
     unmoved(day)
-    return answered('file_sizes', fine, facts, found, {'output files': shown, 'counts': counts, 'landing sizes': before[['path', 'size', 'state']]}, day.mask)
+    return answered(
+        'file_sizes', fine, facts, found,
+        {'output files': shown, 'counts': counts, 'landing sizes': before[['path', 'size', 'state']]}, day.mask)

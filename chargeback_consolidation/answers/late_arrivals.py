@@ -21,7 +21,10 @@ from chargeback_consolidation.answers.records import (LOWEST, doubled, doubled_f
 # %% ../../nbs/answers/late_arrivals.ipynb #6af63715
 def last_times(day):
     "When each commit was made: {number: microseconds since 1970}"
-    return {c.number: int(pd.Timestamp(c.report['at'], tz='UTC').timestamp()) * 10**6 for c in day.commits if c.report.get('at')}
+    return {
+        c.number: int(pd.Timestamp(c.report['at'], tz='UTC').timestamp()) * 10**6
+        for c in day.commits
+        if c.report.get('at')}
 
 # %% ../../nbs/answers/late_arrivals.ipynb #bfe90342
 def since_rebuild(day):
@@ -34,19 +37,30 @@ def missed(day, files, landing):
     after = max([c.number for c in day.commits] + [0]) + 1
     taken[files['number'].to_numpy(int)] = np.where(files['state'] == 'taken', files['commit'], after)
     commit = taken[values(landing.table, 'source')]
-    order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), np.ones(landing.table.num_rows, bool))
+    order, wins = ranked(
+        landing.table, dict(zip(files['number'], files['path'])), np.ones(landing.table.num_rows, bool))
     edges = np.flatnonzero(wins)
     first = np.minimum.reduceat(commit[order], edges) if len(order) else np.zeros(0, int)
     last = commit[order[wins]]
     at, rows = last_times(day), []
     known = files[~files['state'].isin(('set aside', 'foreign'))]
     step = np.where(known['commit'] > 0, known['commit'], after)
-    count = np.array([r if c else landing.notes[n].rows for n, r, c in zip(known['number'], known['rows'], known['commit'])], np.int64)
+    count = np.array(
+        [r if c else landing.notes[n].rows for n, r, c in zip(known['number'], known['rows'], known['commit'])],
+        np.int64)
     for c in since_rebuild(day):
         if c.kind == 'repair': continue
         own, beyond = step == c.number, step > c.number
-        rows.append((c.number, instant([at[c.number]])[0][:19] if c.number in at else '', int(own.sum()), int(count[own].sum()), int(beyond.sum()), int(count[beyond].sum()), int((first > c.number).sum()), int(((first <= c.number) & (last > c.number)).sum())))
-    return pd.DataFrame(rows, columns=['commit', 'at', 'files taken', 'records taken', 'files later', 'records later', 'chargebacks that would be missing', 'chargebacks that would be outdated'])
+        rows.append(
+            (
+                c.number, instant([at[c.number]])[0][:19] if c.number in at else '', int(own.sum()),
+                int(count[own].sum()), int(beyond.sum()), int(count[beyond].sum()), int((first > c.number).sum()),
+                int(((first <= c.number) & (last > c.number)).sum())))
+    return pd.DataFrame(
+        rows,
+        columns=[
+            'commit', 'at', 'files taken', 'records taken', 'files later', 'records later',
+            'chargebacks that would be missing', 'chargebacks that would be outdated'])
 
 # %% ../../nbs/answers/late_arrivals.ipynb #3fa446e1
 def late_arrivals(day):
@@ -56,22 +70,27 @@ def late_arrivals(day):
     landing = read_threaded(day, landing_sources(day, files), day.stores)
     at, twins, since = last_times(day), doubled(day, files, landing.notes), since_rebuild(day)
     there = files[files['state'].isin(('taken', 'waiting', 'set aside'))]
-    there = there.assign(records=[landing.notes[n].rows for n in there['number']], at=there['commit'].map(at).astype('float64'))
+    there = there.assign(
+        records=[landing.notes[n].rows for n in there['number']], at=there['commit'].map(at).astype('float64'))
     hours = ((there['at'] - there['landed']) / 3.6e9).where(there['at'].notna() & (there['landed'] > 0))
     found, table = standing(day, files, feet) + unreadable_found(files, landing), missed(day, files, landing)
     waiting = there[there['state'] == 'waiting']
     last = table.iloc[-1] if len(table) else None
     if len(waiting) and last is not None:
-        found = [f for f in found if f.kind != 'not yet taken'] + [Found('not yet taken', 'warn', int(waiting['records'].sum()), tuple(waiting['path']),
+        found = [f for f in found if f.kind != 'not yet taken'] + [Found(
+            'not yet taken', 'warn', int(waiting['records'].sum()), tuple(waiting['path']),
             '{:,} landing file{} with {:,} records landed after the last execution looked: {:,} chargebacks are missing and {:,} outdated until the next one'.format(
-                len(waiting), '' if len(waiting) == 1 else 's', waiting['records'].sum(), last['chargebacks that would be missing'], last['chargebacks that would be outdated']))]
+                len(waiting), '' if len(waiting) == 1 else 's', waiting['records'].sum(),
+                last['chargebacks that would be missing'], last['chargebacks that would be outdated']))]
     timed = there.loc[there['landed'] > 0, 'landed']
     ends = instant([timed.min(), timed.max()]) if len(timed) else (None, None)
     midnight = int(pd.Timestamp(day.day + timedelta(days=1), tz='UTC').timestamp()) * 10**6
     late = there[there['landed'] >= midnight]
-    facts = [('landing files', len(there)), ('executions', len(table)),
-             ('first file landed', ends[0] and ends[0][:19]), ('last file landed', ends[1] and ends[1][:19]),
-             ('landed after the day was over', len(late)), ('median hours until taken', round(float(hours.median()), 3) if hours.notna().any() else None), ('waiting files', len(waiting)), ('records in them', int(waiting['records'].sum()))]
+    facts = [
+        ('landing files', len(there)), ('executions', len(table)), ('first file landed', ends[0] and ends[0][:19]),
+        ('last file landed', ends[1] and ends[1][:19]), ('landed after the day was over', len(late)),
+        ('median hours until taken', round(float(hours.median()), 3) if hours.notna().any() else None),
+        ('waiting files', len(waiting)), ('records in them', int(waiting['records'].sum()))]
     if since != day.commits: facts.append(('executions before the rebuild', len(day.commits) - len(since)))
     out = files[files['state'].isin(('waiting', 'set aside', 'foreign'))]
     out = out.assign(records=[landing.notes[n].rows if n in landing.notes else 0 for n in out['number']],
@@ -82,4 +101,6 @@ def late_arrivals(day):
     tables = {'missed': table, 'not in the day': out.reset_index(drop=True),
               'landings': there[['path', 'state', 'commit', 'records', 'landed']].assign(hours=hours)}
     unmoved(day)
-    return answered('late_arrivals', 'Every landing file that can be read was taken; the last execution missed nothing.', facts, found + doubled_found(twins), tables, day.mask)
+    return answered(
+        'late_arrivals', 'Every landing file that can be read was taken; the last execution missed nothing.', facts,
+        found + doubled_found(twins), tables, day.mask)

@@ -26,15 +26,21 @@ img{max-width:100%;height:auto;display:block;margin:8px 0}.failed{background:#fd
 def page(notebook, title, note, error=''):
     "The report as one HTML page. note: a line below the title; error: why the run failed"
     from nbconvert import HTMLExporter
-    shown = [c for c in notebook.cells if 'papermill-error-cell-tag' not in c.metadata.get('tags', ()) and 'parameters' not in c.metadata.get('tags', ()) and 'injected-parameters' not in c.metadata.get('tags', ())]
+    shown = [
+        c
+        for c in notebook.cells
+        if 'papermill-error-cell-tag' not in c.metadata.get('tags', ())
+        and 'parameters' not in c.metadata.get('tags', ())
+        and 'injected-parameters' not in c.metadata.get('tags', ())]
     if not error: shown = [dict_cell(c, [o for o in c.get('outputs', ()) if o.get('name') != 'stderr']) for c in shown]
-    exporter = HTMLExporter(template_name='basic', exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
+    exporter = HTMLExporter(
+        template_name='basic', exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
+        exclude_anchor_links=True)
     body, _ = exporter.from_notebook_node(type(notebook)(dict(notebook, cells=shown)))
-    failed = '<p class="failed">The run failed: {}</p>'.format(html.escape(error)) if error else ''
+    failed = f'<p class="failed">The run failed: {html.escape(error)}</p>' if error else ''
     head, rest = (body.split('</h1>', 1) + [''])[:2] if '</h1>' in body else ('', body)
-    top = head + '</h1>' if head else '<h1>{}</h1>'.format(html.escape(title))
-    return '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{}</title><style>{}</style></head><body>\n{}<p class="report">{}</p>{}{}\n</body></html>\n'.format(
-        html.escape(title), STYLE, top, html.escape(note), failed, rest)
+    top = head + '</h1>' if head else f'<h1>{html.escape(title)}</h1>'
+    return f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{STYLE}</style></head><body>\n{top}<p class="report">{html.escape(note)}</p>{failed}{rest}\n</body></html>\n'
 
 def dict_cell(cell, outputs):
     "A copy of a cell with other outputs"

@@ -29,9 +29,11 @@ def find_notebook(name, folder=NOTEBOOKS):
     "The path of an investigation; `ArgumentError` with the nearest name if there is none"
     there = sorted(p.stem for p in Path(folder).glob('*.ipynb'))
     if name in there: return Path(folder, name + '.ipynb')
-    if not there: raise ArgumentError('there is no investigation in {}: give their folder with --notebooks'.format(folder))
+    if not there: raise ArgumentError(f'there is no investigation in {folder}: give their folder with --notebooks')
     close = difflib.get_close_matches(name.replace('-', '_'), there, 1, 0.5)
-    raise ArgumentError('{!r} is not an investigation{}; there is {}'.format(name[:80], '; did you mean {}?'.format(close[0]) if close else '', ', '.join(there)))
+    raise ArgumentError(
+        '{!r} is not an investigation{}; there is {}'.format(
+            name[:80], f'; did you mean {close[0]}?' if close else '', ', '.join(there)))
 
 def parameters_of(notebook):
     "The `Parameter`s of a notebook, by name"
@@ -49,8 +51,13 @@ def read_value(parameter, text):
     own = next((a for a in ARGUMENTS if a.name == parameter.name.upper()), None)
     try:
         if parameter.name == 'catalog' and text.strip() == 'glue': return 'glue'
-        value = READERS[own.kind](text.strip(), own.limits) if own else KINDS[parameter.kind](text.strip(), EVERY) if parameter.kind in ('int', 'float') else KINDS[parameter.kind](text.strip())
-    except ValueError as e: raise ArgumentError('{} {}, not {!r}'.format(dashed(parameter.name), e, text[:80])) from None
+        value = (
+            READERS[own.kind](text.strip(), own.limits)
+            if own
+            else KINDS[parameter.kind](text.strip(), EVERY)
+            if parameter.kind in ('int', 'float')
+            else KINDS[parameter.kind](text.strip()))
+    except ValueError as e: raise ArgumentError(f'{dashed(parameter.name)} {e}, not {text[:80]!r}') from None
     return str(value) if own and own.kind == 'date' else value
 
 def split_words(words):
@@ -58,19 +65,23 @@ def split_words(words):
     found, i = {}, 0
     while i < len(words):
         word = words[i]; i += 1
-        if not word.startswith('--') or word == '--': raise ArgumentError('argument {!r} has no name: write --name value'.format(word[:80]))
+        if not word.startswith('--') or word == '--':
+            raise ArgumentError(f'argument {word[:80]!r} has no name: write --name value')
         name, equals, text = word[2:].partition('=')
         name = name.lower().replace('-', '_')
-        if name in found: raise ArgumentError('{} is given twice: give it once'.format(dashed(name)))
+        if name in found: raise ArgumentError(f'{dashed(name)} is given twice: give it once')
         if not equals: text = None
         if not equals and i < len(words) and not words[i].startswith('--'): text = words[i]; i += 1
         found[name] = text
     return found
 
-OPTIONS = {'from': 'first day of several, YYYY-MM-DD', 'to': 'last day of several', 'runs': 'where reports go, a local folder or s3://bucket/prefix [runs]', 'processes': 'days at once [one a processor]',
-           'again': 'record.json of an earlier run: repeat it and compare', 'notebooks': 'folder of the investigations',
-           'fail_on': 'wrong or look: exit code 1 where a verdict says Wrong, or (look) asks to look at something '
-                      '[a verdict is no failure]'}
+OPTIONS = {
+    'from': 'first day of several, YYYY-MM-DD', 'to': 'last day of several',
+    'runs': 'where reports go, a local folder or s3://bucket/prefix [runs]',
+    'processes': 'days at once [one a processor]', 'again': 'record.json of an earlier run: repeat it and compare',
+    'notebooks': 'folder of the investigations',
+    'fail_on': 'wrong or look: exit code 1 where a verdict says Wrong, or (look) asks to look at something '
+    '[a verdict is no failure]'}
 
 FAIL_ON = {'wrong': ('fail',), 'look': ('fail', 'warn')}   # levels of a verdict that end the command with 1
 
@@ -79,13 +90,17 @@ def read_parameters(name, found, given):
     for word in given:
         if word in found: continue
         close = difflib.get_close_matches(word, list(found) + list(OPTIONS), 1, 0.6)
-        raise ArgumentError('{} is not a parameter of {}{}'.format(dashed(word), name, '; did you mean {}?'.format(dashed(close[0])) if close else '; `investigate {} --help` lists them'.format(name)))
+        raise ArgumentError(
+            '{} is not a parameter of {}{}'.format(
+                dashed(word), name,
+                f'; did you mean {dashed(close[0])}?' if close else f'; `investigate {name} --help` lists them'))
     values = {}
     for p in found.values():
         if p.name not in given:
-            if p.required: raise ArgumentError('{} is required: {}'.format(dashed(p.name), p.meaning))
+            if p.required: raise ArgumentError(f'{dashed(p.name)} is required: {p.meaning}')
             continue
         text = given[p.name]
-        if text is None and p.kind != 'bool' or text is not None and not text.strip(): raise ArgumentError('{} has no value: {}'.format(dashed(p.name), p.meaning))
+        if text is None and p.kind != 'bool' or text is not None and not text.strip():
+            raise ArgumentError(f'{dashed(p.name)} has no value: {p.meaning}')
         values[p.name] = True if text is None else read_value(p, text)
     return values

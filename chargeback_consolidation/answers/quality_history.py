@@ -28,8 +28,13 @@ def day_counts(day):
     begin = max([i for i, c in enumerate(commits) if c.kind == 'reprocess'] + [0])
     if not commits: return None
     own, counts = commits[begin:], {'date': str(day.day), 'executions': len(commits)}
-    for name, key in (('records', 'records_processed'), ('duplicates', 'duplicates_removed'), ('quarantined', 'quarantined'), ('landing files', 'files_taken')): counts[name] = sum(c.report.get(key, 0) for c in own)
-    counts.update(rows=commits[-1].rows, MB=round(sum(f['bytes'] for f in commits[-1].files) / 1e6, 2), seconds=round(sum(c.report.get('duration_seconds', 0) for c in commits), 1))
+    for name, key in (
+        ('records', 'records_processed'), ('duplicates', 'duplicates_removed'), ('quarantined', 'quarantined'),
+        ('landing files', 'files_taken')):
+        counts[name] = sum(c.report.get(key, 0) for c in own)
+    counts.update(
+        rows=commits[-1].rows, MB=round(sum(f['bytes'] for f in commits[-1].files) / 1e6, 2),
+        seconds=round(sum(c.report.get('duration_seconds', 0) for c in commits), 1))
     for rule in RULES:
         parts = [f for c in own for f in c.report.get('findings', ()) if f['rule'] == rule.name]
         count, whole = sum(f['count'] for f in parts), sum(f['whole'] for f in parts)
@@ -65,7 +70,8 @@ COUNTED = ('records', 'landing files', 'rows')
 def outliers(table, limits):
     "What stands out in the history: a DataFrame date, what, value, median, threshold, level. limits: {rule: (warn, fail)}"
     weekdays = [read_date(d).weekday() for d in table['date']]
-    rows, wholes = [], {r.name: (table['landing files'] if r.whole == 'files' else table['records']).to_numpy() for r in RULES}
+    rows, wholes = (
+        [], {r.name: (table['landing files'] if r.whole == 'files' else table['records']).to_numpy() for r in RULES})
     for name in COUNTED + tuple(r.name for r in RULES):
         for day, value, (median, far) in zip(
                 table['date'], table[name], stands_out(table[name], wholes.get(name), weekdays)):
@@ -73,10 +79,14 @@ def outliers(table, limits):
             # what is over it every day is no news
             over = warn is not None and value > warn and (median is None or median <= warn)
             level = 'fail' if fail is not None and value > fail else 'warn' if far or over else ''
-            if level: rows.append((day, name, value, median, fail if level == 'fail' else warn, 'far from the median' if far else 'over the threshold', level))
+            if level:
+                rows.append(
+                    (
+                        day, name, value, median, fail if level == 'fail' else warn,
+                        'far from the median' if far else 'over the threshold', level))
     return pd.DataFrame(rows, columns=['date', 'what', 'value', 'median', 'threshold', 'why', 'level'])
 
-def percent(rate): return None if rate is None or rate != rate else '{:.4g} %'.format(100 * rate)
+def percent(rate): return None if rate is None or rate != rate else f'{100 * rate:.4g} %'
 
 def every_day(table, limits):
     "Rules that most days are above the threshold to warn of, in a list of `Found`: it is that which may be wrong"
@@ -100,14 +110,17 @@ def outliers_shown(odd):
     "What stands out, each value in its unit"
     def told(what, value):
         if value is None or value != value: return None
-        return '{:,.0f}'.format(value) if what in COUNTED else percent(value)
+        return f'{value:,.0f}' if what in COUNTED else percent(value)
     columns = ('value', 'median', 'threshold')
     return odd.assign(**{name: [told(*v) for v in zip(odd['what'], odd[name])] for name in columns})
 
 def quality_limits(day):
     "The thresholds of the day's last execution: {rule: (warn, fail)}"
     given = next((c.report['arguments'] for c in reversed(day.commits) if c.report.get('arguments')), {})
-    return {r.name: tuple(float(given['{}_{}_RATE'.format(word, r.name.upper())]) for word in ('WARN', 'MAX')) for r in RULES if 'WARN_{}_RATE'.format(r.name.upper()) in given}
+    return {
+        r.name: tuple(float(given[f'{word}_{r.name.upper()}_RATE']) for word in ('WARN', 'MAX'))
+        for r in RULES
+        if f'WARN_{r.name.upper()}_RATE' in given}
 
 # %% ../../nbs/answers/quality_history.ipynb #d7490fa1
 @dataclass(frozen=True)
@@ -116,12 +129,14 @@ class Days:
     days: tuple     # of Day, in order of date
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        text = '{} to {}: {:,} of {:,} days have executions'.format(self.days[0].day, self.days[-1].day, sum(1 for d in self.days if d.commits), len(self.days))
-        return {'text/html': '<p class="day">{}</p>'.format(html.escape(text)), 'text/plain': text, RECORD_TYPE: {'inputs': [d.inputs() for d in self.days]}}
+        text = f'{self.days[0].day} to {self.days[-1].day}: {sum(1 for d in self.days if d.commits):,} of {len(self.days):,} days have executions'
+        return {
+            'text/html': f'<p class="day">{html.escape(text)}</p>', 'text/plain': text,
+            RECORD_TYPE: {'inputs': [d.inputs() for d in self.days]}}
 
 def open_days(output_path, partition_date, days, **options):
     "The `Days` that end with a date; options as in `open_day`"
-    if not 1 <= days <= 1000: raise ArgumentError('--days must be from 1 to 1,000, not {}'.format(days))
+    if not 1 <= days <= 1000: raise ArgumentError(f'--days must be from 1 to 1,000, not {days}')
     last = read_parameter('partition_date', read_date, partition_date)
     return Days(tuple(open_day(output_path, str(last - timedelta(days=k)), **options) for k in reversed(range(days))))
 
@@ -135,21 +150,26 @@ def history(span):
     "The last days beside each other. Tables: days, outliers"
     counts = [c for c in map(day_counts, span.days) if c]
     last = span.days[-1]
-    columns = ['date', 'executions', 'landing files', 'records', 'duplicates', 'quarantined', 'rows', 'MB', 'seconds'] + [r.name for r in RULES]
+    columns = [
+        'date', 'executions', 'landing files', 'records', 'duplicates', 'quarantined', 'rows', 'MB',
+        'seconds'] + [r.name for r in RULES]
     table = pd.DataFrame(counts, columns=columns)
     limits = next((quality_limits(d) for d in reversed(span.days) if d.commits), {})
     odd, found = outliers_shown(outliers(table, limits)), every_day(table, limits)
     for o in odd.itertuples():
         text = '{}: {} is {}'.format(o.date, o.what.replace('_', ' '), o.value)
-        text += ', the median of the other days is {}'.format(o.median) if o.why == 'far from the median' else \
-            ', the threshold is {}'.format(o.threshold)
+        text += f', the median of the other days is {o.median}' if o.why == 'far from the median' else \
+            f', the threshold is {o.threshold}'
         found.append(Found('{} {}'.format(o.what.replace('_', ' '), o.why), o.level, 1, (), text))
     for d in span.days:
         files, feet = landing_files(d), footers(d)
         between = counts and counts[0]['date'] <= str(d.day)
         if d.commits or len(files) or between or d is last:
-            found += [usual(d, f)._replace(text='{}: {}'.format(d.day, f.text)) for f in standing(d, files, feet)]
-    facts = [('days', len(span.days)), ('with executions', len(table)), ('records', int(table['records'].sum())), ('duplicates', int(table['duplicates'].sum())), ('quarantined', int(table['quarantined'].sum())),
-             ('median records a day', float(table['records'].median()) if len(table) else None), ('what stands out', len(odd))]
+            found += [usual(d, f)._replace(text=f'{d.day}: {f.text}') for f in standing(d, files, feet)]
+    facts = [
+        ('days', len(span.days)), ('with executions', len(table)), ('records', int(table['records'].sum())),
+        ('duplicates', int(table['duplicates'].sum())), ('quarantined', int(table['quarantined'].sum())),
+        ('median records a day', float(table['records'].median()) if len(table) else None),
+        ('what stands out', len(odd))]
     fine = 'No day stands out: none is far from the others, and no threshold is crossed that others keep to.'
     return answered('quality_history', fine, facts, found, {'days': in_percent(table), 'outliers': odd}, last.mask)

@@ -27,12 +27,18 @@ def executions(day):
     rows, before = [], 0
     for c in day.commits:
         r = c.report
-        n = [r.get(k, 0) for k in ('files_taken', 'records_processed', 'rows_before', 'duplicates_removed', 'quarantined')]
+        n = [
+            r.get(k, 0)
+            for k in ('files_taken', 'records_processed', 'rows_before', 'duplicates_removed', 'quarantined')]
         if c.kind == 'repair': n[2] = before
         fits = n[1] + n[2] == c.rows + n[3] + n[4] and n[2] == (0 if c.kind == 'reprocess' else before)
         rows.append((c.number, c.kind, r.get('at', '')) + tuple(n) + (c.rows, fits))
         before = c.rows
-    return pd.DataFrame(rows, columns=['commit', 'kind', 'at', 'landing files', 'records', 'rows before', 'duplicates removed', 'quarantined', 'rows after', 'balanced'])
+    return pd.DataFrame(
+        rows,
+        columns=[
+            'commit', 'kind', 'at', 'landing files', 'records', 'rows before', 'duplicates removed', 'quarantined',
+            'rows after', 'balanced'])
 
 def examples(table, places, n=5):
     "A few keys of records, in order of key"
@@ -43,9 +49,16 @@ def files_of(day, slots): return tuple(day.head.files[s]['path'] for s in sorted
 # %% ../../nbs/answers/reconcile.ipynb #5841f29e
 def written_to(day, landing, rows, lost):
     "Words that say to which output files lost records were written, by the lineage"
-    counts = {slot: int(np.isin(lost, places_of(landing.start, *plan)).sum()) for slot, plan in rows.plan.items() if plan is not None}
-    named = ['{} of them were written to {}'.format('{:,}'.format(n) if n < len(lost) else 'all', day.head.files[slot]['path'].rsplit('/', 1)[-1]) for slot, n in counts.items() if n]
-    return ': ' + ', '.join(named[:5]) + (' and {:,} more files'.format(len(named) - 5) if named[5:] else '') if named else ''
+    counts = {
+        slot: int(np.isin(lost, places_of(landing.start, *plan)).sum())
+        for slot, plan in rows.plan.items()
+        if plan is not None}
+    named = [
+        '{} of them were written to {}'.format(
+            f'{n:,}' if n < len(lost) else 'all', day.head.files[slot]['path'].rsplit('/', 1)[-1])
+        for slot, n in counts.items()
+        if n]
+    return ': ' + ', '.join(named[:5]) + (f' and {len(named) - 5:,} more files' if named[5:] else '') if named else ''
 
 Differences = namedtuple('Differences', 'lost extra twice older other changed')
 Differences.__doc__ = """What differs between the winners and the rows of the day. lost: places of winners that are not in the day. The others are bool arrays over the day's rows. extra: in no landing
@@ -61,9 +74,10 @@ def differences(landing, rows, order, wins):
     known, best = np.isin(own, sought), winners[np.minimum(np.searchsorted(sought, own), len(sought) - 1)]
     beaten, its, origin = tuple(s[best] for s in theirs), rows.origin >= 0, np.maximum(rows.origin, 0)
     older = known & later(beaten, mine)
-    return Differences(lost=winners[~np.isin(sought, own)], extra=~known & (rows.origin != -1), twice=repeated(own), older=older,
-                       other=known & ~older & its & (rows.origin != best) & same(beaten, mine),
-                       changed=its & ((hashes[origin] != own) | ~same(tuple(s[origin] for s in theirs), mine)))
+    return Differences(
+        lost=winners[~np.isin(sought, own)], extra=~known & (rows.origin != -1), twice=repeated(own), older=older,
+        other=known & ~older & its & (rows.origin != best) & same(beaten, mine),
+        changed=its & ((hashes[origin] != own) | ~same(tuple(s[origin] for s in theirs), mine)))
 
 def repeated(hashes):
     "Where a number occurs more than once: bool array"
@@ -71,9 +85,12 @@ def repeated(hashes):
     return np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
 
 # %% ../../nbs/answers/reconcile.ipynb #3540a866
-ROWS_WRONG = {'extra': ('keys extra', '{:,} rows of the day are in no landing file that was taken'), 'twice': ('keys twice', '{:,} rows of the day share a chargeback with another'),
-              'older': ('older version', '{:,} chargebacks are in the day in an older version than landed'), 'other': ('other version', '{:,} chargebacks are in the day in a version that the tie-break leaves out'),
-              'changed': ('row changed', '{:,} rows of the day are not the landing rows that the lineage names')}
+ROWS_WRONG = {
+    'extra': ('keys extra', '{:,} rows of the day are in no landing file that was taken'),
+    'twice': ('keys twice', '{:,} rows of the day share a chargeback with another'),
+    'older': ('older version', '{:,} chargebacks are in the day in an older version than landed'),
+    'other': ('other version', '{:,} chargebacks are in the day in a version that the tie-break leaves out'),
+    'changed': ('row changed', '{:,} rows of the day are not the landing rows that the lineage names')}
 
 # %% ../../nbs/answers/reconcile.ipynb #290a251c
 def compare_keys(day, files, landing, rows, differ):
@@ -81,53 +98,85 @@ def compare_keys(day, files, landing, rows, differ):
     found, path = [], files.set_index('number')['path']
     if len(differ.lost):
         where = tuple(sorted(set(path.loc[np.unique(values(landing.table, 'source')[differ.lost])])))
-        found.append(Found('keys missing', 'fail', len(differ.lost), where, '{:,} chargebacks of taken landing files are not in the day{}'.format(len(differ.lost), written_to(day, landing, rows, differ.lost)), examples(landing.table, differ.lost)))
+        found.append(Found(
+            'keys missing', 'fail', len(differ.lost), where,
+            f'{len(differ.lost):,} chargebacks of taken landing files are not in the day{written_to(day, landing, rows, differ.lost)}',
+            examples(landing.table, differ.lost)))
     for name, (kind, text) in ROWS_WRONG.items():
         wrong = np.flatnonzero(getattr(differ, name))
-        if len(wrong): found.append(Found(kind, 'fail', len(wrong), files_of(day, values(rows.table, 'source')[wrong].tolist()), text.format(len(wrong)), examples(rows.table, wrong)))
+        if len(wrong):
+            found.append(Found(
+                kind, 'fail', len(wrong), files_of(day, values(rows.table, 'source')[wrong].tolist()),
+                text.format(len(wrong)), examples(rows.table, wrong)))
     return found
 
 # %% ../../nbs/answers/reconcile.ipynb #33bb0c8e
 def compare_quarantine(day, files, landing, keyless):
     "Rows without a key against the quarantine: a list of `Found`. keyless: places of the taken records without a key"
-    there, store, path, rows = {e.path: e for e in day.quarantine}, day.stores[1], files.set_index('number')['path'], set()
+    there, store, path, rows = (
+        {e.path: e for e in day.quarantine}, day.stores[1], files.set_index('number')['path'], set())
     for f in day.head.quarantine:
         entry = there.get(day.ledger.path(f['path']))
         if entry is None: continue
         with store.open(entry) as opened: table = open_parquet(opened).read(columns=[LANDING_FILE, LANDING_ROW])
         rows |= set(zip(*(table[name].to_pylist() for name in (LANDING_FILE, LANDING_ROW))))
     numbers, position = (values(landing.table, name)[keyless] for name in ('source', 'position'))
-    want, unknown = set(zip(path.loc[numbers], position.tolist())), set(files.loc[files['state'].isin(('gone', 'rewritten')), 'path'])
+    want, unknown = (
+        set(zip(path.loc[numbers], position.tolist())),
+        set(files.loc[files['state'].isin(('gone', 'rewritten')), 'path']))
     missing, extra = want - rows, {r for r in rows - want if r[0] not in unknown}
     found = []
-    if missing: found.append(Found('quarantine rows missing', 'fail', len(missing), tuple(sorted({p for p, _ in missing})), '{:,} records without a chargeback_id are not in quarantine'.format(len(missing))))
-    if extra: found.append(Found('quarantine rows extra', 'fail', len(extra), tuple(sorted({p for p, _ in extra})), '{:,} quarantined rows are in no landing file that was taken'.format(len(extra))))
+    if missing:
+        found.append(Found(
+            'quarantine rows missing', 'fail', len(missing), tuple(sorted({p for p, _ in missing})),
+            f'{len(missing):,} records without a chargeback_id are not in quarantine'))
+    if extra:
+        found.append(Found(
+            'quarantine rows extra', 'fail', len(extra), tuple(sorted({p for p, _ in extra})),
+            f'{len(extra):,} quarantined rows are in no landing file that was taken'))
     return found
 
 # %% ../../nbs/answers/reconcile.ipynb #2529391b
 def keys_changed(day, rows):
     "Output files with as many rows as were written and other keys, by the digest in the ledger: a list of `Found`. It holds even where the landing zone has expired."
-    bad = [s for s, note in rows.notes.items() if not note.error and note.rows == day.head.files[s]['rows'] and note.digest != day.head.files[s]['digest']]
-    return [Found('keys not as committed', 'fail', len(bad), files_of(day, bad), 'the keys of {:,} output files are not those that were committed'.format(len(bad)))] if bad else []
+    bad = [
+        s
+        for s, note in rows.notes.items()
+        if not note.error and note.rows == day.head.files[s]['rows'] and note.digest != day.head.files[s]['digest']]
+    return (
+        [Found(
+            'keys not as committed', 'fail', len(bad), files_of(day, bad),
+            f'the keys of {len(bad):,} output files are not those that were committed')]
+        if bad
+        else [])
 
 def unreadable_found(files, landing):
     "Landing files that were taken and cannot be read any more, as a list of `Found`"
     broken = [n for n, note in landing.notes.items() if note.error]
-    return listed('landing file broken', 'fail', files[(files['state'] == 'taken') & files['number'].isin(broken)], '{n} landing file{s} with {r} records that went into the day cannot be read any more')
+    return listed(
+        'landing file broken', 'fail', files[(files['state'] == 'taken') & files['number'].isin(broken)],
+        '{n} landing file{s} with {r} records that went into the day cannot be read any more')
 
 def lineage_found(day, rows):
     "Sidecars that are gone, as a list of `Found`"
     gone = [s for s, p in rows.plan.items() if p is None]
-    return [Found('lineage gone', 'fail', len(gone), tuple(day.head.files[s]['lineage'] for s in gone), 'the lineage of {:,} output files is gone'.format(len(gone)))] if gone else []
+    return (
+        [Found(
+            'lineage gone', 'fail', len(gone), tuple(day.head.files[s]['lineage'] for s in gone),
+            f'the lineage of {len(gone):,} output files is gone')]
+        if gone
+        else [])
 
 # %% ../../nbs/answers/reconcile.ipynb #e302a4d1
 def per_file(files, landing, order, wins, lost):
     "What became of the records of each landing file: `files` with columns kept, removed, keyless, missing"
     n, source = int(files['number'].max()) + 1 if len(files) else 0, values(landing.table, 'source')
-    def count(places): return np.bincount(source[places], minlength=n)[files['number'].to_numpy(int)] if n else np.zeros(0, int)
+    def count(places):
+        return np.bincount(source[places], minlength=n)[files['number'].to_numpy(int)] if n else np.zeros(0, int)
     keyless = files['number'].map(lambda i: landing.notes[i].null_keys if i in landing.notes else 0).astype(int)
     taken = files['state'] == 'taken'
-    return files.assign(kept=count(order[wins]), removed=count(order[~wins]), keyless=keyless.where(taken, 0), missing=count(lost))
+    return files.assign(
+        kept=count(order[wins]), removed=count(order[~wins]), keyless=keyless.where(taken, 0), missing=count(lost))
 
 def records_of(files, landing):
     "Bool array over the records: those of files that were taken"
@@ -147,23 +196,43 @@ def reconcile(day):
     "Is everything that landed in the day, once, in its latest version? Tables: executions, files (those with something to tell), doubled files"
     files, feet = landing_files(day), footers(day)
     landing, took, order, wins = landed_records(day, files)
-    found, lost, runs = standing(day, files, feet) + unreadable_found(files, landing), np.zeros(0, np.int64), executions(day)
+    found, lost, runs = (
+        standing(day, files, feet) + unreadable_found(files, landing), np.zeros(0, np.int64), executions(day))
     keyless = np.flatnonzero(took & ~np.asarray(landing.table['key'].is_valid()))
     if day.head:
         rows = read_consolidated(day, landing)
         differ = differences(landing, rows, order, wins)
         lost = differ.lost
-        found += compare_keys(day, files, landing, rows, differ) + compare_quarantine(day, files, landing, keyless) + lineage_found(day, rows) + keys_changed(day, rows)
+        found += (
+            compare_keys(day, files, landing, rows, differ)
+            + compare_quarantine(day, files, landing, keyless)
+            + lineage_found(day, rows)
+            + keys_changed(day, rows))
         bad = runs.loc[~runs['balanced'], 'commit'].tolist()
-        if bad: found.append(Found('not balanced', 'fail', len(bad), (), 'the counts of commit {} do not add up'.format(', '.join(map(str, bad)))))
+        if bad:
+            found.append(Found(
+                'not balanced', 'fail', len(bad), (),
+                'the counts of commit {} do not add up'.format(', '.join(map(str, bad)))))
     twins, every = doubled(day, files, landing.notes), per_file(files, landing, order, wins, lost)
     told = every[(every['state'] != 'taken') | (every['missing'] > 0) | ((every['kept'] == 0) & (every['rows'] > 0))]
     state = files['state'].value_counts()
-    facts = [('landing files taken', int(state.get('taken', 0) + state.get('gone', 0) + state.get('rewritten', 0))), ('records in them', int(files.loc[files['commit'] > 0, 'rows'].sum())),
-             ('chargebacks', int(wins.sum())), ('duplicates', int((~wins).sum())), ('without a key', len(keyless)), ('rows of the day', int(feet['rows'].sum())),
-             ('output files', len(feet)), ('waiting files', int(state.get('waiting', 0))), ('set aside', int(state.get('set aside', 0)))]
-    tables = {'executions': runs, 'files': told.drop(columns=['number', 'etag', 'landed']).sort_values(['state', 'path']), 'output files': feet, 'doubled files': twins,
-              'balance': pd.DataFrame([('chargebacks kept', len(order[wins]) - len(lost)), ('kept, but missing', len(lost)), ('duplicates removed', int((~wins).sum())), ('quarantined', len(keyless)),
-                                       ('in files that are gone', int(files.loc[files['state'].isin(('gone', 'rewritten')), 'rows'].sum()))], columns=['records', 'count'])}
+    facts = [
+        ('landing files taken', int(state.get('taken', 0) + state.get('gone', 0) + state.get('rewritten', 0))),
+        ('records in them', int(files.loc[files['commit'] > 0, 'rows'].sum())), ('chargebacks', int(wins.sum())),
+        ('duplicates', int((~wins).sum())), ('without a key', len(keyless)),
+        ('rows of the day', int(feet['rows'].sum())), ('output files', len(feet)),
+        ('waiting files', int(state.get('waiting', 0))), ('set aside', int(state.get('set aside', 0)))]
+    tables = {
+        'executions': runs, 'files': told.drop(columns=['number', 'etag', 'landed']).sort_values(['state', 'path']),
+        'output files': feet, 'doubled files': twins,
+        'balance': pd.DataFrame(
+            [
+                ('chargebacks kept', len(order[wins]) - len(lost)), ('kept, but missing', len(lost)),
+                ('duplicates removed', int((~wins).sum())), ('quarantined', len(keyless)),
+                ('in files that are gone', int(files.loc[files['state'].isin(('gone', 'rewritten')), 'rows'].sum()))],
+            columns=['records', 'count'])}
     unmoved(day)
-    return answered('reconcile', 'Everything that landed and was taken is in the day once, in its latest version, or in quarantine.', facts, found + doubled_found(twins), tables, day.mask)
+    return answered(
+        'reconcile',
+        'Everything that landed and was taken is in the day once, in its latest version, or in quarantine.', facts,
+        found + doubled_found(twins), tables, day.mask)

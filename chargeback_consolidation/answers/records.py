@@ -34,9 +34,19 @@ def read_threaded(day, sources, stores, only=None):
     n = max(1, min(os.cpu_count() or 1, len(sources) // 50))
     parts = [sources[len(sources) * k // n:len(sources) * (k + 1) // n] for k in range(n)]
     def wanted(batch):
-        return batch if only is None else batch.filter(pa.array(np.isin(batch.column(3).to_numpy(), only) & np.asarray(batch.column(2).is_valid())))
+        return (
+            batch
+            if only is None
+            else batch.filter(
+                pa.array(np.isin(batch.column(3).to_numpy(), only) & np.asarray(batch.column(2).is_valid()))))
     def work(part):
-        batches = list(read_index(part, stores, day.day)) if only is None else [wanted(b) if b.column(1)[0].as_py() >= 0 else b for b in read_index(part, stores, day.day) if b.num_rows]
+        batches = (
+            list(read_index(part, stores, day.day))
+            if only is None
+            else [
+                wanted(b) if b.column(1)[0].as_py() >= 0 else b for b in read_index(part, stores, day.day) if b.num_rows
+            ]
+        )
         return batches[:-1], field_of(batches[-1], 'note').to_pylist()
     with ThreadPoolExecutor(n) as pool: done = list(pool.map(work, parts))
     notes = read_notes(text for _, texts in done for text in texts)
@@ -52,7 +62,8 @@ def read_threaded(day, sources, stores, only=None):
 def landing_sources(day, files):
     "The `Source`s of landing files that are there, ascending by number"
     there = files[files['state'].isin(('taken', 'waiting', 'set aside'))]
-    return [Source(int(f.number), join(day.table.location, f.path), int(f.size), f.etag, '') for f in there.itertuples()]
+    return [
+        Source(int(f.number), join(day.table.location, f.path), int(f.size), f.etag, '') for f in there.itertuples()]
 
 def values(table, name, missing=0):
     "A column of numbers as a numpy array"
@@ -65,7 +76,9 @@ def stamps(table):
     "What orders versions, the greater the later: four int64 arrays, missing values lowest"
     updated = np.asarray(table['updated'].is_valid())
     first = np.where(updated, values(table, 'updated'), values(table, 'event', LOWEST))
-    return first, np.where(updated, values(table, 'updated_ns'), values(table, 'event_ns')).astype(np.int64), values(table, 'event', LOWEST), values(table, 'event_ns').astype(np.int64)
+    return (
+        first, np.where(updated, values(table, 'updated_ns'), values(table, 'event_ns')).astype(np.int64),
+        values(table, 'event', LOWEST), values(table, 'event_ns').astype(np.int64))
 
 # %% ../../nbs/answers/records.ipynb #61ecb4fb
 def later(a, b):
@@ -92,7 +105,8 @@ def ranked(table, paths, among):
         again[1:] = hashes[1:] == hashes[:-1]
         again[:-1] |= again[1:]
         some = order[again]
-        keys = (values(table, 'position')[some], lookup[values(table, 'source')[some]]) + tuple(s[some] for s in reversed(stamps(table)))
+        keys = (values(table, 'position')[some], lookup[values(table, 'source')[some]]) + tuple(
+            s[some] for s in reversed(stamps(table)))
         order[again] = some[np.lexsort(tuple(~k.astype(np.int64) for k in keys) + (hashes[again],))]
     wins = np.ones(len(order), bool)
     wins[1:] = hashes[1:] != hashes[:-1]
@@ -105,7 +119,10 @@ the row is not in the lineage. plan: {slot: (landing file numbers, rows), or Non
 
 def places_of(start, number, row):
     "Places in `Records.table` of rows of landing files; -1 where the file was not read"
-    first = np.where(number < len(start), start[np.minimum(number, len(start) - 1)], -1) if len(start) else np.full(len(number), -1)
+    first = (
+        np.where(number < len(start), start[np.minimum(number, len(start) - 1)], -1)
+        if len(start)
+        else np.full(len(number), -1))
     return np.where(first >= 0, first + row, -1)
 
 # %% ../../nbs/answers/records.ipynb #dc5f86a6
@@ -130,9 +147,14 @@ def read_plan(day):
 def read_consolidated(day, landing):
     "The `Consolidated` rows of the last commit's files that are there"
     there, store = {e.path: e for e in day.output}, day.stores[1]
-    sources = [Source(slot, e.path, e.size, e.etag, '') for slot, f in enumerate(day.head.files) for e in [there.get(day.ledger.path(f['path']))] if e]
+    sources = [
+        Source(slot, e.path, e.size, e.etag, '')
+        for slot, f in enumerate(day.head.files)
+        for e in [there.get(day.ledger.path(f['path']))]
+        if e]
     rows, plan = read_threaded(day, sources, (store, store)), read_plan(day)
-    hashes, landed, origin = values(rows.table, 'hash'), values(landing.table, 'hash'), np.full(rows.table.num_rows, -2, np.int64)
+    hashes, landed, origin = (
+        values(rows.table, 'hash'), values(landing.table, 'hash'), np.full(rows.table.num_rows, -2, np.int64))
     for slot, note in rows.notes.items():
         if note.error or plan[slot] is None: continue
         own, place = slice(rows.start[slot], rows.start[slot] + note.rows), places_of(landing.start, *plan[slot])
@@ -149,10 +171,13 @@ def row_origin(
 ):
     "The (landing path, row) of a consolidated row; `ArgumentError` if there is no such row"
     entry = next((f for f in commit.files if f['path'] == path), None)
-    if entry is None: raise ArgumentError('{} is not a file of commit {}'.format(path, commit.number))
-    if not 0 <= row < entry['rows']: raise ArgumentError('{} has the rows 0 to {:,}, not {}'.format(path, entry['rows'] - 1, row))
+    if entry is None: raise ArgumentError(f'{path} is not a file of commit {commit.number}')
+    if not 0 <= row < entry['rows']:
+        raise ArgumentError('{} has the rows 0 to {:,}, not {}'.format(path, entry['rows'] - 1, row))
     data = ledger.store.load(ledger.path(entry['lineage']))
-    if data is None: raise ArgumentError('{} is gone: the origins of the rows of {} are not known any more'.format(entry['lineage'], path))
+    if data is None:
+        raise ArgumentError(
+            '{} is gone: the origins of the rows of {} are not known any more'.format(entry['lineage'], path))
     number, rows = read_lineage(data)
     return ledger.taken(commit)[number[row]].path, int(rows[row])
 
@@ -167,9 +192,12 @@ def read_rows(
 ):
     "The rows as dicts of column to text, in the order of `wanted`"
     entry = files.set_index('number')
-    groups = {number: list(zip(rows.index, rows['row'])) for number, rows in wanted.reset_index(drop=True).groupby('number')}
+    groups = {
+        number: list(zip(rows.index, rows['row'])) for number, rows in wanted.reset_index(drop=True).groupby('number')}
     numbers = sorted(groups)
-    entries = [FileEntry(join(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag']) for n in numbers]
+    entries = [
+        FileEntry(join(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag'])
+        for n in numbers]
     found = [None] * len(wanted)
     for number, (_, data) in zip(numbers, read_each(day.stores[0], entries)):
         if isinstance(data, Exception): raise data
@@ -195,16 +223,21 @@ def doubled(day, files, notes):
         if note.rows: groups.setdefault((note.rows, note.digest, int(entry.at[number, 'size'])), []).append(number)
     for numbers in groups.values():
         if len(numbers) < 2: continue
-        entries = [FileEntry(join(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag']) for n in numbers]
+        entries = [
+            FileEntry(join(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag'])
+            for n in numbers]
         first = {}
         for n, (_, data) in zip(numbers, read_each(day.stores[0], entries)):
             if isinstance(data, StoreError): raise data
             if isinstance(data, Exception): continue
             twin = first.setdefault(hashlib.sha256(data).digest(), n)
-            if twin != n: found.append((entry.at[n, 'path'], entry.at[twin, 'path'], entry.at[n, 'state'], notes[n].rows))
+            if twin != n:
+                found.append((entry.at[n, 'path'], entry.at[twin, 'path'], entry.at[n, 'state'], notes[n].rows))
     return pd.DataFrame(sorted(found), columns=['path', 'twin', 'state', 'rows'])
 
 # %% ../../nbs/answers/records.ipynb #5b531ac6
 def doubled_found(twins):
     "The `Found` of doubled files, in a list"
-    return listed('landing file doubled', 'ok', twins, '{n} landing file{s} {was} byte for byte another; {r} records are there twice for that')
+    return listed(
+        'landing file doubled', 'ok', twins,
+        '{n} landing file{s} {was} byte for byte another; {r} records are there twice for that')

@@ -34,13 +34,17 @@ def days_of(given):
         try: days.append(read_date(text or ''))
         except ValueError as e: raise ArgumentError('--{} {}, not {!r}'.format(name, e, text or '')) from None
     if days[0] > days[1]: raise ArgumentError('--from {} is after --to {}'.format(*days))
-    if 'partition_date' in given: raise ArgumentError('--partition-date and --from/--to exclude each other: give one or the other')
+    if 'partition_date' in given:
+        raise ArgumentError('--partition-date and --from/--to exclude each other: give one or the other')
     return [str(days[0] + timedelta(days=i)) for i in range((days[1] - days[0]).days + 1)]
 
 def check_tools():
     "`ArgumentError` where what runs and shows notebooks is not installed"
-    missing = [name for name in ('papermill', 'nbconvert', 'ipykernel', 'matplotlib') if importlib.util.find_spec(name) is None]
-    if missing: raise ArgumentError('investigations need {}: pip install {}'.format(' and '.join(missing), ' '.join(missing)))
+    missing = [
+        name for name in ('papermill', 'nbconvert', 'ipykernel', 'matplotlib') if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ArgumentError('investigations need {}: pip install {}'.format(' and '.join(missing), ' '.join(missing)))
 
 def plan_requests(words):
     "The `Request`s of a command line, and how many to run at once; `ArgumentError` for the first thing that is wrong"
@@ -50,35 +54,46 @@ def plan_requests(words):
     given = split_words(words)
     for option in OPTIONS:
         if option in given and not (given[option] or '').strip():
-            raise ArgumentError('{} has no value: {}'.format(dashed(option), OPTIONS[option]))
+            raise ArgumentError(f'{dashed(option)} has no value: {OPTIONS[option]}')
     fail_on = given.pop('fail_on', '').strip().lower()
     if fail_on and fail_on not in FAIL_ON:
         raise ArgumentError('--fail-on must be {}, not {!r}'.format(' or '.join(FAIL_ON), fail_on[:80]))
     record = read_record(given.pop('again')) if 'again' in given else None
     folder, runs = given.pop('notebooks', NOTEBOOKS), read_own('runs', read_path, given.pop('runs', 'runs'))
-    processes = read_own('processes', lambda text: read_integer(text, (1, 64)), given.pop('processes', str(os.cpu_count() or 1)))
-    if record and name not in (None, record['investigation']): raise ArgumentError('--again is the record of {}, not of {}'.format(record['investigation'], name))
-    if name is None and not record: raise ArgumentError('which investigation? There is {}'.format(', '.join(sorted(p.stem for p in Path(folder).glob('*.ipynb'))) or 'none in {}'.format(folder)))
+    processes = read_own(
+        'processes', lambda text: read_integer(text, (1, 64)), given.pop('processes', str(os.cpu_count() or 1)))
+    if record and name not in (None, record['investigation']):
+        raise ArgumentError('--again is the record of {}, not of {}'.format(record['investigation'], name))
+    if name is None and not record:
+        raise ArgumentError(
+            'which investigation? There is {}'.format(
+                ', '.join(sorted(p.stem for p in Path(folder).glob('*.ipynb'))) or f'none in {folder}'))
     notebook = find_notebook(name or record['investigation'], folder)
     found, days = parameters_of(notebook), days_of(given)
     if record and days: raise ArgumentError('--again repeats one run: give no --from or --to')
     if record: given = again_words(record, found, given)
     if days: given['partition_date'] = days[0]
     values = read_parameters(notebook.stem, found, given)
-    if values.get('mask') and values.get('show_payload'): raise ArgumentError('--show-payload shows what --mask is to hide: give one of them')
-    return [Request(notebook.stem, str(notebook), dict(values, partition_date=d) if d else values, runs, record, fail_on)
-            for d in days or [None]], processes
+    if values.get('mask') and values.get('show_payload'):
+        raise ArgumentError('--show-payload shows what --mask is to hide: give one of them')
+    return [
+        Request(notebook.stem, str(notebook), dict(values, partition_date=d) if d else values, runs, record, fail_on)
+        for d in days or [None]], processes
 
 def read_own(name, reader, text):
     try: return reader(text.strip())
-    except ValueError as e: raise ArgumentError('--{} {}, not {!r}'.format(name, e, text[:80])) from None
+    except ValueError as e: raise ArgumentError(f'--{name} {e}, not {text[:80]!r}') from None
 
 def again_words(record, found, given):
     "The parameters of a record as words, with `given` over them; `ArgumentError` where one is masked and must be given"
-    words = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in record['parameters'].items() if k in found and v != ''}
+    words = {
+        k: str(v).lower() if isinstance(v, bool) else str(v)
+        for k, v in record['parameters'].items()
+        if k in found and v != ''}
     if record['masked']:
         for k in words:
-            if k in IDENTIFIERS and k not in given: raise ArgumentError('the record is masked and does not hold {0}: give it, {0} VALUE'.format(dashed(k)))
+            if k in IDENTIFIERS and k not in given:
+                raise ArgumentError('the record is masked and does not hold {0}: give it, {0} VALUE'.format(dashed(k)))
     return dict(words, **given)
 
 def title_of(notebook):
@@ -88,17 +103,30 @@ def title_of(notebook):
 
 def investigations_text(folder=NOTEBOOKS):
     "What `investigate --help` prints"
-    there = ['  {:<18}{}'.format(p.stem, title_of(p)) for p in sorted(Path(folder).glob('*.ipynb'))]
-    return '\n'.join(['Usage: chargeback-consolidation investigate NAME --output-path P --partition-date D [...]', '', 'Answers a question about a day and leaves a report: notebook, page and record.', ''] + there +
-                     ['', '`investigate NAME --help` lists the parameters of one.', '', 'For every investigation:'] + ['  {:<24}{}'.format(dashed(k), v) for k, v in OPTIONS.items()])
+    there = [f'  {p.stem:<18}{title_of(p)}' for p in sorted(Path(folder).glob('*.ipynb'))]
+    return '\n'.join(
+        [
+            'Usage: chargeback-consolidation investigate NAME --output-path P --partition-date D [...]', '',
+            'Answers a question about a day and leaves a report: notebook, page and record.', '']
+        + there
+        + ['', '`investigate NAME --help` lists the parameters of one.', '', 'For every investigation:']
+        + [f'  {dashed(k):<24}{v}' for k, v in OPTIONS.items()])
 
 def help_for(name, folder=NOTEBOOKS):
     "What `investigate NAME --help` prints"
-    lines = ['Run the investigation {} and leave notebook, page and record under runs/{}/DATE/OUTPUT/.'.format(name, name), '', 'Its parameters:']
+    lines = [
+        f'Run the investigation {name} and leave notebook, page and record under runs/{name}/DATE/OUTPUT/.', '',
+        'Its parameters:']
     for p in parameters_of(find_notebook(name, folder)).values():
-        default = '(required)' if p.required else '' if p.default == '' else '[{}]'.format(str(p.default).lower() if isinstance(p.default, bool) else p.default)
-        lines.append('  {:<24}{} {}'.format(dashed(p.name), p.meaning, default).rstrip())
-    return '\n'.join(lines + ['', 'And for every investigation:'] + ['  {:<24}{}'.format(dashed(k), v) for k, v in OPTIONS.items()])
+        default = (
+            '(required)'
+            if p.required
+            else ''
+            if p.default == ''
+            else f'[{str(p.default).lower() if isinstance(p.default, bool) else p.default}]')
+        lines.append(f'  {dashed(p.name):<24}{p.meaning} {default}'.rstrip())
+    return '\n'.join(
+        lines + ['', 'And for every investigation:'] + [f'  {dashed(k):<24}{v}' for k, v in OPTIONS.items()])
 
 # %% ../../nbs/answers/request.ipynb #81754277
 _queue = None
@@ -120,7 +148,8 @@ def run_all(
 ):
     "The records of all requests, in order; a run that could not even leave a report has its exception here instead"
     if len(requests) == 1:
-        record = run_one(requests[0], lambda done, total: tell(requests[0].parameters.get('partition_date'), done, total))
+        record = run_one(
+            requests[0], lambda done, total: tell(requests[0].parameters.get('partition_date'), done, total))
         finished(requests[0], record)
         return [record]
     context, mask_key = multiprocessing.get_context('spawn'), secrets.token_hex(16)
@@ -130,7 +159,8 @@ def run_all(
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     results = []
-    with ProcessPoolExecutor(min(processes, len(requests)), mp_context=context, initializer=set_queue, initargs=(queue,)) as pool:
+    with ProcessPoolExecutor(
+        min(processes, len(requests)), mp_context=context, initializer=set_queue, initargs=(queue,)) as pool:
         runs = [pool.submit(run_queued, request, mask_key) for request in requests]
         for request, run in zip(requests, runs):
             try: results.append(run.result())

@@ -46,13 +46,16 @@ def code_digest(notebook):
     for path in sorted(Path(package_file).parent.rglob('*.py')):
         if path.name == '_modidx.py': continue      # an index that nbdev leaves behind
         total.update(path.name.encode() + path.read_bytes())
-    for cell in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']: total.update(''.join(cell['source']).encode())
+    for cell in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']:
+        total.update(''.join(cell['source']).encode())
     return total.hexdigest()[:32]
 
 def code_of(notebook):
     "What code runs: version, commit, whether files differ from it, digest"
     status = git('status', '--porcelain')
-    return {'package': __version__, 'commit': git('rev-parse', 'HEAD'), 'dirty': None if status is None else bool(status), 'digest': code_digest(notebook)}
+    return {
+        'package': __version__, 'commit': git('rev-parse', 'HEAD'), 'dirty': None if status is None else bool(status),
+        'digest': code_digest(notebook)}
 
 def library_versions():
     found = {'python': platform.python_version()}
@@ -101,7 +104,8 @@ def kernel_environment(mask_key):
             if value is None: os.environ.pop(name)
             else: os.environ[name] = value
 
-QUIET = ['--IPKernelApp.log_level=50']   # a kernel has a logger on stderr; what a notebook does wrong stands in the notebook
+QUIET = [
+    '--IPKernelApp.log_level=50']  # a kernel has a logger on stderr; what a notebook does wrong stands in the notebook
 
 def one_line(error):
     "What went wrong, on one line"
@@ -131,7 +135,7 @@ def payloads(notebook):
 
 def word(text):
     "A pattern that finds a text where it stands alone"
-    return re.compile(r'(?<![\w-]){}(?![\w-])'.format(re.escape(text)))
+    return re.compile(rf'(?<![\w-]){re.escape(text)}(?![\w-])')
 
 def hide(notebook, values, mask):
     "The notebook without these texts where papermill or an error may show them: in its parameters and in tracebacks; all else is masked by the investigation itself"
@@ -141,14 +145,21 @@ def hide(notebook, values, mask):
         return text
     for cell in notebook.cells:
         if 'injected-parameters' in cell.metadata.get('tags', ()): cell.source = masked(cell.source)
-        if any(o.output_type == 'error' for o in cell.get('outputs', ())) or 'papermill-error-cell-tag' in cell.metadata.get('tags', ()): cell.update(json.loads(masked(json.dumps(cell))))
+        if any(
+            o.output_type == 'error' for o in cell.get('outputs', ())
+        ) or 'papermill-error-cell-tag' in cell.metadata.get('tags', ()):
+            cell.update(json.loads(masked(json.dumps(cell))))
     ran = notebook.metadata.get('papermill', {})
-    for place in ('parameters', 'environment_variables'): ran[place] = json.loads(masked(json.dumps(ran.get(place, {}))))
+    for place in ('parameters', 'environment_variables'):
+        ran[place] = json.loads(masked(json.dumps(ran.get(place, {}))))
     return nbformat.from_dict(notebook)
 
 def record_text(record):
     "The record as JSON, one line for each field"
-    return '{\n' + ',\n'.join('{}: {}'.format(json.dumps(k), json.dumps(v, ensure_ascii=False, sort_keys=True)) for k, v in record.items()) + '\n}\n'
+    return (
+        '{\n'
+        + ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, ensure_ascii=False, sort_keys=True)}' for k, v in record.items())
+        + '\n}\n')
 
 def lake_folder(parameters):
     "The folder for runs about one output: its last name and a digest of its path; nothing where there is no output"
@@ -166,14 +177,15 @@ def titles(record):
     made = '{} UTC, chargeback-consolidation {}{}, record {}'.format(
         record['started'], record['code']['package'], ', identifiers masked' if record['masked'] else '',
         record['notebook'].rsplit('/', 1)[-1].replace('.ipynb', '.record.json'))
-    return title, '{}. {}'.format(about, made) if about else made
+    return title, f'{about}. {made}' if about else made
 
 def run_one(request, tell=lambda done, total: None, mask_key=None):
     "Run a `Request` and leave its report; the record. A failed run leaves its report, too: record['status'] is then 'failed'."
     started, clock, name = datetime.now(timezone.utc), time.monotonic(), run_name()
     day, masked = str(request.parameters.get('partition_date', 'undated')), bool(request.parameters.get('mask'))
     key = os.environ.get(MASK_KEY) or mask_key or secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix='investigation-') as folder: ran, error, stop = execute(request, folder, key, tell)
+    with tempfile.TemporaryDirectory(prefix='investigation-') as folder:
+        ran, error, stop = execute(request, folder, key, tell)
     secret = [v for k, v in request.parameters.items() if k in IDENTIFIERS and v] if masked else []
     with kernel_environment(key): mask = Mask(masked)
     for value in secret: error = word(value).sub(mask(value), error)
@@ -181,9 +193,14 @@ def run_one(request, tell=lambda done, total: None, mask_key=None):
     base = join(request.runs, request.name, day, *lake_folder(request.parameters), name)
     ran.metadata.setdefault('papermill', {}).update(input_path=Path(request.notebook).name, output_path=base + '.ipynb')
     said = payloads(ran)
-    record = {'format': 1, 'id': name, 'investigation': request.name, 'status': 'failed' if error else 'done', 'error': error, 'started': started.strftime('%Y-%m-%d %H:%M:%S'), 'seconds': round(time.monotonic() - clock, 1),
-              'parameters': {k: mask(v) if v in secret else v for k, v in request.parameters.items()}, 'masked': masked, 'notebook': base + '.ipynb', 'page': base + '.html', 'code': code_of(request.notebook), 'versions': library_versions(),
-              'digest': said.get('answer', {}).get('digest') if not error else None, 'answer': said.get('answer'), 'again': None, 'input_digest': digest_of_data(said.get('inputs')), 'inputs': said.get('inputs')}
+    record = {
+        'format': 1, 'id': name, 'investigation': request.name, 'status': 'failed' if error else 'done', 'error': error,
+        'started': started.strftime('%Y-%m-%d %H:%M:%S'), 'seconds': round(time.monotonic() - clock, 1),
+        'parameters': {k: mask(v) if v in secret else v for k, v in request.parameters.items()}, 'masked': masked,
+        'notebook': base + '.ipynb', 'page': base + '.html', 'code': code_of(request.notebook),
+        'versions': library_versions(), 'digest': said.get('answer', {}).get('digest') if not error else None,
+        'answer': said.get('answer'), 'again': None, 'input_digest': digest_of_data(said.get('inputs')),
+        'inputs': said.get('inputs')}
     if request.again: record['again'] = compare(request.again, record)
     publish_report(request.runs, base, ran, record)
     if stop: raise stop
@@ -194,5 +211,7 @@ def publish_report(runs, base, ran, record):
     import nbformat
     title, note = titles(record)
     store = store_for(runs)
-    for path, text in ((base + '.ipynb', nbformat.writes(ran) + '\n'), (base + '.html', page(ran, title, note, record['error'])), (base + '.record.json', record_text(record))):
-        if not store.create(path, text.encode()): raise ArgumentError('{} exists: it was left as it is'.format(path))
+    for path, text in (
+        (base + '.ipynb', nbformat.writes(ran) + '\n'), (base + '.html', page(ran, title, note, record['error'])),
+        (base + '.record.json', record_text(record))):
+        if not store.create(path, text.encode()): raise ArgumentError(f'{path} exists: it was left as it is')

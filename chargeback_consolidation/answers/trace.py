@@ -27,8 +27,8 @@ SHOWN = ('status', 'amount', 'currency', 'merchant_id', 'reason_code', 'card_net
 
 def why(times, winner, missing):
     "Why a version lost against the winner of its chargeback. times, winner: (updated or event, its ns, event, its ns, path, row); missing: it has no updated_at"
-    if times[:2] != winner[:2]: return 'no {}, and its {} is older'.format(UPDATED, EVENT) if missing else 'older {}'.format(UPDATED)
-    if times[2:4] != winner[2:4]: return 'same {}, older {}'.format(UPDATED, EVENT)
+    if times[:2] != winner[:2]: return f'no {UPDATED}, and its {EVENT} is older' if missing else f'older {UPDATED}'
+    if times[2:4] != winner[2:4]: return f'same {UPDATED}, older {EVENT}'
     return 'same times, its path comes first' if times[4] != winner[4] else 'same times and file, its row comes first'
 
 # %% ../../nbs/answers/trace.ipynb #21de0963
@@ -37,11 +37,14 @@ def versions_of(day, files, wanted):
     hashes = key_hashes(pa.array(wanted, pa.string()))
     landing = read_threaded(day, landing_sources(day, files), day.stores, only=hashes)
     table = landing.table.filter(pc.is_in(landing.table['key'], value_set=pa.array(wanted, pa.string())))
-    frame = pd.DataFrame({KEY: table['key'].to_pylist(), 'number': values(table, 'source').astype(int), 'row': values(table, 'position').astype(int), 'dated': np.asarray(table['updated'].is_valid())})
+    frame = pd.DataFrame({
+        KEY: table['key'].to_pylist(), 'number': values(table, 'source').astype(int),
+        'row': values(table, 'position').astype(int), 'dated': np.asarray(table['updated'].is_valid())})
     for name, s in zip(TIMES[1:], stamps(table)): frame[name] = s
     entry = files.set_index('number')[['path', 'commit', 'state']]
     return frame.join(entry, on='number').assign(sorter=lambda f: f['path'].map(lambda p: p.encode())).sort_values(
-        [KEY, 'first', 'first_ns', 'event', 'event_ns', 'sorter', 'row'], ascending=[True] + [False] * 6, kind='stable').drop(columns='sorter').reset_index(drop=True), landing
+        [KEY, 'first', 'first_ns', 'event', 'event_ns', 'sorter', 'row'], ascending=[True] + [False] * 6, kind='stable'
+    ).drop(columns='sorter').reset_index(drop=True), landing
 
 # %% ../../nbs/answers/trace.ipynb #b7ca12ce
 def decided(versions):
@@ -66,16 +69,26 @@ def rows_now(day, files, wanted, versions):
     "Where rows of some keys lie in the day: a DataFrame chargeback_id, file, row, landing file and row by the lineage, and its times"
     there, store, hashes = {e.path: e for e in day.output}, day.stores[1], key_hashes(pa.array(wanted, pa.string()))
     heads = day.head.files if day.head else ()
-    sources = [Source(slot, e.path, e.size, e.etag, '') for slot, f in enumerate(heads) for e in [there.get(day.ledger.path(f['path']))] if e]
+    sources = [
+        Source(slot, e.path, e.size, e.etag, '')
+        for slot, f in enumerate(heads)
+        for e in [there.get(day.ledger.path(f['path']))]
+        if e]
     rows = read_threaded(day, sources, (store, store), only=hashes)
     table = rows.table.filter(pc.is_in(rows.table['key'], value_set=pa.array(wanted, pa.string())))
     path, found = files.set_index('number')['path'], []
-    plan = {s: read_lineage(store.load(day.ledger.path(heads[s]['lineage'])) or EMPTY_LINEAGE) for s in set(table['source'].to_pylist())}
-    for key, slot, at, *times in zip(table['key'].to_pylist(), table['source'].to_pylist(), table['position'].to_pylist(), *(s.tolist() for s in stamps(table))):
+    plan = {
+        s: read_lineage(store.load(day.ledger.path(heads[s]['lineage'])) or EMPTY_LINEAGE)
+        for s in set(table['source'].to_pylist())}
+    for key, slot, at, *times in zip(
+        table['key'].to_pylist(), table['source'].to_pylist(), table['position'].to_pylist(),
+        *(s.tolist() for s in stamps(table))):
         own = versions[versions[KEY] == key]
         origin = lineage_row(plan[slot], rows.notes[slot].rows, at, list(zip(own['number'], own['row'])))
-        found.append((key, heads[slot]['path'], at) + ((path[origin[0]], origin[1]) if origin else (None, None)) + tuple(times))
-    return pd.DataFrame(found, columns=[KEY, 'file', 'row', 'landing_file', 'landing_row', *TIMES[1:]]).astype({'landing_row': 'Int64'})
+        found.append(
+            (key, heads[slot]['path'], at) + ((path[origin[0]], origin[1]) if origin else (None, None)) + tuple(times))
+    return pd.DataFrame(found, columns=[KEY, 'file', 'row', 'landing_file', 'landing_row', *TIMES[1:]]).astype(
+        {'landing_row': 'Int64'})
 
 EMPTY_LINEAGE = write_lineage(np.zeros(0, int), np.zeros(0, int))
 
@@ -87,7 +100,10 @@ def planned_rows(day, files, versions):
     for slot, plan in read_plan(day).items() if day.head and sought else ():
         if plan is None: continue
         hit = np.flatnonzero(np.isin(plan[0], [n for n, _ in sought]))
-        found.update({(n, r): day.head.files[slot]['path'] for n, r in zip(plan[0][hit].tolist(), plan[1][hit].tolist()) if (n, r) in sought})
+        found.update({
+            (n, r): day.head.files[slot]['path']
+            for n, r in zip(plan[0][hit].tolist(), plan[1][hit].tolist())
+            if (n, r) in sought})
     return found
 
 # %% ../../nbs/answers/trace.ipynb #6c8315e3
@@ -99,15 +115,29 @@ def traced(day, files, versions, now):
     missing = kept[~kept[KEY].isin(now[KEY])]
     for v in missing.itertuples():
         place = planned.get((v.number, v.row))
-        found.append(Found('not in the day', 'fail', 1, (place,) if place else (), 'the chargeback landed and was taken, but is not in the day' + ('; it was written to the file named here' if place else ''), (v.chargeback_id,)))
-    if twice: found.append(Found('in the day twice', 'fail', len(twice), tuple(sorted(set(now.loc[now[KEY].isin(twice), 'file']))), 'the chargeback is in the day more than once', tuple(twice)))
+        found.append(Found(
+            'not in the day', 'fail', 1, (place,) if place else (),
+            'the chargeback landed and was taken, but is not in the day'
+            + ('; it was written to the file named here' if place else ''), (v.chargeback_id,)))
+    if twice:
+        found.append(Found(
+            'in the day twice', 'fail', len(twice), tuple(sorted(set(now.loc[now[KEY].isin(twice), 'file']))),
+            'the chargeback is in the day more than once', tuple(twice)))
     for r in now.merge(kept, on=KEY, how='left', suffixes=('', '_kept')).itertuples() if len(now) else ():
-        gone = files.loc[(files['path'] == r.landing_file) & files['state'].isin(('gone', 'rewritten')), 'state'] if r.landing_file else ()
+        gone = (
+            files.loc[(files['path'] == r.landing_file) & files['state'].isin(('gone', 'rewritten')), 'state']
+            if r.landing_file
+            else ())
         if len(gone): found.append(Found('landing file ' + gone.iloc[0], 'warn', 1, (r.landing_file,), 'the row in the day comes from a landing file that is ' + gone.iloc[0], (r.chargeback_id,)))
         elif r.path != r.path: found.append(Found('not in landing', 'fail', 1, (r.file,), 'the row in the day is in no landing file that was taken', (r.chargeback_id,)))
         elif (r.first, r.first_ns, r.event, r.event_ns) < (r.first_kept, r.first_ns_kept, r.event_kept, r.event_ns_kept): found.append(Found('older version', 'fail', 1, (r.file,), 'the day holds an older version than landed', (r.chargeback_id,)))
     waiting = versions[(versions['state'] == 'waiting')]
-    if len(waiting): found.append(Found('version not yet taken', 'warn', len(waiting), tuple(sorted(set(waiting['path']))), '{:,} version{} landed after the last execution looked'.format(len(waiting), '' if len(waiting) == 1 else 's'), tuple(sorted(set(waiting[KEY])))[:5]))
+    if len(waiting):
+        found.append(Found(
+            'version not yet taken', 'warn', len(waiting), tuple(sorted(set(waiting['path']))),
+            '{:,} version{} landed after the last execution looked'.format(
+                len(waiting), '' if len(waiting) == 1 else 's'),
+            tuple(sorted(set(waiting[KEY])))[:5]))
     return found
 
 # %% ../../nbs/answers/trace.ipynb #686b84e2
@@ -117,29 +147,45 @@ def trace(
     show_payload=False,     # True: all columns, else only those of SHOWN
 ):
     "Every version of some chargebacks. Tables: versions (latest first), now (where they lie in the day)"
-    if day.mask.on and show_payload: raise ArgumentError('--show-payload shows what --mask is to hide: give one of them')
+    if day.mask.on and show_payload:
+        raise ArgumentError('--show-payload shows what --mask is to hide: give one of them')
     wanted, files, feet = sorted(set(wanted)), landing_files(day), footers(day)
     versions, landing = versions_of(day, files, wanted)
     versions, now = decided(versions), rows_now(day, files, wanted, versions)
     unseen = [k for k in wanted if k not in set(versions[KEY]) | set(now[KEY])]
     found = traced(day, files, versions, now)
-    if unseen: found.append(Found('unknown', 'fail', len(unseen), (), '{} in no landing file of this day, nor in the day: is it of another day?'.format('the chargeback is' if len(unseen) == 1 else '{:,} chargebacks are'.format(len(unseen))), tuple(unseen[:5])))
+    if unseen:
+        found.append(Found(
+            'unknown', 'fail', len(unseen), (),
+            '{} in no landing file of this day, nor in the day: is it of another day?'.format(
+                'the chargeback is' if len(unseen) == 1 else f'{len(unseen):,} chargebacks are'),
+            tuple(unseen[:5])))
     aside = standing(day, files, feet) + unreadable_found(files, landing)
     rows = pd.DataFrame(read_rows(day, files, versions[['number', 'row']], None if show_payload else SHOWN))
-    rows = rows[[c for c in rows.columns if c not in (KEY, UPDATED, EVENT)]] if show_payload else rows.reindex(columns=[c for c in SHOWN if c in rows.columns])
-    shown = pd.DataFrame({KEY: versions[KEY], 'outcome': versions['outcome'], 'landing file': versions['path'], 'row': versions['row'], 'commit': versions['commit'],
-                          UPDATED: np.where(versions['dated'], instant(versions['first']), ''), EVENT: instant(versions['event'])}).join(rows)
-    lying = now[[KEY, 'file', 'row', 'landing_file', 'landing_row']].rename(columns=lambda c: c.replace('_', ' ') if c != KEY else c)
+    rows = (
+        rows[[c for c in rows.columns if c not in (KEY, UPDATED, EVENT)]]
+        if show_payload
+        else rows.reindex(columns=[c for c in SHOWN if c in rows.columns]))
+    shown = pd.DataFrame({
+        KEY: versions[KEY], 'outcome': versions['outcome'], 'landing file': versions['path'], 'row': versions['row'],
+        'commit': versions['commit'], UPDATED: np.where(versions['dated'], instant(versions['first']), ''),
+        EVENT: instant(versions['event'])}).join(rows)
+    lying = now[[KEY, 'file', 'row', 'landing_file', 'landing_row']].rename(
+        columns=lambda c: c.replace('_', ' ') if c != KEY else c)
     kept = versions[versions['outcome'] == 'kept']
     facts = [('chargeback', Identifier(wanted[0]))] if len(wanted) == 1 else [('chargebacks', len(wanted))]
-    facts += [('versions landed', len(versions)), ('versions taken', int((versions['state'] == 'taken').sum())), ('rows in the day', len(now))]
+    facts += [
+        ('versions landed', len(versions)), ('versions taken', int((versions['state'] == 'taken').sum())),
+        ('rows in the day', len(now))]
     if len(wanted) == 1 and len(kept):
         facts += [('status kept', shown['status'][kept.index[0]] if 'status' in shown else None),
                   ('from landing file', kept['path'].iloc[0]), ('row', int(kept['row'].iloc[0]))]
     if len(wanted) == 1 and len(now): facts += [('lies in', now['file'].iloc[0]), ('as row', int(now['row'].iloc[0]))]
     beaten = versions[(versions['state'] == 'taken') & (versions['outcome'] != 'kept')]['outcome'].tolist()
     others = '; of the others: ' + ', '.join(sorted(set(beaten))) if beaten else ''
-    fine = 'The version that the day shows is the latest of {:,} that landed{}.'.format(len(versions), others) if len(wanted) == 1 else \
-        'The day shows the latest version of each of the {:,} chargebacks.'.format(len(wanted))
+    fine = (
+        f'The version that the day shows is the latest of {len(versions):,} that landed{others}.'
+        if len(wanted) == 1
+        else f'The day shows the latest version of each of the {len(wanted):,} chargebacks.')
     unmoved(day)
     return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask, aside)

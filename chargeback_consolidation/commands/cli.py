@@ -94,19 +94,21 @@ def backfill(words):
         print(wrapped(backfill_help())); return 0
     ends, rest = take_ends(list(words))
     days = [ends[0] + timedelta(days=i) for i in range((ends[1] - ends[0]).days + 1)]
-    if any(w.partition('=')[0] == '--PARTITION_DATE' for w in shout(rest)): raise ArgumentError('--partition-date has no place here: --from and --to say which days')
+    if any(w.partition('=')[0] == '--PARTITION_DATE' for w in shout(rest)):
+        raise ArgumentError('--partition-date has no place here: --from and --to say which days')
     parse(shout(rest) + ['--PARTITION_DATE', str(days[0])])
     console, codes, without = Console(), [], []
     def seen(report):
         if report.status == 'no data': without.append(report.day)
         teller(console)(report)
     for i, day in enumerate(days):
-        console.print('{} ({} of {})'.format(day, i + 1, len(days)), style='bold')
-        with shown(console) as observe: codes.append(run_job(shout(rest) + ['--PARTITION_DATE', str(day)], observe=observe, tell=seen))
+        console.print(f'{day} ({i + 1} of {len(days)})', style='bold')
+        with shown(console) as observe:
+            codes.append(run_job(shout(rest) + ['--PARTITION_DATE', str(day)], observe=observe, tell=seen))
         if codes[-1] > 128: return codes[-1]    # stopped
     empty = len(without) + (0 if without else codes.count(3))
-    words = '{} of {} days are consolidated'.format(codes.count(0) - len(without), len(days))
-    console.print(words + (', {} without data'.format(empty) if empty else ''))
+    words = f'{codes.count(0) - len(without)} of {len(days)} days are consolidated'
+    console.print(words + (f', {empty} without data' if empty else ''))
     return next((c for c in codes if c), 0)
 
 def backfill_help():
@@ -122,12 +124,15 @@ def take_ends(words):
     found = {}
     for name in ('--from', '--to'):
         at = next((i for i, w in enumerate(words) if w == name or w.startswith(name + '=')), None)
-        if at is None: raise ArgumentError('{} is required: the {} day, YYYY-MM-DD'.format(name, 'first' if name == '--from' else 'last'))
+        if at is None:
+            raise ArgumentError(
+                '{} is required: the {} day, YYYY-MM-DD'.format(name, 'first' if name == '--from' else 'last'))
         text = words[at].partition('=')[2] if '=' in words[at] else words[at + 1] if at + 1 < len(words) else ''
         del words[at:at + (1 if '=' in words[at] else 2)]
         try: found[name] = read_date(text)
-        except ValueError as e: raise ArgumentError('{} {}, not {!r}'.format(name, e, text)) from None
-    if found['--from'] > found['--to']: raise ArgumentError('--from {} is after --to {}'.format(found['--from'], found['--to']))
+        except ValueError as e: raise ArgumentError(f'{name} {e}, not {text!r}') from None
+    if found['--from'] > found['--to']:
+        raise ArgumentError('--from {} is after --to {}'.format(found['--from'], found['--to']))
     return (found['--from'], found['--to']), words
 
 # %% ../../nbs/commands/cli.ipynb #2ae7b771
@@ -137,17 +142,22 @@ class Checked(click.ParamType):
     def convert(self, value, param, ctx):
         if not isinstance(value, str): return value
         try: return self.reader(value.strip() or ' ')
-        except ValueError as e: raise click.ClickException('{} {}, not {!r}'.format(param.opts[0], e, value)) from None
+        except ValueError as e: raise click.ClickException(f'{param.opts[0]} {e}, not {value!r}') from None
 
 def day_options(f):
     "The options that name a day of an output"
-    f = click.option('--partition-date', '--PARTITION_DATE', 'day', type=Checked(read_date, 'YYYY-MM-DD'), required=True, help='The day.')(f)
-    return click.option('--output-path', '--OUTPUT_PATH', 'output', type=Checked(read_path, 'PATH'), required=True, help='Root of the consolidated files, local or s3://.')(f)
+    f = click.option(
+        '--partition-date', '--PARTITION_DATE', 'day', type=Checked(read_date, 'YYYY-MM-DD'), required=True,
+        help='The day.')(f)
+    return click.option(
+        '--output-path', '--OUTPUT_PATH', 'output', type=Checked(read_path, 'PATH'), required=True,
+        help='Root of the consolidated files, local or s3://.')(f)
 
 def day_ledger(output, day):
     "The `Ledger` of a day; an error if no execution has ever committed it"
     ledger = Ledger(store_for(output), output, day)
-    if not ledger.numbers(): raise click.ClickException('--partition-date {}: nothing was ever committed for this day under {}'.format(day, output))
+    if not ledger.numbers():
+        raise click.ClickException(f'--partition-date {day}: nothing was ever committed for this day under {output}')
     return ledger
 
 # %% ../../nbs/commands/cli.ipynb #7be32529
@@ -164,10 +174,20 @@ def history(output, day, as_json):
     if as_json:
         for c in commits: print(json.dumps(dict(c.report, commit=c.number, run=c.run, kind=c.kind), sort_keys=True))
         return 0
-    rows = [('{} {}'.format(c.number, '' if c.kind == 'consolidate' else c.kind), c.report.get('at', '')[:16], c.report.get('arguments', {}).get('EXECUTION_SEQUENCE', ''), *(
-             '{:,}'.format(c.report.get(k, 0)) for k in ('files_taken', 'records_processed', 'duplicates_removed', 'quarantined')), len(c.files), '{:,}'.format(c.rows),
-             '{:.0f}'.format(c.report.get('duration_seconds', 0))) for c in commits]
-    table = grid('{} of {}'.format(day, output), ('#', 'at (UTC)', ' run', ' taken', ' records', ' dupl.', ' aside', ' out', ' rows', ' s'), rows)
+    rows = [
+        (
+            '{} {}'.format(c.number, '' if c.kind == 'consolidate' else c.kind), c.report.get('at', '')[:16],
+            c.report.get('arguments', {}).get('EXECUTION_SEQUENCE', ''),
+            *(
+                f'{c.report.get(k, 0):,}'
+                for k in ('files_taken', 'records_processed', 'duplicates_removed', 'quarantined')),
+            len(c.files), f'{c.rows:,}', '{:.0f}'.format(c.report.get('duration_seconds', 0)))
+        for c in commits]
+    table = grid(
+        f'{day} of {output}',
+        ('#', 'at (UTC)', ' run', ' taken', ' records', ' dupl.', ' aside', ' out', ' rows', ' s'),
+        rows,
+    )
     console = Console()
     console.width = max(console.width, console.measure(table).maximum)     # a figure that is cut is a wrong figure
     console.print(table)
@@ -190,14 +210,16 @@ def repair(output, day):
     ledger = Ledger(store_for(output), output, day)
     done = repair_day(ledger, uuid.uuid4().hex[:8])
     if not done and not ledger.numbers():
-        raise click.ClickException('--output-path {}: there is no ledger of {} here, and nothing to repair'.format(output, day))
+        raise click.ClickException(f'--output-path {output}: there is no ledger of {day} here, and nothing to repair')
     print('\n'.join(done) if done else 'nothing to repair')
 
 # %% ../../nbs/commands/cli.ipynb #7f274606
 @contextmanager
 def cells_shown(console, days):
     "A function (day, cells done, all) that shows the progress of `days` runs on `console`"
-    columns = (TextColumn('{task.description:<10}'), BarColumn(), MofNCompleteColumn(), TextColumn('cells'), TimeElapsedColumn())
+    columns = (
+        TextColumn('{task.description:<10}'), BarColumn(), MofNCompleteColumn(), TextColumn('cells'),
+        TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bars = {day: progress.add_task(str(day), total=None) for day in days}
         yield lambda day, done, total: progress.update(bars[day], completed=done, total=total)
@@ -206,12 +228,12 @@ def tell_run(console, request, record):
     "What came of a run, for a person"
     def say(text, **style): console.print(text, markup=False, highlight=False, soft_wrap=True, **style)
     name = ' '.join(str(v) for v in (request.name, request.parameters.get('partition_date')) if v)
-    if isinstance(record, Exception): return complain('{} left no report: {}: {}'.format(name, type(record).__name__, record), 1)
+    if isinstance(record, Exception): return complain(f'{name} left no report: {type(record).__name__}: {record}', 1)
     if record['status'] == 'failed': complain('{} failed: {}'.format(name, record['error']), 1)
     else: say('{}: {}'.format(name, (record['answer'] or {}).get('verdict', 'done')), style='bold')
     for key in ('digest', 'page', 'record'):
         value = record[key] if key != 'record' else record['notebook'].replace('.ipynb', '.record.json')
-        if value: say('{:<7} {}'.format(key, value))
+        if value: say(f'{key:<7} {value}')
 
 @commands.command(context_settings=ANY, add_help_option=False, short_help='Answer a question about a day, with a report.')
 @click.argument('words', nargs=-1, type=click.UNPROCESSED)
@@ -222,15 +244,19 @@ def investigate(words):
         print(wrapped(help_for(words[0]) if not words[0].startswith('-') else investigations_text())); return 0
     requests, processes = plan_requests(words)
     console, days = Console(), [r.parameters.get('partition_date') for r in requests]
-    with cells_shown(console, days) as tell: records = run_all(requests, processes, tell, lambda request, record: tell_run(console, request, record))
+    with cells_shown(console, days) as tell:
+        records = run_all(requests, processes, tell, lambda request, record: tell_run(console, request, record))
     failed = [r for r in records if isinstance(r, Exception) or r['status'] == 'failed']
-    if len(records) > 1: console.print('{} of {} days have a report without an error'.format(len(records) - len(failed), len(records)))
+    if len(records) > 1:
+        console.print(f'{len(records) - len(failed)} of {len(records)} days have a report without an error')
     again = None if failed or not records[0]['again'] else records[0]['again']
-    for line in comparison_lines(again) if again else (): console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if again and broken(again): return complain('inputs and code are the same and the result is not: this investigation cannot be trusted', 1)
+    for line in comparison_lines(again) if again else ():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if again and broken(again):
+        return complain('inputs and code are the same and the result is not: this investigation cannot be trusted', 1)
     bad = [q for q, r in zip(requests, records) if not isinstance(r, Exception) and too_bad(q, r)]
     if bad:
-        words = '--fail-on {}: this ends with 1 for {} of {}'.format(bad[0].fail_on, len(bad), len(records))
+        words = f'--fail-on {bad[0].fail_on}: this ends with 1 for {len(bad)} of {len(records)}'
         console.print(words, highlight=False)
     return 1 if failed or bad else 0
 
@@ -244,8 +270,9 @@ def sample_options(f):
     "An option for each parameter of `Sample`, explained by the comment beside it"
     meanings = dict(re.findall(r'^    (\w+): \w+ = [^#\n]*# (.*)$', inspect.getsource(Sample), re.M))
     for field in reversed([x for x in fields(Sample) if x.name != 'date']):
-        f = click.option(whisper(field.name), field.name, type=type(field.default), default=field.default, show_default=True,
-                         help=sentence(meanings.get(field.name, field.name.replace('_', ' '))))(f)
+        f = click.option(
+            whisper(field.name), field.name, type=type(field.default), default=field.default, show_default=True,
+            help=sentence(meanings.get(field.name, field.name.replace('_', ' '))))(f)
     return f
 
 @commands.command('land-sample')
@@ -258,10 +285,14 @@ def sample_options(f):
 def land_sample_command(catalog, database, table, day, delivery, **options):
     "Land a generated day of chargebacks as small Parquet files, with all that real landings have."
     console = Console()
-    with Progress(TextColumn('landing'), BarColumn(), MofNCompleteColumn(), TextColumn('files'), console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        TextColumn('landing'), BarColumn(), MofNCompleteColumn(), TextColumn('files'), console=console, transient=True,
+        disable=not console.is_terminal) as progress:
         bar = progress.add_task('', total=None)
-        landed = land_sample(catalog, database, table, str(day), delivery, progress=lambda done, total: progress.update(bar, completed=done, total=total), **options)
-    print('landed {:,} files, {} MB, {:,} records in {}'.format(landed.files, megabytes(landed.bytes), landed.records, landed.folder))
+        landed = land_sample(
+            catalog, database, table, str(day), delivery,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total), **options)
+    print(f'landed {landed.files:,} files, {megabytes(landed.bytes)} MB, {landed.records:,} records in {landed.folder}')
 
 # %% ../../nbs/commands/cli.ipynb #006128ad
 @commands.command('warm-up')

@@ -34,9 +34,13 @@ def shown(console):
     if not console.is_terminal:
         yield log_stage
         return
-    columns = (TextColumn('{task.description:<10}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[unit]}'), TimeElapsedColumn())
+    columns = (
+        TextColumn('{task.description:<10}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[unit]}'),
+        TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        stages, tasks = progress.add_task('look', total=len(STAGES), unit='stages'), progress.add_task('', total=None, unit='tasks', visible=False)
+        stages, tasks = (
+            progress.add_task('look', total=len(STAGES), unit='stages'),
+            progress.add_task('', total=None, unit='tasks', visible=False))
         over = threading.Event()
         def watch():
             while not over.wait(0.3):
@@ -47,14 +51,15 @@ def shown(console):
         watcher.start()
         def observe(stage, seconds, facts):
             if stage not in STAGES: return
-            console.print('{:<9}[dim]{:>8.2f} s[/]  {}'.format(stage, seconds, ', '.join('{} {:,}'.format(k, v) for k, v in facts.items())))
+            console.print(
+                '{:<9}[dim]{:>8.2f} s[/]  {}'.format(stage, seconds, ', '.join(f'{k} {v:,}' for k, v in facts.items())))
             after = STAGES[(STAGES.index(stage) + 1) % len(STAGES)]
             progress.update(stages, completed=STAGES.index(stage) + 1, description=after)
         try: yield observe
         finally: over.set(); watcher.join()
 
 # %% ../../nbs/commands/terminal.ipynb #f94e3954
-def megabytes(size): return '{:,.1f}'.format(size / 1e6)
+def megabytes(size): return f'{size / 1e6:,.1f}'
 
 def grid(title, columns, rows):
     "A table of texts; columns whose name begins with a blank are numbers"
@@ -65,12 +70,12 @@ def grid(title, columns, rows):
 
 def before_and_after(r):
     "What a run did to its day, as a table"
-    rows = [('landing files taken', '{:,}'.format(r.files_taken), megabytes(r.bytes_taken), '{:,}'.format(r.records_processed)),
-            ('consolidated before', '', '', '{:,}'.format(r.rows_before)),
-            ('duplicates removed', '', '', '{:,}'.format(r.duplicates_removed)),
-            ('quarantined', '', '', '{:,}'.format(r.quarantined)),
-            ('consolidated now', '{:,}'.format(r.output_files), megabytes(r.output_bytes), '{:,}'.format(r.rows_after))]
-    return grid('{} {}'.format(r.table, r.day), ('', ' files', ' MB', ' rows'), rows)
+    rows = [('landing files taken', f'{r.files_taken:,}', megabytes(r.bytes_taken), f'{r.records_processed:,}'),
+            ('consolidated before', '', '', f'{r.rows_before:,}'),
+            ('duplicates removed', '', '', f'{r.duplicates_removed:,}'),
+            ('quarantined', '', '', f'{r.quarantined:,}'),
+            ('consolidated now', f'{r.output_files:,}', megabytes(r.output_bytes), f'{r.rows_after:,}')]
+    return grid(f'{r.table} {r.day}', ('', ' files', ' MB', ' rows'), rows)
 
 def teller(console):
     "A function that tells a report to a person, and to machines where nobody is looking"

@@ -25,8 +25,9 @@ from ..sample.landing import land_sample
 def exercise(folder, archive):
     "Consolidate a tiny day under `folder` in two executions and put a query, in a session that leaves its classes in `archive`"
     spark = get_spark(jvm='-XX:ArchiveClassesAtExit=' + archive)
-    words = ['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', folder + '/out', '--OUTPUT_FILE_COUNT', '2', '--COMPRESSION_CODEC', 'snappy',
-             '--PARTITION_DATE', '2025-11-02']
+    words = [
+        '--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
+        folder + '/out', '--OUTPUT_FILE_COUNT', '2', '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', '2025-11-02']
     for delivery in (1, 2):
         land_sample(folder, delivery=delivery, deliveries=2, files=8, truncated_files=0.0, empty_files=0.0)
         run_all(parse(words), lambda: spark, quiet, lambda report: None)
@@ -38,7 +39,8 @@ def exercise(folder, archive):
 def make_home():
     "The folder of links that `warm_home` names, made where it is missing"
     home, spark = Path(warm_home()), Path(pyspark.__file__).parent
-    if not os.access(home.parent, os.W_OK): raise PermissionError('{} cannot be written to: use a virtual environment'.format(home.parent))
+    if not os.access(home.parent, os.W_OK):
+        raise PermissionError(f'{home.parent} cannot be written to: use a virtual environment')
     home.mkdir(exist_ok=True)
     for name in ('bin', 'jars'):
         if (home / name).exists(): continue
@@ -50,10 +52,19 @@ def make_archive(home):
     "Write the class archive in the folder `home` anew; its path"
     path, java = home / 'classes.jsa', Path(java_home())
     with tempfile.TemporaryDirectory(dir=home) as folder:
-        if not (java / 'lib/server/classes.jsa').exists(): subprocess.run([java / 'bin/java', '-Xshare:dump'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if not (java / 'lib/server/classes.jsa').exists():
+            subprocess.run([java / 'bin/java', '-Xshare:dump'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         made = Path(folder) / 'classes.jsa'
-        done = subprocess.run([sys.executable, '-c', 'import sys; from chargeback_consolidation.commands.warm_up import exercise; exercise(*sys.argv[1:])', folder, made], capture_output=True, text=True)
-        if not made.exists(): raise click.ClickException('{} made no archive of its classes; version 17 can. {}'.format(java, ' '.join(done.stderr.split())[-200:]))
+        done = subprocess.run(
+            [
+                sys.executable, '-c',
+                'import sys; from chargeback_consolidation.commands.warm_up import exercise; exercise(*sys.argv[1:])',
+                folder, made],
+            capture_output=True, text=True)
+        if not made.exists():
+            raise click.ClickException(
+                '{} made no archive of its classes; version 17 can. {}'.format(
+                    java, ' '.join(done.stderr.split())[-200:]))
         os.replace(made, path)
     return path
 

@@ -30,8 +30,10 @@ def sample_partition(
 ):
     "Land a small partition with a handful of each trouble; return what was `Landed`"
     once = 1 / max(files, 1)
-    trouble = dict(payload_bytes=60, deliveries=2, versions=0.15, version_lag=0.2, ties=0.04, redelivered_records=0.04, null_keys=0.04,
-                   missing_updated_at=0.1, outside_day=0.04, redelivered_files=once, truncated_files=once, seed=764)
+    trouble = dict(
+        payload_bytes=60, deliveries=2, versions=0.15, version_lag=0.2, ties=0.04, redelivered_records=0.04,
+        null_keys=0.04, missing_updated_at=0.1, outside_day=0.04, redelivered_files=once, truncated_files=once,
+        seed=764)
     return land_sample(folder, files=files, records_per_file=records_per_file, **{**trouble, **options})
 
 # %% ../../nbs/sample/lake.ipynb #f91fa814

@@ -41,15 +41,17 @@ def file_name(number):
     return f'part-{number % SUBTASKS}-{number // SUBTASKS}.parquet'
 
 # %% ../../nbs/sample/landing.ipynb #e0c50276
-RECURRING = ['merchant_id', 'merchant_name', 'card_network', 'currency', 'reason_code', 'reason_description', 'status', 'channel',
-             'cardholder.country', 'documents.list.element.kind']
+RECURRING = [
+    'merchant_id', 'merchant_name', 'card_network', 'currency', 'reason_code', 'reason_description', 'status',
+    'channel', 'cardholder.country', 'documents.list.element.kind']
 
 def encode(s, table, brings):
     "The bytes of a file with this table that brings its rows, half of its bytes, or nothing"
     if brings == EMPTY: return b''
     sink = pa.BufferOutputStream()
-    pq.write_table(table.slice(0, 0) if brings == ZERO_ROWS else table, sink, compression=s.compression, use_dictionary=RECURRING,
-                   store_schema=False, use_deprecated_int96_timestamps=s.timestamps == 'int96')
+    pq.write_table(
+        table.slice(0, 0) if brings == ZERO_ROWS else table, sink, compression=s.compression, use_dictionary=RECURRING,
+        store_schema=False, use_deprecated_int96_timestamps=s.timestamps == 'int96')
     data = sink.getvalue()
     return data[:len(data) // 2] if brings == TRUNCATED else data
 
@@ -68,7 +70,8 @@ def put(path, data):
     "Write a file unless it is there already; raise `FileExistsError` if it is there with other bytes"
     if path.exists():
         if path.read_bytes() == data: return
-        raise FileExistsError(f'{path} is there and is not of this sample: it was left as it is; land into another catalog or table')
+        raise FileExistsError(
+            f'{path} is there and is not of this sample: it was left as it is; land into another catalog or table')
     hidden = path.with_name(f'.{path.name}.landing')
     hidden.write_bytes(data)
     os.replace(hidden, path)
@@ -104,13 +107,16 @@ def tally(s, brings, source):
     o = origins(s, (source[:, None] * s.records_per_file + np.arange(s.records_per_file)).ravel())
     kind = np.where(rows == REDELIVERED, REPEAT, o.kind)
     readable, keyed = rows <= REDELIVERED, share(s.seed, 'null key', o.key) >= s.null_keys
-    found = {name: readable & keyed & (kind == k) for k, name in enumerate(('redelivered_records', 'ties', 'versions', 'chargebacks'))}
+    found = {
+        name: readable & keyed & (kind == k)
+        for k, name in enumerate(('redelivered_records', 'ties', 'versions', 'chargebacks'))}
     found['records'], found['null_keys'] = readable, readable & ~keyed
     found['missing_updated_at'] = readable & (share(s.seed, 'no update', o.times) < s.missing_updated_at)
     found['outside_day'] = readable & (share(s.seed, 'outside', o.times) < s.outside_day)
     names = 'redelivered_files', 'truncated_files', 'empty_files', 'zero_row_files'
     found.update({name: brings == file for file, name in enumerate(names, REDELIVERED)})
-    found['drifted_files'] = (source * s.records_per_file >= late_records(s)[0]) & (brings != TRUNCATED) & (brings != EMPTY)
+    found['drifted_files'] = (
+        (source * s.records_per_file >= late_records(s)[0]) & (brings != TRUNCATED) & (brings != EMPTY))
     return Counter({name: int(where.sum()) for name, where in found.items()})
 
 # %% ../../nbs/sample/landing.ipynb #73f13411
@@ -159,11 +165,14 @@ def land_sample(
     "Land a sample day, or one delivery of it, at `<catalog>/<database>/<table>/YYYY/MM/DD`; return what was `Landed`"
     s = sample(date=str(date), **options)
     check_target(catalog, database, table)
-    need(delivery is None or delivery in range(1, s.deliveries + 1), 'delivery', f'a whole number from 1 to {s.deliveries}', delivery)
+    need(
+        delivery is None or delivery in range(1, s.deliveries + 1), 'delivery',
+        f'a whole number from 1 to {s.deliveries}', delivery)
     need(workers is None or type(workers) is int and workers > 0, 'workers', 'a whole number from 1', workers)
     folder = Path(catalog, database, table, *s.date.split('-'))
     folder.mkdir(parents=True, exist_ok=True)
-    return Landed(str(folder), **land(s, folder, delivery, workers or os.cpu_count(), progress or (lambda done, to_do: None)))
+    return Landed(
+        str(folder), **land(s, folder, delivery, workers or os.cpu_count(), progress or (lambda done, to_do: None)))
 
 # %% ../../nbs/sample/landing.ipynb #1be94dc5
 def sample(**options):
@@ -171,14 +180,17 @@ def sample(**options):
     names = [f.name for f in fields(Sample)]
     for name in options:
         if name not in names:
-            raise ValueError(f'{name} is not a parameter of a sample; the nearest is {get_close_matches(name, names, 1, 0)[0]}')
+            raise ValueError(
+                f'{name} is not a parameter of a sample; the nearest is {get_close_matches(name, names, 1, 0)[0]}')
     return Sample(**options)
 
 def check_target(catalog, database, table):
     "Raise `ValueError` unless these name a folder in a folder of a catalog"
     need(str(catalog).strip(), 'catalog', 'a folder', catalog)
     for name, value in ('database', database), ('table', table):
-        need(isinstance(value, str) and value == Path(value).name and value[:1] not in ('', '.'), name, 'the name of a folder', value)
+        need(
+            isinstance(value, str) and value == Path(value).name and value[:1] not in ('', '.'), name,
+            'the name of a folder', value)
 
 # %% ../../nbs/sample/landing.ipynb #ed941d72
 def land(s, folder, delivery, workers, progress):

@@ -107,7 +107,8 @@ REPEAT, TIE, VERSION, NEW = range(4)
 
 def kinds(s, at):
     "The kind of the records numbered `at`"
-    kind = np.searchsorted(np.cumsum([s.redelivered_records, s.ties, s.versions]), share(s.seed, 'kind', at), side='right')
+    kind = np.searchsorted(
+        np.cumsum([s.redelivered_records, s.ties, s.versions]), share(s.seed, 'kind', at), side='right')
     return np.where(at == 0, NEW, kind)
 
 def earlier(s, at):
@@ -149,10 +150,10 @@ def schema(timestamps='us'):
     cardholder = pa.struct({'country': pa.string(), 'bin': pa.string(), 'authenticated': pa.bool_()})
     document = pa.struct({'kind': pa.string(), 'pages': pa.int32()})
     return pa.schema({
-        'chargeback_id': pa.string(), 'transaction_id': pa.string(), 'merchant_id': pa.string(), 'merchant_name': pa.string(),
-        'card_network': pa.string(), 'amount': pa.decimal128(18, 2), 'currency': pa.string(),
-        'reason_code': pa.string(), 'reason_description': pa.string(), 'status': pa.string(), 'cardholder': cardholder,
-        'documents': pa.list_(document), 'evidence': pa.string(), 'stream_offset': pa.int64(),
+        'chargeback_id': pa.string(), 'transaction_id': pa.string(), 'merchant_id': pa.string(),
+        'merchant_name': pa.string(), 'card_network': pa.string(), 'amount': pa.decimal128(18, 2),
+        'currency': pa.string(), 'reason_code': pa.string(), 'reason_description': pa.string(), 'status': pa.string(),
+        'cardholder': cardholder, 'documents': pa.list_(document), 'evidence': pa.string(), 'stream_offset': pa.int64(),
         'event_timestamp': time, 'updated_at': time, 'channel': pa.string(), 'risk_score': pa.float64()})
 
 # %% ../../nbs/sample/records.ipynb #82a6c0ab
@@ -165,7 +166,8 @@ def strings(letters, keep=None):
 
 def identifiers(prefix, bits):
     "A string column with 16 hexadecimal digits after `prefix` for each of the 64 `bits`"
-    digits = np.frombuffer(b'0123456789abcdef', np.uint8)[bits[:, None] >> np.arange(60, -1, -4, dtype=np.uint64) & np.uint64(15)]
+    digits = np.frombuffer(b'0123456789abcdef', np.uint8)[
+        bits[:, None] >> np.arange(60, -1, -4, dtype=np.uint64) & np.uint64(15)]
     head = np.frombuffer(prefix.encode(), np.uint8)
     return strings(np.hstack([np.broadcast_to(head, (len(bits), len(head))), digits]))
 
@@ -187,11 +189,17 @@ def decimals(cents):
 MERCHANTS = [f'{n:05}' for n in range(5000)]
 COUNTRIES = 'US US US GB DE FR BR JP IN ZA'.split()
 REASONS = [  # network, reason code, what it means
-    ('visa', '10.4', 'Fraud, card absent'), ('visa', '13.1', 'Goods or services not received'), ('visa', '13.3', 'Not as described'),
-    ('visa', '12.6.1', 'Duplicate processing'), ('mastercard', '4837', 'No cardholder authorisation'),
-    ('mastercard', '4853', 'Cardholder dispute'), ('mastercard', '4834', 'Point of interaction error'),
-    ('amex', 'F29', 'Fraud, card not present'), ('amex', 'C28', 'Cancelled recurring billing'),
-    ('discover', 'UA02', 'Fraud, card not present')]
+    ('visa', '10.4', 'Fraud, card absent'),
+    ('visa', '13.1', 'Goods or services not received'),
+    ('visa', '13.3', 'Not as described'),
+    ('visa', '12.6.1', 'Duplicate processing'),
+    ('mastercard', '4837', 'No cardholder authorisation'),
+    ('mastercard', '4853', 'Cardholder dispute'),
+    ('mastercard', '4834', 'Point of interaction error'),
+    ('amex', 'F29', 'Fraud, card not present'),
+    ('amex', 'C28', 'Cancelled recurring billing'),
+    ('discover', 'UA02', 'Fraud, card not present'),
+]
 
 # %% ../../nbs/sample/records.ipynb #9103515d
 def key_columns(s, key):
@@ -214,7 +222,8 @@ def cardholders(s, key):
     def bits(what): return noise(s.seed, what, key)
     numbers = pa.array((bits('bin') % np.uint64(900_000) + np.uint64(100_000)).astype(np.int64)).cast(pa.string())
     authenticated = blank(pa.array(bits('authenticated') % np.uint64(2) == 0), share(s.seed, 'unknown', key) < 0.2)
-    whole = pa.StructArray.from_arrays([pick(COUNTRIES, bits('country')), numbers, authenticated], ['country', 'bin', 'authenticated'])
+    whole = pa.StructArray.from_arrays(
+        [pick(COUNTRIES, bits('country')), numbers, authenticated], ['country', 'bin', 'authenticated'])
     return blank(whole, share(s.seed, 'no cardholder', key) < 0.01)
 
 # %% ../../nbs/sample/records.ipynb #01f8e609
@@ -235,7 +244,9 @@ def time_columns(s, times):
     "The two timestamps, in the unit asked for"
     unit = schema(s.timestamps).field('updated_at').type
     event, updated = (pa.array(t, pa.timestamp('us', tz='UTC')).cast(unit, safe=False) for t in instants(s, times))
-    return {'event_timestamp': event, 'updated_at': blank(updated, share(s.seed, 'no update', times) < s.missing_updated_at)}
+    return {
+        'event_timestamp': event,
+        'updated_at': blank(updated, share(s.seed, 'no update', times) < s.missing_updated_at)}
 
 # %% ../../nbs/sample/records.ipynb #3c8f5795
 STATUSES = 'opened', 'under_review', 'evidence_submitted', 'won', 'lost', 'withdrawn'
@@ -247,7 +258,8 @@ def evidence(s, content):
     words = -(-3 * s.payload_bytes // 16)
     body = BASE64[noise(s.seed, 'body', content[:, None] * words + np.arange(words)).view(np.uint8) & 63]
     length = (0.5 + share(s.seed, 'length', content)) * s.payload_bytes - len(head) - len(tail)
-    letters = np.hstack([np.broadcast_to(head, (len(content), len(head))), body, np.broadcast_to(tail, (len(content), len(tail)))])
+    letters = np.hstack(
+        [np.broadcast_to(head, (len(content), len(head))), body, np.broadcast_to(tail, (len(content), len(tail)))])
     keep = np.ones(letters.shape, bool)
     keep[:, len(head):-len(tail)] = np.arange(8 * words) < length[:, None]
     return blank(strings(letters, keep), share(s.seed, 'no evidence', content) < 0.05)
@@ -268,7 +280,8 @@ def documents(s, content):
 def content_columns(s, key, content, step):
     "The columns that change from version to version"
     def bits(what): return noise(s.seed, what, content)
-    stage = np.minimum(noise(s.seed, 'stage', key) % np.uint64(10) // np.uint64(7) + step.astype(np.uint64), np.uint64(3))
+    stage = np.minimum(
+        noise(s.seed, 'stage', key) % np.uint64(10) // np.uint64(7) + step.astype(np.uint64), np.uint64(3))
     outcome = stage + np.where(stage == 3, bits('outcome') % np.uint64(3), np.uint64(0))
     cents = 500 + (share(s.seed, 'amount', key)**3 * 250_000).astype(np.int64)
     corrected = share(s.seed, 'corrected', content) < 0.05 * (step > 0)

@@ -74,8 +74,10 @@ def offer_spark(source, name, namespace):
 def run_magic(line, namespace):
     "The data that a magic shows: {'MimeType', 'Result'}"
     word, _, name = line[1:].strip().partition(' ')
-    if word != 'matplot': raise SyntaxError('%{} is not known to a session: the kernel reads magics only at the very top of a cell'.format(word))
-    if name.strip() not in namespace: raise NameError("name '{}' is not defined: %matplot wants the name of matplotlib.pyplot".format(name.strip()))
+    if word != 'matplot':
+        raise SyntaxError(f'%{word} is not known to a session: the kernel reads magics only at the very top of a cell')
+    if name.strip() not in namespace:
+        raise NameError(f"name '{name.strip()}' is not defined: %matplot wants the name of matplotlib.pyplot")
     image = io.BytesIO()
     plt = namespace[name.strip()]
     plt.gcf().savefig(image, format='png')
@@ -90,7 +92,7 @@ def run_statement(code, name, namespace):
         try:
             for number, (kind, source) in enumerate(pieces(code)):
                 if kind == 'magic': shown = run_magic(source, namespace)
-                else: run_python(source, name if not number else '{}-{}'.format(name, number), namespace)
+                else: run_python(source, name if not number else f'{name}-{number}', namespace)
         except BaseException as e: error = describe(e)
     data = dict(shown, StdOut=text.getvalue()) if shown else {'TextPlain': text.getvalue().rstrip('\n')}
     return dict(error, Status='error', Data=data) if error else {'Status': 'ok', 'Data': data}
@@ -99,7 +101,10 @@ def describe(error):
     "An exception as Glue reports it"
     frames = traceback.extract_tb(error.__traceback__)
     first = next((i for i, f in enumerate(frames) if f.filename.startswith('<cell')), len(frames))
-    lines = ['Traceback (most recent call last):\n'] + traceback.format_list(frames[first:]) + traceback.format_exception_only(type(error), error)
+    lines = (
+        ['Traceback (most recent call last):\n']
+        + traceback.format_list(frames[first:])
+        + traceback.format_exception_only(type(error), error))
     return {'ErrorName': type(error).__name__, 'ErrorValue': str(error), 'Traceback': lines}
 
 # %% ../../nbs/studio/interpreter.ipynb #d0d3382c

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 
+from . import interpreter
 from ..s3 import aws_client, split_s3
 from ..spark import find_java
 
@@ -54,9 +55,13 @@ class Statement:
 
     def as_reply(self):
         "As the API describes it"
-        times = {name: int(value * 1000) for name, value in (('StartedOn', self.started), ('CompletedOn', self.completed)) if value}
+        times = {
+            name: int(value * 1000)
+            for name, value in (('StartedOn', self.started), ('CompletedOn', self.completed))
+            if value}
         output = dict({'ExecutionCount': self.number}, **self.output)
-        return dict(times, Id=self.number, Code=self.code, State=self.state, Output=output, Progress=float(self.state in FINAL))
+        return dict(
+            times, Id=self.number, Code=self.code, State=self.state, Output=output, Progress=float(self.state in FINAL))
 
 # %% ../../nbs/studio/sessions.ipynb #37c42ae1
 def fetch(
@@ -87,9 +92,15 @@ def provide(arguments, folder, python):
     modules = listed(arguments, '--additional-python-modules')
     if modules:
         wanted = [str(fetch(o, folder)) if o.endswith(('.whl', '.zip')) else o for o in modules]
-        words = [python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--target', str(folder / 'modules'), *wanted]
+        words = [
+            python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--target',
+            str(folder / 'modules'), *wanted]
         done = subprocess.run(words, capture_output=True, text=True)
-        if done.returncode: raise ApiError('InvalidInputException', '--additional-python-modules: pip cannot install {}: {}'.format(', '.join(modules), last_line(done.stderr)))
+        if done.returncode:
+            raise ApiError(
+                'InvalidInputException',
+                '--additional-python-modules: pip cannot install {}: {}'.format(
+                    ', '.join(modules), last_line(done.stderr)))
         places.append(str(folder / 'modules'))
     return list(dict.fromkeys(places))
 
@@ -104,14 +115,19 @@ class Session:
     def __init__(self, request, python, folder):
         self.request, self.created, self.completed = request, time.time(), None
         self.status, self.reason, self.statements = 'PROVISIONING', '', []
-        self.folder, self.waiting, self.lock, self.settled = Path(folder), queue.Queue(), threading.RLock(), threading.Event()
+        self.folder, self.waiting, self.lock, self.settled = (
+            Path(folder), queue.Queue(), threading.RLock(), threading.Event())
         self.idle_minutes = request.get('IdleTimeout', 2880)
         places = provide(request.get('DefaultArguments', {}), folder, python)
         script = shutil.copyfile(interpreter.__file__, str(self.folder / 'glue_session.py'))
         self.log = open(str(self.folder / 'session.log'), 'wb')
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(places), PYSPARK_PYTHON=python, MPLBACKEND='Agg', PYTHONDONTWRITEBYTECODE='1', SPARK_LOCAL_DIRS=str(self.folder))
+        environment = dict(
+            os.environ, PYTHONPATH=os.pathsep.join(places), PYSPARK_PYTHON=python, MPLBACKEND='Agg',
+            PYTHONDONTWRITEBYTECODE='1', SPARK_LOCAL_DIRS=str(self.folder))
         for name in ('PYTHONHOME', 'PYTHONSTARTUP', 'PYSPARK_DRIVER_PYTHON'): environment.pop(name, None)
-        self.process = subprocess.Popen([python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, cwd=folder, env=environment, start_new_session=True)
+        self.process = subprocess.Popen(
+            [python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, cwd=folder,
+            env=environment, start_new_session=True)
         threading.Thread(target=self.work, daemon=True).start()
 
     def work(self):
@@ -122,7 +138,7 @@ class Session:
         self.settled.set()
         while self.status == 'READY':
             try: statement = self.waiting.get(timeout=self.idle_minutes * 60)
-            except queue.Empty: return self.end('TIMEOUT', 'it was idle for {} minutes'.format(self.idle_minutes))
+            except queue.Empty: return self.end('TIMEOUT', f'it was idle for {self.idle_minutes} minutes')
             if statement is not None: self.run(statement)
 
     def run(self, statement):
@@ -167,9 +183,14 @@ class Session:
     def check_alive(self):
         "`ApiError` unless statements can be run"
         self.look()
-        if self.status == 'TIMEOUT': raise ApiError('InvalidInputException', 'session {} has ended: {}; {}'.format(self.request['Id'], self.reason, AFTER_DEATH))
+        if self.status == 'TIMEOUT':
+            raise ApiError(
+                'InvalidInputException',
+                'session {} has ended: {}; {}'.format(self.request['Id'], self.reason, AFTER_DEATH))
         if self.status not in ('READY', 'PROVISIONING'):
-            raise ApiError('IllegalSessionStateException', 'session {} is {}: {}; {}'.format(self.request['Id'], self.status, self.reason, AFTER_DEATH))
+            raise ApiError(
+                'IllegalSessionStateException',
+                'session {} is {}: {}; {}'.format(self.request['Id'], self.status, self.reason, AFTER_DEATH))
 
     def look(self):
         "Notice a process that has died while nothing ran"
@@ -179,8 +200,8 @@ class Session:
         "The process is gone, and nobody asked it to go"
         if self.status in ('PROVISIONING', 'READY'):
             code = self.process.wait()
-            how = 'was killed by {}'.format(signal.Signals(-code).name) if code < 0 else 'ended with exit code {}'.format(code)
-            self.end('FAILED', "the session's process {}, its last words are in {}".format(how, self.log.name))
+            how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with exit code {code}'
+            self.end('FAILED', f"the session's process {how}, its last words are in {self.log.name}")
 
     def end(self, status, reason):
         "End the process, and all that waits for it"
@@ -192,7 +213,7 @@ class Session:
         for statement in self.statements:
             if statement.state in FINAL: continue
             if status == 'STOPPED': statement.end('CANCELLED', {'Status': 'cancelled'})
-            else: statement.end('ERROR', {'Status': 'error', 'ErrorName': 'SessionDied', 'ErrorValue': '{}; {}'.format(reason, AFTER_DEATH), 'Traceback': []})
+            else: statement.end('ERROR', {'Status': 'error', 'ErrorName': 'SessionDied', 'ErrorValue': f'{reason}; {AFTER_DEATH}', 'Traceback': []})
         self.settled.set()
 
     def kill(self):
@@ -209,9 +230,13 @@ class Session:
     def as_reply(self):
         "As the API describes it"
         self.look()
-        names = 'Id', 'Role', 'Command', 'DefaultArguments', 'NumberOfWorkers', 'WorkerType', 'MaxCapacity', 'GlueVersion', 'Timeout', 'Connections', 'Description'
+        names = (
+            'Id', 'Role', 'Command', 'DefaultArguments', 'NumberOfWorkers', 'WorkerType', 'MaxCapacity', 'GlueVersion',
+            'Timeout', 'Connections', 'Description')
         told = {name: self.request[name] for name in names if name in self.request}
-        return dict(told, CreatedOn=self.created, Status=self.status, ErrorMessage=self.reason, IdleTimeout=self.idle_minutes, Progress=1.0, **({'CompletedOn': self.completed} if self.completed else {}))
+        return dict(
+            told, CreatedOn=self.created, Status=self.status, ErrorMessage=self.reason, IdleTimeout=self.idle_minutes,
+            Progress=1.0, **({'CompletedOn': self.completed} if self.completed else {}))
 
 # %% ../../nbs/studio/sessions.ipynb #4ed6a964
 PATIENCE = 0.8      # seconds
@@ -219,22 +244,28 @@ PATIENCE = 0.8      # seconds
 class Api:
     "The operations, by their names: each takes a request and returns a reply, both dicts"
     def __init__(self, python=None, folder=None):
-        self.python, self.home, self.sessions, self.lock = python or sys.executable, folder or mkdtemp(prefix='glue-sessions-'), {}, threading.Lock()
+        self.python, self.home, self.sessions, self.lock = (
+            python or sys.executable, folder or mkdtemp(prefix='glue-sessions-'), {}, threading.Lock())
 
     def session(self, name):
-        if name not in self.sessions: raise ApiError('EntityNotFoundException', 'there is no session {}'.format(name))
+        if name not in self.sessions: raise ApiError('EntityNotFoundException', f'there is no session {name}')
         return self.sessions[name]
 
     def statement(self, request):
         session = self.session(request['SessionId'])
-        if not 0 <= request['Id'] < len(session.statements): raise ApiError('EntityNotFoundException', 'session {SessionId} has no statement {Id}'.format(**request))
+        if not 0 <= request['Id'] < len(session.statements):
+            raise ApiError('EntityNotFoundException', 'session {SessionId} has no statement {Id}'.format(**request))
         return session, session.statements[request['Id']]
 
     def CreateSession(self, request):
         name = request['Id']
         with self.lock:
             old = self.sessions.get(name)
-            if old: raise ApiError('AlreadyExistsException', 'session {} exists and is {}{}; {}'.format(name, old.as_reply()['Status'], ': ' + old.reason if old.reason else '', AFTER_DEATH))
+            if old:
+                raise ApiError(
+                    'AlreadyExistsException',
+                    'session {} exists and is {}{}; {}'.format(
+                        name, old.as_reply()['Status'], ': ' + old.reason if old.reason else '', AFTER_DEATH))
             folder = Path(self.home, name)
             folder.mkdir(parents=True)
             try: self.sessions[name] = session = Session(request, self.python, str(folder))
@@ -271,7 +302,8 @@ class Api:
         statement.done.wait(PATIENCE)
         return {'Statement': statement.as_reply()}
 
-    def ListStatements(self, request): return {'Statements': [s.as_reply() for s in self.session(request['SessionId']).statements]}
+    def ListStatements(self, request):
+        return {'Statements': [s.as_reply() for s in self.session(request['SessionId']).statements]}
 
     def CancelStatement(self, request):
         session, statement = self.statement(request)
@@ -294,19 +326,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
         try: code, reply = 200, self.answer(body)
         except ApiError as e: code, reply = 400, {'__type': e.code, 'Message': str(e)}
-        except (KeyError, TypeError, ValueError) as e: code, reply = 400, {'__type': 'ValidationException', 'Message': 'the request is not complete: {}: {}'.format(type(e).__name__, e)}
+        except (KeyError, TypeError, ValueError) as e: code, reply = 400, {'__type': 'ValidationException', 'Message': f'the request is not complete: {type(e).__name__}: {e}'}
         except Exception as e: code, reply = 400, {'__type': 'InvalidInputException', 'Message': '{}: {}'.format(type(e).__name__, ' '.join(str(e).split()))}
         data = json.dumps(reply).encode()
         self.send_response(code)
-        for name, value in (('Content-Type', 'application/x-amz-json-1.1'), ('Content-Length', str(len(data)))): self.send_header(name, value)
+        for name, value in (('Content-Type', 'application/x-amz-json-1.1'), ('Content-Length', str(len(data)))):
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
     def answer(self, body):
-        if 'Credential={}/'.format(self.server.key) not in self.headers.get('Authorization', ''):
-            raise ApiError('AccessDeniedException', 'this endpoint wants the access key that it printed when it started')
+        if f'Credential={self.server.key}/' not in self.headers.get('Authorization', ''):
+            raise ApiError(
+                'AccessDeniedException', 'this endpoint wants the access key that it printed when it started')
         name = self.headers.get('X-Amz-Target', '').rsplit('.', 1)[-1]
-        if name not in OPERATIONS: raise ApiError('UnknownOperationException', '{} is not an operation of this endpoint, which has {}'.format(name or 'the request', ', '.join(sorted(OPERATIONS))))
+        if name not in OPERATIONS:
+            raise ApiError(
+                'UnknownOperationException',
+                '{} is not an operation of this endpoint, which has {}'.format(
+                    name or 'the request', ', '.join(sorted(OPERATIONS))))
         return getattr(self.server.api, name)(json.loads(body.decode() or '{}'))
 
     def log_message(self, *args): pass
@@ -326,18 +364,22 @@ class Endpoint:
         find_java()
         self.server, self.api = Server(('127.0.0.1', port), Handler), Api(python, folder)
         self.server.api, self.server.key = self.api, secrets.token_hex(10).upper()
-        self.url = 'http://127.0.0.1:{}'.format(self.server.server_port)
+        self.url = f'http://127.0.0.1:{self.server.server_port}'
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def kernel_environment(self):
         "What a Glue kernel must find in its environment to use this endpoint"
-        return {'request_origin': 'GlueStudioNotebook', 'glue_endpoint_url': self.url, 'glue_iam_role': 'arn:aws:iam::000000000000:role/local', 'region': 'eu-central-1',
-                'AWS_ACCESS_KEY_ID': self.server.key, 'AWS_SECRET_ACCESS_KEY': 'local', 'AWS_EC2_METADATA_DISABLED': 'true'}
+        return {
+            'request_origin': 'GlueStudioNotebook', 'glue_endpoint_url': self.url,
+            'glue_iam_role': 'arn:aws:iam::000000000000:role/local', 'region': 'eu-central-1',
+            'AWS_ACCESS_KEY_ID': self.server.key, 'AWS_SECRET_ACCESS_KEY': 'local', 'AWS_EC2_METADATA_DISABLED': 'true'}
 
     def client(self):
         "A boto3 client of this endpoint"
         import boto3
-        return boto3.client('glue', endpoint_url=self.url, region_name='eu-central-1', aws_access_key_id=self.server.key, aws_secret_access_key='local')
+        return boto3.client(
+            'glue', endpoint_url=self.url, region_name='eu-central-1', aws_access_key_id=self.server.key,
+            aws_secret_access_key='local')
 
     def close(self):
         self.server.shutdown()

@@ -25,7 +25,8 @@ def spark_type(kind):
     "The Arrow type nearest to `kind` that Spark takes: timestamps in microseconds UTC, no unsigned numbers"
     t = pa.types
     if t.is_timestamp(kind): return pa.timestamp('us', 'UTC')
-    if t.is_unsigned_integer(kind): return {8: pa.int16(), 16: pa.int32(), 32: pa.int64(), 64: pa.decimal128(20, 0)}[kind.bit_width]
+    if t.is_unsigned_integer(kind):
+        return {8: pa.int16(), 16: pa.int32(), 32: pa.int64(), 64: pa.decimal128(20, 0)}[kind.bit_width]
     if t.is_struct(kind): return pa.struct([f.with_type(spark_type(f.type)) for f in children_of(kind)])
     if t.is_list(kind): return pa.list_(spark_type(kind.value_type))
     return pa.map_(spark_type(kind.key_type), spark_type(kind.item_type)) if t.is_map(kind) else kind
@@ -45,7 +46,8 @@ def read_records(store, entry, schema, more=None):
     table = open_parquet(store.read(entry), 'us').read(use_threads=False)
     columns = {name: pa.array(make(len(table))) for name, make in (more or {}).items()}
     columns.update({name: as_type(table[name], schema.field(name).type) for name in table.column_names})
-    return pa.table([columns[f.name] if f.name in columns else pa.nulls(len(table), f.type) for f in schema], schema=schema)
+    return pa.table(
+        [columns[f.name] if f.name in columns else pa.nulls(len(table), f.type) for f in schema], schema=schema)
 
 # %% ../../nbs/studio/show.ipynb #293f1e65
 def map_arrow(
@@ -56,7 +58,8 @@ def map_arrow(
     "`frame` with `work` applied to its partitions"
     if hasattr(frame, 'mapInArrow'): return frame.mapInArrow(work, schema)
     def through_pandas(frames):
-        for batch in work(pa.RecordBatch.from_pandas(f, preserve_index=False) for f in frames): yield batch.to_pandas(integer_object_nulls=True)
+        for batch in work(pa.RecordBatch.from_pandas(f, preserve_index=False) for f in frames):
+            yield batch.to_pandas(integer_object_nulls=True)
     return frame.mapInPandas(through_pandas, schema)
 
 def records_of(
@@ -67,14 +70,16 @@ def records_of(
 ):
     "The records of Parquet files as a DataFrame; files that cannot be read are left out. `ValueError` if none can"
     found = [fields for fields in (attempt(read_fields, store, e) for e in files) if isinstance(fields, list)]
-    if not found: raise ValueError('none of {} files can be read'.format(len(files)))
+    if not found: raise ValueError(f'none of {len(files)} files can be read')
     origin = [] if names is None else [pa.field('_file', pa.string()), pa.field('_row', pa.int64())]
     schema = pa.schema(reduce(wider_fields, found) + origin)
     packed, entries = schema.serialize().to_pybytes(), list(zip(files, names or files))
     def read(batches):
         wanted = pa.ipc.read_schema(pa.BufferReader(packed))
         for entry, name in (entries[i] for batch in batches for i in batch.column(0).to_pylist()):
-            table = attempt(read_records, store, entry, wanted, {'_file': lambda n, name=name: [name] * n, '_row': range} if names else None)
+            table = attempt(
+                read_records, store, entry, wanted,
+                {'_file': lambda n, name=name: [name] * n, '_row': range} if names else None)
             if not isinstance(table, Exception):
                 for part in table.to_batches(): yield part
     tasks = max(1, min(len(entries), 2 * spark.sparkContext.defaultParallelism))

@@ -41,15 +41,22 @@ def filled(
     "The text with these locations in it"
     magic = '%extra_py_files'
     wanted = magic if not library.endswith('.whl') else '%additional_python_modules'
-    for old, new in ((f'{magic} {STUDIO_LIBRARY}', f'{wanted} {library}'), (STUDIO_SAMPLE, sample)): text = text.replace(old, json.dumps(new)[1:-1])
+    for old, new in ((f'{magic} {STUDIO_LIBRARY}', f'{wanted} {library}'), (STUDIO_SAMPLE, sample)):
+        text = text.replace(old, json.dumps(new)[1:-1])
     return text
 
 def studio_notebooks(root, names=()):
     "The exported notebooks under `root`, all or those named (without folder and ending), in reading order"
-    found = {p.stem: p for p in sorted(Path(root, STUDIO).rglob('*.ipynb'), key=lambda p: (len(p.parts), p.name)) if '.ipynb_checkpoints' not in p.parts}
+    found = {
+        p.stem: p
+        for p in sorted(Path(root, STUDIO).rglob('*.ipynb'), key=lambda p: (len(p.parts), p.name))
+        if '.ipynb_checkpoints' not in p.parts}
     unknown = [n for n in names if n not in found]
-    if unknown: raise WorkbenchError(f'there is no Studio notebook {unknown[0]}; there are: {", ".join(found) or "none, run `make export`"}')
-    if not found: raise WorkbenchError(f'{Path(root, STUDIO)} has no notebook: call this in the project, after `make export`')
+    if unknown:
+        raise WorkbenchError(
+            f'there is no Studio notebook {unknown[0]}; there are: {", ".join(found) or "none, run `make export`"}')
+    if not found:
+        raise WorkbenchError(f'{Path(root, STUDIO)} has no notebook: call this in the project, after `make export`')
     return [found[n] for n in names] or list(found.values())
 
 # %% ../../nbs/studio/workbench.ipynb #0d8aff8e
@@ -58,8 +65,11 @@ MODULE = 'aws_glue_interactive_sessions_kernel.glue_pyspark.GlueKernel'
 
 def install_kernel(folder, endpoint):
     "Write a kernelspec for `endpoint` into `folder`/kernels; the folder"
-    spec = {'argv': [sys.executable, '-m', MODULE, '-f', '{connection_file}', '--log-level=40'], 'display_name': 'Glue PySpark', 'language': 'python',
-            'env': {**endpoint.kernel_environment(), 'AWS_CONFIG_FILE': os.devnull, 'AWS_SHARED_CREDENTIALS_FILE': os.devnull}}
+    spec = {
+        'argv': [sys.executable, '-m', MODULE, '-f', '{connection_file}', '--log-level=40'],
+        'display_name': 'Glue PySpark', 'language': 'python',
+        'env': {
+            **endpoint.kernel_environment(), 'AWS_CONFIG_FILE': os.devnull, 'AWS_SHARED_CREDENTIALS_FILE': os.devnull}}
     place = Path(folder, 'kernels', KERNEL)
     place.mkdir(parents=True, exist_ok=True)
     (place / 'kernel.json').write_text(json.dumps(spec, indent=1))
@@ -71,7 +81,8 @@ def without_aws():
 
 def kernel_manager(folder):
     "A manager of the kernel installed in `folder`"
-    return AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(Path(folder, 'kernels'))]))
+    return AsyncKernelManager(
+        kernel_name=KERNEL, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(Path(folder, 'kernels'))]))
 
 # %% ../../nbs/studio/workbench.ipynb #30dc4078
 @dataclass(frozen=True)
@@ -99,7 +110,8 @@ def problems_of(nb, replies):
         elif reply and reply.get('status') != 'ok': why = f'{reply["ename"]}: {reply["evalue"]}' if reply.get('ename') else text_of(cell, 'stdout').strip().split('\n')[-1]
         if why: found.append(f'cell {i + 1} (`{head}`): {" ".join(why.split())[:300]}')
     last = nb.cells[-1]
-    if not found and text_of(last, 'stdout').strip() != last.source.partition("'")[2].rpartition("'")[0]: found.append('the last cell did not say that all cells have run')
+    if not found and text_of(last, 'stdout').strip() != last.source.partition("'")[2].rpartition("'")[0]:
+        found.append('the last cell did not say that all cells have run')
     return tuple(found)
 
 def run_notebook(
@@ -139,7 +151,9 @@ def run_studio(
 
 def tell(outcome):
     "A line for a notebook, and one for each problem"
-    print(f'{"failed" if outcome.problems else "ok":<7}{outcome.name:<20}{outcome.seconds:7.1f} s', *outcome.problems, sep='\n        ', flush=True)
+    print(
+        f'{"failed" if outcome.problems else "ok":<7}{outcome.name:<20}{outcome.seconds:7.1f} s', *outcome.problems,
+        sep='\n        ', flush=True)
 
 # %% ../../nbs/studio/workbench.ipynb #3c088aa9
 def cell_sources(text): return [''.join(c['source']) for c in json.loads(text)['cells']]
@@ -157,7 +171,9 @@ def write_copy(path, text):
 
 def fill(paths, root, library, sample, dest):
     "Copy Studio notebooks to `dest` with these locations in them; the copies that were moved aside"
-    texts = {Path(dest, p.relative_to(Path(root, STUDIO))): filled(p.read_text(encoding='utf-8'), library, sample) for p in paths}
+    texts = {
+        Path(dest, p.relative_to(Path(root, STUDIO))): filled(p.read_text(encoding='utf-8'), library, sample)
+        for p in paths}
     return [kept for path, text in texts.items() for kept in [write_copy(path, text)] if kept]
 
 # %% ../../nbs/studio/workbench.ipynb #09980b5a
@@ -166,45 +182,68 @@ HERE = 'runs/studio'
 def command_fill(options):
     for name in ('library', 'sample'):
         if not getattr(options, name).startswith('s3://') or getattr(options, name).startswith(STUDIO_BUCKET):
-            raise WorkbenchError(f'--{name} must be a location in S3 that is yours, s3://bucket/..., not {getattr(options, name)!r}')
-    for kept in fill(studio_notebooks('.', options.names), '.', options.library, options.sample, options.to): print(f'kept your changed copy as {kept}')
+            raise WorkbenchError(
+                f'--{name} must be a location in S3 that is yours, s3://bucket/..., not {getattr(options, name)!r}')
+    for kept in fill(studio_notebooks('.', options.names), '.', options.library, options.sample, options.to):
+        print(f'kept your changed copy as {kept}')
     print(f'the notebooks for Studio are in {options.to}')
 
 def command_run(options):
     paths = studio_notebooks('.', options.names)
     with TemporaryDirectory() as tmp:
         library = options.library or str(build_zip('.', tmp, version_of('.')))
-        outcomes = run_studio(paths, library, options.sample or str(Path(tmp, 'sample')), options.python, options.workers, tell)
+        outcomes = run_studio(
+            paths, library, options.sample or str(Path(tmp, 'sample')), options.python, options.workers, tell)
     failed = [o.name for o in outcomes if o.problems]
-    print(f'{len(failed)} of {len(outcomes)} notebooks failed: {", ".join(failed)}' if failed else f'{len(outcomes)} notebooks ran from top to bottom')
+    print(
+        f'{len(failed)} of {len(outcomes)} notebooks failed: {", ".join(failed)}'
+        if failed
+        else f'{len(outcomes)} notebooks ran from top to bottom')
     return int(bool(failed))
 
 def command_lab(options, more=()):
     paths, home = studio_notebooks('.', options.names), Path(HERE).absolute()
     home.mkdir(parents=True, exist_ok=True)
     library = build_zip('.', home, version_of('.'))
-    for kept in fill(paths, '.', str(library), options.sample or str(home / 'sample'), home / 'notebooks'): print(f'kept your changed copy as {kept}')
+    for kept in fill(paths, '.', str(library), options.sample or str(home / 'sample'), home / 'notebooks'):
+        print(f'kept your changed copy as {kept}')
     with TemporaryDirectory() as tmp, Endpoint(options.python) as endpoint:
-        environment = {**without_aws(), 'JUPYTER_PATH': os.pathsep.join(filter(None, [install_kernel(tmp, endpoint), os.environ.get('JUPYTER_PATH')]))}
-        words = [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={home / "notebooks"}', *(['--allow-root'] if os.geteuid() == 0 else []), *more]
+        environment = {
+            **without_aws(),
+            'JUPYTER_PATH': os.pathsep.join(
+                filter(None, [install_kernel(tmp, endpoint), os.environ.get('JUPYTER_PATH')]))}
+        words = [
+            sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={home / "notebooks"}',
+            *(['--allow-root'] if os.geteuid() == 0 else []), *more]
         try: return subprocess.run(words, env=environment).returncode
         except KeyboardInterrupt: return 0
 
 # %% ../../nbs/studio/workbench.ipynb #425df21f
 def main(argv=None):
     "Run a command; the exit code"
-    parser = argparse.ArgumentParser(prog='python -m chargeback_consolidation.studio.workbench', description='The Studio notebooks on this machine, or filled in for AWS.')
+    parser = argparse.ArgumentParser(
+        prog='python -m chargeback_consolidation.studio.workbench',
+        description='The Studio notebooks on this machine, or filled in for AWS.')
     commands = parser.add_subparsers(dest='command', required=True)
-    helps = {'run': 'run notebooks through the real Glue kernel', 'lab': 'open them in JupyterLab; further words go to jupyter lab', 'fill': 'write copies that know your bucket, for AWS'}
+    helps = {
+        'run': 'run notebooks through the real Glue kernel',
+        'lab': 'open them in JupyterLab; further words go to jupyter lab',
+        'fill': 'write copies that know your bucket, for AWS'}
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument('names', nargs='*', help='of notebooks, such as 03_landing; all if none is named')
         needed = name == 'fill'
-        if name != 'lab': command.add_argument('--library', required=needed, help='location of the zip or wheel' + ('' if needed else '; made from the code here where not given'))
-        command.add_argument('--sample', required=needed, help='location of the sample' + ('' if needed else '; a folder where not given'))
+        if name != 'lab':
+            command.add_argument(
+                '--library', required=needed,
+                help='location of the zip or wheel' + ('' if needed else '; made from the code here where not given'))
+        command.add_argument(
+            '--sample', required=needed,
+            help='location of the sample' + ('' if needed else '; a folder where not given'))
         if needed: command.add_argument('--to', required=True, help='folder for the copies')
         else: command.add_argument('--python', help='interpreter of the sessions, with Spark; this one where not given')
-        if name == 'run': command.add_argument('--workers', type=int, default=2, help='notebooks at a time (default: 2)')
+        if name == 'run':
+            command.add_argument('--workers', type=int, default=2, help='notebooks at a time (default: 2)')
     options, more = parser.parse_known_args(argv)
     if more and options.command != 'lab': parser.error(f'{more[0]} is not an argument of {options.command}')
     try: return (command_lab(options, more) if options.command == 'lab' else {'run': command_run, 'fill': command_fill}[options.command](options)) or 0
