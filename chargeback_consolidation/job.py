@@ -74,8 +74,8 @@ def consolidate(run):
 
 # %% ../nbs/16_job.ipynb #affacb53
 Written = namedtuple('Written', 'slots bad')
-Written.__doc__ = """slots: {slot: what was staged for it}. bad: {(path, etag): SetAside} of sources that turned out to be
-broken; the race is lost if it holds `OVERTAKEN`."""
+Written.__doc__ = """slots: {slot: what was staged for it}. bad: {(path, etag): SetAside} of sources that turned out
+to be broken; the race is lost if it holds `OVERTAKEN`."""
 
 OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 

@@ -90,8 +90,8 @@ def parquet_among(store, entries):
 # %% ../nbs/09_landing.ipynb #a9395331
 Source = namedtuple('Source', 'id path size etag lineage')
 Source.__doc__ = """A Parquet file that takes part in a run.
-id: number in this run; a landing file keeps it as its number in the ledger. path: absolute. size: bytes. etag: '' for consolidated files.
-lineage: path of the sidecar with the origins of its rows, '' for a landing file."""
+id: number in this run; a landing file keeps it as its number in the ledger. path: absolute. size: bytes. etag: ''
+for consolidated files. lineage: path of the sidecar with the origins of its rows, '' for a landing file."""
 
 SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in ranges
 
@@ -206,7 +206,8 @@ def check_calendar(parquet, reopened, spans):
 
 # %% ../nbs/09_landing.ipynb #f7a56436
 def index_rows(tables, files):
-    "Index rows of gathered tables with the same columns. files: for each table (source id, first position, None or its rows' origins)"
+    """Index rows of gathered tables with the same columns. files: for each table (source id, first position, None or
+    its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
     def column(name):
@@ -231,9 +232,10 @@ def index_rows(tables, files):
 Note = namedtuple(
     'Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
 Note.__doc__ = """What the index found out about a source.
-rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys, missing_versions, outside_day: records.
-first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64. error: '', or a rule as in `SetAside`;
-cause: one line of text. spark: version of the Spark that wrote it, or ''."""
+rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys,
+missing_versions, outside_day: records. first_event: microseconds since 1970. digest: sum of the key hashes modulo
+2**64. error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or
+''."""
 
 UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '', '')
 

@@ -17,13 +17,15 @@ SETTLED = 1 << 30   # numbers from here on are consolidated files
 # %% ../nbs/11_layout.ipynb #368280f8
 Held = namedtuple('Held', 'id kept rows bytes stale')
 Held.__new__.__defaults__ = (False,)
-Held.__doc__ = "What a source brings. id: of the source. kept: rows that stay. rows: in the file. bytes: uncompressed, of all rows. stale: a consolidated file that lacks columns of the day."
+Held.__doc__ = """What a source brings. id: of the source. kept: rows that stay. rows: in the file. bytes:
+uncompressed, of all rows. stale: a consolidated file that lacks columns of the day."""
 
 Piece = namedtuple('Piece', 'source skip take')
 Piece.__doc__ = "Of the rows that `source` (an id) keeps: leave out the first `skip`, then take `take`."
 
 Slot = namedtuple('Slot', 'keeps pieces')
-Slot.__doc__ = "One output file. keeps: id of the consolidated source that stays as it is, or None; pieces: what is written otherwise."
+Slot.__doc__ = """One output file. keeps: id of the consolidated source that stays as it is, or None; pieces: what is
+written otherwise."""
 
 def weight(held):
     "The uncompressed bytes of the rows that stay"

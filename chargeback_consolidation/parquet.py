@@ -129,7 +129,8 @@ def key_hashes(keys):
     lengths = np.diff(offsets)
     with np.errstate(over='ignore'):
         powers = POWERS if lengths.max() <= 512 else np.cumprod(np.full(lengths.max(), POWERS[0], np.uint64))
-        if (lengths == lengths[0]).all(): total = (data.reshape(n, lengths[0]) * powers[:lengths[0]]).sum(axis=1, dtype=np.uint64)
+        if (lengths == lengths[0]).all():
+            total = (data.reshape(n, lengths[0]) * powers[:lengths[0]]).sum(axis=1, dtype=np.uint64)
         else:
             place = np.arange(len(data)) - np.repeat(offsets[:-1] - offsets[0], lengths)
             sums = np.concatenate(([np.uint64(0)], np.cumsum(data * powers[place], dtype=np.uint64)))

@@ -203,9 +203,9 @@ def no_data_message(run):
 # %% ../nbs/15_plan.ipynb #ec2c3def
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
 Plan.__doc__ = """What a run will do.
-used: {number: Note} of the sources that take part. set_aside: {number: SetAside} of the others. schema, unit: of the day.
-lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality.
-slots: the layout. records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
+used: {number: Note} of the sources that take part. set_aside: {number: SetAside} of the others. schema, unit: of the
+day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality. slots: the layout.
+records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
     "The `Plan`. bad: {(path, etag): SetAside}, sources that the copy found to be unreadable"

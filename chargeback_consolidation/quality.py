@@ -23,7 +23,8 @@ RULES = (
 
 Finding = namedtuple('Finding', 'rule count whole rate level limit')
 Finding.__doc__ = """A rule's result.
-count of whole (rows, records or files); rate: their ratio; level: 'ok', 'warn' or 'fail'; limit: rate above which it fails."""
+count of whole (rows, records or files); rate: their ratio; level: 'ok', 'warn' or 'fail'; limit: rate above which it
+fails."""
 
 def judge(
     counts,     # {rule name: count}, one for each rule

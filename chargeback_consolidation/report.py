@@ -56,7 +56,8 @@ class Report:
 # %% ../nbs/14_report.ipynb #2af06bad
 def metrics_line(report):
     "The METRICS line"
-    return f'METRICS: records_processed={report.records_processed}, duplicates_removed={report.duplicates_removed}, output_files={report.output_files}, duration_seconds={report.duration_seconds:.2f}'
+    counts = f'records_processed={report.records_processed}, duplicates_removed={report.duplicates_removed}'
+    return f'METRICS: {counts}, output_files={report.output_files}, duration_seconds={report.duration_seconds:.2f}'
 
 # %% ../nbs/14_report.ipynb #37bca71d
 def json_line(report):
@@ -88,7 +89,8 @@ def put_metrics(namespace, report, client=None):
     "Send the report to CloudWatch; a line of warning if that fails, because the work itself is done"
     from botocore.exceptions import BotoCoreError, ClientError
     try: (client or aws_client('cloudwatch')).put_metric_data(Namespace=namespace, MetricData=metric_data(report))
-    except (BotoCoreError, ClientError) as e: return f'the metrics did not reach CloudWatch: {str(e).splitlines()[0][:200]}'
+    except (BotoCoreError, ClientError) as e:
+        return f'the metrics did not reach CloudWatch: {str(e).splitlines()[0][:200]}'
     return ''
 
 # %% ../nbs/14_report.ipynb #24c385fa

@@ -42,7 +42,8 @@ def plain_schema(schema):
     return pa.schema(fields)
 
 def check_names(fields, within=''):
-    "`SchemaConflict` where two of `fields`, or of the fields within them, differ at most in case: Spark and Glue see one"
+    """`SchemaConflict` where two of `fields`, or of the fields within them, differ at most in case: Spark and Glue
+    see one"""
     seen = {}
     for f in fields:
         other = seen.get(f.name.lower())

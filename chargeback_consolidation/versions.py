@@ -31,7 +31,8 @@ def unpack(bundle):
     return pa.ipc.open_stream(bundle).read_all()
 
 def scatter(batches, buckets):
-    "Batches of index rows as pairs (bucket, packed rows). Records without a key have no contender and stay behind; notes go to bucket 0."
+    """Batches of index rows as pairs (bucket, packed rows). Records without a key have no contender and stay behind;
+    notes go to bucket 0."""
     for batch in batches:
         hashes = field_of(batch, 'hash')
         if hashes.null_count:
@@ -117,7 +118,8 @@ def path_ranks(paths):
     return np.array([ranks[path] for path in paths], np.int32)
 
 def latest_last(rows, ranks):
-    "The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of `path_ranks`"
+    """The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of
+    `path_ranks`"""
     def there(name): return known(field_of(rows, name))
     def values(name): return integers(field_of(rows, name))
     updated, moved = there('updated'), there('file')
@@ -129,7 +131,8 @@ def latest_last(rows, ranks):
 
 # %% ../nbs/10_versions.ipynb #2caa38aa
 def losers(rows, ranks):
-    "Of index rows with keys, a RecordBatch with all versions of each: those that do not win, as arrays of source, position and hash"
+    """Of index rows with keys, a RecordBatch with all versions of each: those that do not win, as arrays of source,
+    position and hash"""
     key = integers(field_of(rows, 'key').dictionary_encode().indices)
     order = np.lexsort(latest_last(rows, ranks)[::-1] + [key])
     lost = order[:-1][key[order[1:]] == key[order[:-1]]]
@@ -137,7 +140,8 @@ def losers(rows, ranks):
 
 # %% ../nbs/10_versions.ipynb #82c6b92c
 def gather(found):
-    "The losers, arrays as `losers` gives them: {source: their positions, ascending}, and their digest, the sum of the hashes modulo 2**64"
+    """The losers, arrays as `losers` gives them: {source: their positions, ascending}, and their digest, the sum of
+    the hashes modulo 2**64"""
     none = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))
     source, position, hashes = (np.concatenate(arrays) for arrays in zip(none, *found))
     order = np.lexsort((position, source))

@@ -48,8 +48,9 @@ LEVELS = ('fail', 'warn', 'ok')
 
 Found = namedtuple('Found', 'kind level count where text keys')
 Found.__new__.__defaults__ = ((),)
-Found.__doc__ = """Something that was found. kind: one of a few words; level: 'fail' (wrong), 'warn' (look at it) or 'ok' (good to know); count: of rows, or of files where only
-those are known; where: tuple of paths; text: for people, without identifiers; keys: a few chargeback ids as examples."""
+Found.__doc__ = """Something that was found. kind: one of a few words; level: 'fail' (wrong), 'warn' (look at it) or
+'ok' (good to know); count: of rows, or of files where only those are known; where: tuple of paths; text: for people,
+without identifiers; keys: a few chargeback ids as examples."""
 
 class Identifier(str):
     "A fact's value that is masked where identifiers are"
@@ -109,7 +110,8 @@ class Answer:
 
 # %% ../../nbs/answers/answer.ipynb #c8fcc15f
 def answered(name, fine, facts, findings, tables, mask, aside=()):
-    "An `Answer`, its verdict made from the findings. fine: the verdict if nothing is wrong; aside: findings about the day that do not answer the question"
+    """An `Answer`, its verdict made from the findings. fine: the verdict if nothing is wrong; aside: findings about
+    the day that do not answer the question"""
     def ordered(some): return tuple(sorted(some, key=lambda f: (LEVELS.index(f.level), f.kind, f.where)))
     findings = ordered(findings)
     bad = [f for f in findings if f.level == 'fail'] or [f for f in findings if f.level == 'warn']
@@ -170,7 +172,8 @@ def summary_html(answer):
     items, own = [finding_html(f, answer.mask) for f in answer.findings], len(answer.findings) - answer.aside
     lists = '<ul>{}</ul>'.format(''.join(items[:own]))
     if items[own:]: lists += '<p class="more">Of the day as a whole:</p><ul>{}</ul>'.format(''.join(items[own:]))
-    return f'<section class="summary {answer.level}"><p class="verdict">{html.escape(answer.verdict)}</p><dl>{facts}</dl>{lists}</section>'
+    verdict = f'<p class="verdict">{html.escape(answer.verdict)}</p>'
+    return f'<section class="summary {answer.level}">{verdict}<dl>{facts}</dl>{lists}</section>'
 
 # %% ../../nbs/answers/answer.ipynb #0eba3d9d
 def picture(

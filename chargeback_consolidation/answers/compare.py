@@ -76,7 +76,8 @@ def answers_changed(before, after):
     return lines + [f'table {name} differs' for name in tables]
 
 def compare(before, after):
-    "What is the same in two records: {'of', 'inputs', 'code', 'result'}, the last three as lists of lines that say what differs, empty where all is the same"
+    """What is the same in two records: {'of', 'inputs', 'code', 'result'}, the last three as lists of lines that say
+    what differs, empty where all is the same"""
     result = (
         []
         if before['digest'] and before['digest'] == after['digest']

@@ -74,7 +74,8 @@ def read_parameter(name, reader, text):
     "A parameter's value; `ArgumentError` that names it"
     if not str(text).strip(): raise ArgumentError('--{} is required'.format(name.replace('_', '-')))
     try: return reader(str(text).strip())
-    except ValueError as e: raise ArgumentError('--{} {}, not {!r}'.format(name.replace('_', '-'), e, str(text)[:80])) from None
+    except ValueError as e:
+        raise ArgumentError('--{} {}, not {!r}'.format(name.replace('_', '-'), e, str(text)[:80])) from None
 
 def source_arguments(ledger, commits):
     "CATALOG, SOURCE_DATABASE and SOURCE_TABLE of the day's last execution, else of another day's"
@@ -95,7 +96,8 @@ def find_table(ledger, commits, given):
     missing = ['--' + name.lower().replace('_', '-') for name, text in values.items() if not text]
     if missing:
         raise ArgumentError(
-            '--output-path {} holds no ledger of any day: is it the right folder? For a day that no execution has seen, say where it lands with {}'.format(
+            '--output-path {} holds no ledger of any day: is it the right folder? For a day that no execution has '
+            'seen, say where it lands with {}'.format(
                 ledger.root, ', '.join(missing)))
     catalog = (
         GlueCatalog()
@@ -148,12 +150,14 @@ def unmoved(day):
     numbers = day.ledger.numbers()
     if (numbers[-1] if numbers else 0) != (day.head.number if day.head else 0):
         raise Overtaken(
-            f'commit {numbers[-1] if numbers else 0} of {day.day} was made while this investigation was reading: run it again'
+            f'commit {numbers[-1] if numbers else 0} of {day.day} was made while this investigation was reading: run '
+            'it again'
         )
 
 # %% ../../nbs/answers/day.ipynb #a71c236b
 def landing_files(day):
-    "Every landing file that the day or the landing zone knows, as a DataFrame: number, path, size, etag, rows, commit, state, cause, landed"
+    """Every landing file that the day or the landing zone knows, as a DataFrame: number, path, size, etag, rows,
+    commit, state, cause, landed"""
     there = {e.path: e for e in day.inventory.files}
     def state(t):
         return (
@@ -178,7 +182,8 @@ def landing_files(day):
 
 # %% ../../nbs/answers/day.ipynb #e7f0f5d4
 def footers(day):
-    "What the files of the last commit hold now: a DataFrame slot, path, written (rows when it was committed), rows (now), bytes, groups, state"
+    """What the files of the last commit hold now: a DataFrame slot, path, written (rows when it was committed), rows
+    (now), bytes, groups, state"""
     there, rows, staged = {e.path: e for e in day.output}, [], None
     for slot, f in enumerate(day.head.files if day.head else ()):
         entry = there.get(day.ledger.path(f['path']))
@@ -201,7 +206,8 @@ def footers(day):
 
 # %% ../../nbs/answers/day.ipynb #19f113c8
 def listed(kind, level, frame, text, count=None):
-    "A `Found` about the files in a DataFrame, in a list; none if there are none. text: with {n} files, {r} rows, {s} where n is many, {was}"
+    """A `Found` about the files in a DataFrame, in a list; none if there are none. text: with {n} files, {r} rows,
+    {s} where n is many, {was}"""
     if not len(frame): return []
     n, r = len(frame), int(frame['rows'].sum()) if 'rows' in frame else 0
     return [Found(
@@ -243,7 +249,8 @@ def standing(day, files, feet):
     for f in feet.itertuples():
         what = {
             'gone': 'is gone',
-            'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next execution rolls it forward',
+            'not published': 'was committed and is not published: the commit was interrupted, `repair` or the next '
+                             'execution rolls it forward',
             'unreadable': 'cannot be read',
             'short': f'has {f.rows:,} rows of {f.written:,}: {f.written - f.rows:,} are missing',
             'changed': f'is not as it was written: {f.rows:,} rows, then {f.written:,}'}.get(f.state)

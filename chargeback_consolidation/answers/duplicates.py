@@ -26,7 +26,8 @@ def content_of(rows):
     return [hashlib.md5(t.encode()).hexdigest() for t in texts]
 
 def contenders(landing, order, wins):
-    "The records whose key occurs again, the winner of each first: a DataFrame place, group, win, number, row, and what orders them"
+    """The records whose key occurs again, the winner of each first: a DataFrame place, group, win, number, row, and
+    what orders them"""
     group = np.cumsum(wins) - 1
     again = np.bincount(group, minlength=1)[group] > 1 if len(group) else np.zeros(0, bool)
     place = order[again]
@@ -57,7 +58,8 @@ def kinds_of(day, files, some, twins):
 
 # %% ../../nbs/answers/duplicates.ipynb #be8f66bf
 def removed_records(day, files, landing, order, wins, twins):
-    "The removed records beside their winners: a DataFrame kind, paths, commits, hours between versions and between landings, merchant and status"
+    """The removed records beside their winners: a DataFrame kind, paths, commits, hours between versions and between
+    landings, merchant and status"""
     some = contenders(landing, order, wins)
     some = some.assign(kind=kinds_of(day, files, some, twins))
     details = pd.DataFrame(
@@ -76,7 +78,8 @@ def removed_records(day, files, landing, order, wins, twins):
 
 # %% ../../nbs/answers/duplicates.ipynb #4c31bf9e
 def duplicates(day):
-    "Where the duplicates of the day come from. Tables: kinds, files, merchants, statuses, executions, doubled files, removed"
+    """Where the duplicates of the day come from. Tables: kinds, files, merchants, statuses, executions, doubled
+    files, removed"""
     files, feet = landing_files(day), footers(day)
     landing, _, order, wins = landed_records(day, files)
     twins = doubled(day, files, landing.notes)

@@ -20,7 +20,8 @@ def sizes(
     day,
     target_mb=64.0,     # wanted size of an output file, in millions of bytes
 ):
-    "Sizes before and after, row groups, and the OUTPUT_FILE_COUNT for a target. Tables: output files, counts, landing sizes"
+    """Sizes before and after, row groups, and the OUTPUT_FILE_COUNT for a target. Tables: output files, counts,
+    landing sizes"""
     if not 0 < target_mb <= 1e6:
         raise ArgumentError(f'--target-mb must be from 0 to 1,000,000 and not 0, not {target_mb!r}')
     files, feet = landing_files(day), footers(day)
@@ -33,8 +34,8 @@ def sizes(
     if len(there) and not 0.5 <= wanted / len(there) <= 2:
         found.append(Found(
             'file count', 'ok', wanted, (),
-            f'OUTPUT_FILE_COUNT {wanted:,} would make files of about {target_mb:g} MB; there are {len(there):,} of {mean / 1e6:,.1f} MB'
-        ))
+            f'OUTPUT_FILE_COUNT {wanted:,} would make files of about {target_mb:g} MB; there are {len(there):,} of '
+            f'{mean / 1e6:,.1f} MB'))
     if spread > 0.25:
         found.append(Found(
             'uneven files', 'warn', 0, (there.sort_values('bytes')['path'].iloc[-1],),
@@ -53,8 +54,9 @@ def sizes(
             for t in sorted({*TARGETS, target_mb})],
         columns=['target MB', 'OUTPUT_FILE_COUNT', 'MB a file'])
     shown = feet.assign(**{'rows a group': (feet['rows'] / feet['groups'].clip(lower=1)).astype(int)})
-    fine = '{:,} landing files of {:,.0f} KB became {:,} files of {:,.1f} MB; OUTPUT_FILE_COUNT {:,} makes them about {:g} MB.'.format(
-        len(before), before['size'].mean() / 1e3 if len(before) else 0, len(there), mean / 1e6, wanted, target_mb)
+    kilobytes = before['size'].mean() / 1e3 if len(before) else 0
+    fine = (f'{len(before):,} landing files of {kilobytes:,.0f} KB became {len(there):,} files of {mean / 1e6:,.1f} MB; '
+            f'OUTPUT_FILE_COUNT {wanted:,} makes them about {target_mb:g} MB.')
     unmoved(day)
     return answered(
         'file_sizes', fine, facts, found,

@@ -79,7 +79,8 @@ def late_arrivals(day):
     if len(waiting) and last is not None:
         found = [f for f in found if f.kind != 'not yet taken'] + [Found(
             'not yet taken', 'warn', int(waiting['records'].sum()), tuple(waiting['path']),
-            '{:,} landing file{} with {:,} records landed after the last execution looked: {:,} chargebacks are missing and {:,} outdated until the next one'.format(
+            '{:,} landing file{} with {:,} records landed after the last execution looked: {:,} chargebacks are '
+            'missing and {:,} outdated until the next one'.format(
                 len(waiting), '' if len(waiting) == 1 else 's', waiting['records'].sum(),
                 last['chargebacks that would be missing'], last['chargebacks that would be outdated']))]
     timed = there.loc[there['landed'] > 0, 'landed']

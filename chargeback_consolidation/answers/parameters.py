@@ -86,7 +86,8 @@ OPTIONS = {
 FAIL_ON = {'wrong': ('fail',), 'look': ('fail', 'warn')}   # levels of a verdict that end the command with 1
 
 def read_parameters(name, found, given):
-    "The values of a notebook's parameters, those without a text as in the notebook. found: its Parameters. given: {name: text or None}"
+    """The values of a notebook's parameters, those without a text as in the notebook. found: its Parameters. given:
+    {name: text or None}"""
     for word in given:
         if word in found: continue
         close = difflib.get_close_matches(word, list(found) + list(OPTIONS), 1, 0.6)

@@ -68,7 +68,8 @@ COUNTED = ('records', 'landing files', 'rows')
 
 # %% ../../nbs/answers/quality_history.ipynb #17ca1021
 def outliers(table, limits):
-    "What stands out in the history: a DataFrame date, what, value, median, threshold, level. limits: {rule: (warn, fail)}"
+    """What stands out in the history: a DataFrame date, what, value, median, threshold, level. limits: {rule: (warn,
+    fail)}"""
     weekdays = [read_date(d).weekday() for d in table['date']]
     rows, wholes = (
         [], {r.name: (table['landing files'] if r.whole == 'files' else table['records']).to_numpy() for r in RULES})
@@ -129,7 +130,9 @@ class Days:
     days: tuple     # of Day, in order of date
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        text = f'{self.days[0].day} to {self.days[-1].day}: {sum(1 for d in self.days if d.commits):,} of {len(self.days):,} days have executions'
+        busy = sum(1 for d in self.days if d.commits)
+        span = f'{self.days[0].day} to {self.days[-1].day}'
+        text = f'{span}: {busy:,} of {len(self.days):,} days have executions'
         return {
             'text/html': f'<p class="day">{html.escape(text)}</p>', 'text/plain': text,
             RECORD_TYPE: {'inputs': [d.inputs() for d in self.days]}}

@@ -61,8 +61,10 @@ def written_to(day, landing, rows, lost):
     return ': ' + ', '.join(named[:5]) + (f' and {len(named) - 5:,} more files' if named[5:] else '') if named else ''
 
 Differences = namedtuple('Differences', 'lost extra twice older other changed')
-Differences.__doc__ = """What differs between the winners and the rows of the day. lost: places of winners that are not in the day. The others are bool arrays over the day's rows. extra: in no landing
-file; twice: key more than once; older: an older version than the winner; other: as late as the winner, and not it; changed: not the landing row that the lineage names."""
+Differences.__doc__ = """What differs between the winners and the rows of the day. lost: places of winners that are
+not in the day. The others are bool arrays over the day's rows. extra: in no landing file; twice: key more than once;
+older: an older version than the winner; other: as late as the winner, and not it; changed: not the landing row that
+the lineage names."""
 
 # %% ../../nbs/answers/reconcile.ipynb #50a5709f
 def differences(landing, rows, order, wins):
@@ -100,7 +102,8 @@ def compare_keys(day, files, landing, rows, differ):
         where = tuple(sorted(set(path.loc[np.unique(values(landing.table, 'source')[differ.lost])])))
         found.append(Found(
             'keys missing', 'fail', len(differ.lost), where,
-            f'{len(differ.lost):,} chargebacks of taken landing files are not in the day{written_to(day, landing, rows, differ.lost)}',
+            f'{len(differ.lost):,} chargebacks of taken landing files are not in the '
+            f'day{written_to(day, landing, rows, differ.lost)}',
             examples(landing.table, differ.lost)))
     for name, (kind, text) in ROWS_WRONG.items():
         wrong = np.flatnonzero(getattr(differ, name))
@@ -138,7 +141,8 @@ def compare_quarantine(day, files, landing, keyless):
 
 # %% ../../nbs/answers/reconcile.ipynb #2529391b
 def keys_changed(day, rows):
-    "Output files with as many rows as were written and other keys, by the digest in the ledger: a list of `Found`. It holds even where the landing zone has expired."
+    """Output files with as many rows as were written and other keys, by the digest in the ledger: a list of `Found`.
+    It holds even where the landing zone has expired."""
     bad = [
         s
         for s, note in rows.notes.items()
@@ -185,7 +189,8 @@ def records_of(files, landing):
     return taken[values(landing.table, 'source')]
 
 def landed_records(day, files):
-    "What landed, read anew: (the index with its notes, records of files that were taken as a bool array, their order and winners as by `ranked`)"
+    """What landed, read anew: (the index with its notes, records of files that were taken as a bool array, their
+    order and winners as by `ranked`)"""
     landing = read_threaded(day, landing_sources(day, files), day.stores)
     took = records_of(files, landing)
     order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), took)
@@ -193,7 +198,8 @@ def landed_records(day, files):
 
 # %% ../../nbs/answers/reconcile.ipynb #04da5bf0
 def reconcile(day):
-    "Is everything that landed in the day, once, in its latest version? Tables: executions, files (those with something to tell), doubled files"
+    """Is everything that landed in the day, once, in its latest version? Tables: executions, files (those with
+    something to tell), doubled files"""
     files, feet = landing_files(day), footers(day)
     landing, took, order, wins = landed_records(day, files)
     found, lost, runs = (

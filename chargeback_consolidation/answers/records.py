@@ -25,12 +25,13 @@ from .day import Overtaken, listed
 
 # %% ../../nbs/answers/records.ipynb #b41f2c3f
 Records = namedtuple('Records', 'table start notes')
-Records.__doc__ = """What decides in many files. table: index rows, in order of source and position. start: int64 array, the place of each source's first row in the table, -1 where it was
-not read. notes: {source: Note}."""
+Records.__doc__ = """What decides in many files. table: index rows, in order of source and position. start: int64
+array, the place of each source's first row in the table, -1 where it was not read. notes: {source: Note}."""
 
 # %% ../../nbs/answers/records.ipynb #e5b149c1
 def read_threaded(day, sources, stores, only=None):
-    "`Records` of `sources`, ascending by id. only: int64 array, the key hashes wanted (then `start` is no use); None for all"
+    """`Records` of `sources`, ascending by id. only: int64 array, the key hashes wanted (then `start` is no use);
+    None for all"""
     n = max(1, min(os.cpu_count() or 1, len(sources) // 50))
     parts = [sources[len(sources) * k // n:len(sources) * (k + 1) // n] for k in range(n)]
     def wanted(batch):
@@ -91,8 +92,8 @@ def same(a, b): return np.logical_and.reduce([x == y for x, y in zip(a, b)])
 
 # %% ../../nbs/answers/records.ipynb #6fd5d08b
 def ranked(table, paths, among):
-    """The records `among` (bool array) in the order of their keys' hashes, the winner of each key first: (their places, bool array that marks the winners).
-    paths: {source: landing path}"""
+    """The records `among` (bool array) in the order of their keys' hashes, the winner of each key first: (their
+    places, bool array that marks the winners). paths: {source: landing path}"""
     places = np.flatnonzero(among & np.asarray(table['key'].is_valid()))
     hashes = values(table, 'hash')[places]
     by_path = {number: rank for rank, number in enumerate(sorted(paths, key=lambda n: paths[n].encode()))}
@@ -114,8 +115,9 @@ def ranked(table, paths, among):
 
 # %% ../../nbs/answers/records.ipynb #9808e9e2
 Consolidated = namedtuple('Consolidated', 'table place origin plan notes')
-Consolidated.__doc__ = """The rows of the day. table: index rows, source is the slot. place: row within its file. origin: place in `Records.table`, -1 where the landing row is not there, -2 where
-the row is not in the lineage. plan: {slot: (landing file numbers, rows), or None where the sidecar is gone}. notes: {slot: Note}."""
+Consolidated.__doc__ = """The rows of the day. table: index rows, source is the slot. place: row within its file.
+origin: place in `Records.table`, -1 where the landing row is not there, -2 where the row is not in the lineage.
+plan: {slot: (landing file numbers, rows), or None where the sidecar is gone}. notes: {slot: Note}."""
 
 def places_of(start, number, row):
     "Places in `Records.table` of rows of landing files; -1 where the file was not read"
@@ -127,7 +129,8 @@ def places_of(start, number, row):
 
 # %% ../../nbs/answers/records.ipynb #dc5f86a6
 def match(hashes, known, planned, place):
-    "For each hash of a changed file: its place in `Records.table`, -1 or -2. known: bool array, planned rows whose landing row is there; planned: their hashes; place: their places"
+    """For each hash of a changed file: its place in `Records.table`, -1 or -2. known: bool array, planned rows whose
+    landing row is there; planned: their hashes; place: their places"""
     order = np.argsort(planned[known], kind='stable')
     sought = planned[known][order]
     at = np.minimum(np.searchsorted(sought, hashes), max(len(sought) - 1, 0))

@@ -36,7 +36,10 @@ LIBRARIES = ('pyspark', 'pyarrow', 'numpy', 'pandas', 'papermill', 'matplotlib')
 
 def git(*words):
     "What git says in the folder of the package, or None where there is no git or no checkout"
-    try: done = subprocess.run(('git',) + words, cwd=str(Path(package_file).parent), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True, timeout=20)
+    try:
+        done = subprocess.run(
+            ('git',) + words, cwd=str(Path(package_file).parent), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            universal_newlines=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired): return None
     return done.stdout.strip() if done.returncode == 0 else None
 
@@ -120,7 +123,10 @@ def execute(request, folder, mask_key, tell):
     papermill_engines.register('watched', watched_engine(tell))
     output, error, stop = Path(folder, 'report.ipynb'), '', None
     with kernel_environment(mask_key):
-        try: execute_notebook(str(request.notebook), str(output), request.parameters, engine_name='watched', kernel_name='python3', progress_bar=False, cwd=folder, extra_arguments=QUIET)
+        try:
+            execute_notebook(
+                str(request.notebook), str(output), request.parameters, engine_name='watched', kernel_name='python3',
+                progress_bar=False, cwd=folder, extra_arguments=QUIET)
         except KeyboardInterrupt as e: error, stop = 'interrupted', e
         except Exception as e: error = one_line(e)
     ran = nbformat.read(str(output if output.exists() else request.notebook), 4)
@@ -138,7 +144,8 @@ def word(text):
     return re.compile(rf'(?<![\w-]){re.escape(text)}(?![\w-])')
 
 def hide(notebook, values, mask):
-    "The notebook without these texts where papermill or an error may show them: in its parameters and in tracebacks; all else is masked by the investigation itself"
+    """The notebook without these texts where papermill or an error may show them: in its parameters and in
+    tracebacks; all else is masked by the investigation itself"""
     import nbformat
     def masked(text):
         for value in values: text = word(json.dumps(value)[1:-1]).sub(mask(value), text)
@@ -180,7 +187,8 @@ def titles(record):
     return title, f'{about}. {made}' if about else made
 
 def run_one(request, tell=lambda done, total: None, mask_key=None):
-    "Run a `Request` and leave its report; the record. A failed run leaves its report, too: record['status'] is then 'failed'."
+    """Run a `Request` and leave its report; the record. A failed run leaves its report, too: record['status'] is
+    then 'failed'."""
     started, clock, name = datetime.now(timezone.utc), time.monotonic(), run_name()
     day, masked = str(request.parameters.get('partition_date', 'undated')), bool(request.parameters.get('mask'))
     key = os.environ.get(MASK_KEY) or mask_key or secrets.token_hex(16)

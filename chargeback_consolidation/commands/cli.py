@@ -64,12 +64,16 @@ def commands():
 
 def main(argv=None):
     "The console command: ends the process with the exit code"
-    try: code = commands.main(args=list(sys.argv[1:] if argv is None else argv), prog_name='chargeback-consolidation', standalone_mode=False)
+    try:
+        code = commands.main(
+            args=list(sys.argv[1:] if argv is None else argv), prog_name='chargeback-consolidation',
+            standalone_mode=False)
     except click.ClickException as e: code = complain(e.format_message(), 2)
     except click.exceptions.Abort: code = complain('interrupted; nothing is lost: run the command again', 130)
     except KeyboardInterrupt: code = complain('interrupted; nothing is lost: run the command again', 130)
     except (ValueError, FileExistsError, NotADirectoryError, PermissionError) as e: code = complain(str(e), 2)
-    except tuple(kind for kind, _ in EXIT_CODES) as e: code = complain(str(e), next(c for kind, c in EXIT_CODES if isinstance(e, kind)))
+    except tuple(kind for kind, _ in EXIT_CODES) as e:
+        code = complain(str(e), next(c for kind, c in EXIT_CODES if isinstance(e, kind)))
     sys.exit(code or 0)
 
 def complain(message, code):
@@ -79,7 +83,8 @@ def complain(message, code):
 # %% ../../nbs/commands/cli.ipynb #4721ed40
 ANY = {'ignore_unknown_options': True, 'allow_interspersed_args': False}
 
-@commands.command(context_settings=ANY, add_help_option=False, short_help='Consolidate a day: the job, with its arguments.')
+@commands.command(context_settings=ANY, add_help_option=False, short_help='Consolidate a day: the job, with its '
+                                                                          'arguments.')
 @click.argument('words', nargs=-1, type=click.UNPROCESSED)
 def consolidate(words):
     if set(words) & {'--help', '-h'}: print(wrapped(help_text(whisper))); return 0
@@ -166,9 +171,9 @@ def day_ledger(output, day):
 @click.option('--json', 'as_json', is_flag=True, help='Everything the ledger knows, one line for each execution.')
 def history(output, day, as_json):
     """The executions of a day, from the ledger.
-
-    Columns: number of the commit (and what it was, unless a consolidation), when, which execution of the day, landing files taken, records in them, duplicates removed, rows put into quarantine,
-    files and rows of the day afterwards, seconds."""
+    Columns: number of the commit (and what it was, unless a consolidation), when, which execution of the day,
+    landing files taken, records in them, duplicates removed, rows put into quarantine, files and rows of the day
+    afterwards, seconds."""
     ledger = day_ledger(output, day)
     commits = [ledger.load(n) for n in ledger.numbers()]
     if as_json:
@@ -199,7 +204,10 @@ def snapshot(output, day, as_json):
     "The files that are the day now: what to read for one consistent day."
     commit, files = snapshot_day(day_ledger(output, day))
     rows = {output + '/' + f['path']: f['rows'] for f in commit.files}
-    if as_json: print(json.dumps({'commit': commit.number, 'files': [{'path': e.path, 'rows': rows[e.path], 'bytes': e.size} for e in files]}))
+    if as_json:
+        print(json.dumps({
+            'commit': commit.number,
+            'files': [{'path': e.path, 'rows': rows[e.path], 'bytes': e.size} for e in files]}))
     else:
         for e in files: print(e.path)
 
@@ -235,7 +243,8 @@ def tell_run(console, request, record):
         value = record[key] if key != 'record' else record['notebook'].replace('.ipynb', '.record.json')
         if value: say(f'{key:<7} {value}')
 
-@commands.command(context_settings=ANY, add_help_option=False, short_help='Answer a question about a day, with a report.')
+@commands.command(context_settings=ANY, add_help_option=False, short_help='Answer a question about a day, with a '
+                                                                          'report.')
 @click.argument('words', nargs=-1, type=click.UNPROCESSED)
 def investigate(words):
     from chargeback_consolidation.investigate import (
@@ -279,7 +288,8 @@ def sample_options(f):
 @click.option('--catalog', type=Checked(read_path, 'FOLDER'), required=True, help='Folder of the local catalog.')
 @click.option('--database', default='landing', show_default=True, help='Its database.')
 @click.option('--table', default='chargebacks', show_default=True, help='Its table, which is made if it is not there.')
-@click.option('--partition-date', 'day', type=Checked(read_date, 'YYYY-MM-DD'), default='2025-11-02', show_default=True, help='The day.')
+@click.option('--partition-date', 'day', type=Checked(read_date, 'YYYY-MM-DD'), default='2025-11-02',
+              show_default=True, help='The day.')
 @click.option('--delivery', type=int, help='Land only this part of the day, 1 to --deliveries.')
 @sample_options
 def land_sample_command(catalog, database, table, day, delivery, **options):

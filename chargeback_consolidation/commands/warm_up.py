@@ -23,7 +23,8 @@ from ..sample.landing import land_sample
 
 # %% ../../nbs/commands/warm_up.ipynb #8915c13b
 def exercise(folder, archive):
-    "Consolidate a tiny day under `folder` in two executions and put a query, in a session that leaves its classes in `archive`"
+    """Consolidate a tiny day under `folder` in two executions and put a query, in a session that leaves its classes
+    in `archive`"""
     spark = get_spark(jvm='-XX:ArchiveClassesAtExit=' + archive)
     words = [
         '--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',

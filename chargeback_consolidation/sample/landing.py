@@ -24,7 +24,8 @@ from .records import (EMPTY, OWN, REDELIVERED, REPEAT, TRUNCATED, ZERO_ROWS, Sam
 
 # %% ../../nbs/sample/landing.ipynb #f36d5fb2
 def plan(s):
-    "For each file of the day, in order of time: what it brings, and the number of the file of its own records or of those it repeats"
+    """For each file of the day, in order of time: what it brings, and the number of the file of its own records or
+    of those it repeats"""
     brings = np.full(s.files, OWN)
     planted = np.repeat([REDELIVERED, TRUNCATED, EMPTY, ZERO_ROWS], planted_files(s))
     later = 1 + np.argsort(noise(s.seed, 'files', np.arange(1, s.files)))

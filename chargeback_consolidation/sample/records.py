@@ -64,7 +64,8 @@ def check(s):
             low, high = WHOLE[name]
             need(type(value) is int and low <= value <= high, name, f'a whole number from {low} to {high}', value)
         elif name in ONE_OF: need(value in ONE_OF[name], name, 'one of ' + ', '.join(ONE_OF[name]), value)
-        elif name != 'date': need(isinstance(value, (int, float)) and 0 <= value <= 1, name, 'a share from 0 to 1', value)
+        elif name != 'date':
+            need(isinstance(value, (int, float)) and 0 <= value <= 1, name, 'a share from 0 to 1', value)
     need(is_day(s.date), 'date', 'a day from 1970-01-02 to 2199-12-31, written YYYY-MM-DD', s.date)
     again, dead = s.versions + s.ties + s.redelivered_records, sum(planted_files(s))
     size = s.records_per_file * s.payload_bytes
@@ -218,7 +219,8 @@ def key_columns(s, key):
         'cardholder': cardholders(s, key)}
 
 def cardholders(s, key):
-    "A struct for each chargeback; now and then the whole of it is missing, or only whether the cardholder was authenticated"
+    """A struct for each chargeback; now and then the whole of it is missing, or only whether the cardholder was
+    authenticated"""
     def bits(what): return noise(s.seed, what, key)
     numbers = pa.array((bits('bin') % np.uint64(900_000) + np.uint64(100_000)).astype(np.int64)).cast(pa.string())
     authenticated = blank(pa.array(bits('authenticated') % np.uint64(2) == 0), share(s.seed, 'unknown', key) < 0.2)

@@ -86,7 +86,8 @@ def run_magic(line, namespace):
 
 # %% ../../nbs/studio/interpreter.ipynb #daa6f87a
 def run_statement(code, name, namespace):
-    "The output of a statement: {'Status': 'ok', 'Data'} or {'Status': 'error', 'ErrorName', 'ErrorValue', 'Traceback', 'Data'}"
+    """The output of a statement: {'Status': 'ok', 'Data'} or {'Status': 'error', 'ErrorName', 'ErrorValue',
+    'Traceback', 'Data'}"""
     text, shown, error = io.StringIO(), {}, {}
     with redirect_stdout(text):
         try:
@@ -153,7 +154,9 @@ def serve(requests, replies):
     say(ready=os.getpid())
     for line in requests:
         request = json.loads(line)
-        try: output = interrupts.guard(run_statement, request['code'], '<cell {}>'.format(request['number']), main.__dict__)
+        try:
+            output = interrupts.guard(run_statement, request['code'], '<cell '
+                                                                      '{}>'.format(request['number']), main.__dict__)
         except KeyboardInterrupt as e: output = dict(describe(e), Status='error', Data={})
         if output['Status'] == 'error': cancel_jobs()
         say(number=request['number'], output=output)

@@ -75,7 +75,9 @@ def fetch(
             bucket, key = split_s3(location)
             target.write_bytes(aws_client('s3').get_object(Bucket=bucket, Key=key)['Body'].read())
         else: shutil.copyfile(location, target)
-    except Exception as e: raise ApiError('InvalidInputException', '{} cannot be read: {}'.format(location, ' '.join(str(e).split()))) from None
+    except Exception as e:
+        raise ApiError('InvalidInputException', '{} cannot be read: '
+                                                '{}'.format(location, ' '.join(str(e).split()))) from None
     return target
 
 def listed(arguments, name):
@@ -83,7 +85,8 @@ def listed(arguments, name):
     return [o.strip() for o in arguments.get(name, '').split(',') if o.strip()]
 
 def provide(arguments, folder, python):
-    "Put a session's files into `folder`; the entries of its path. arguments: of the session. python: the session's interpreter"
+    """Put a session's files into `folder`; the entries of its path. arguments: of the session. python: the session's
+    interpreter"""
     folder = Path(folder)
     places = []
     for location in listed(arguments, '--extra-py-files'):
@@ -213,7 +216,12 @@ class Session:
         for statement in self.statements:
             if statement.state in FINAL: continue
             if status == 'STOPPED': statement.end('CANCELLED', {'Status': 'cancelled'})
-            else: statement.end('ERROR', {'Status': 'error', 'ErrorName': 'SessionDied', 'ErrorValue': f'{reason}; {AFTER_DEATH}', 'Traceback': []})
+            else:
+                statement.end(
+                    'ERROR',
+                    {
+                        'Status': 'error', 'ErrorName': 'SessionDied', 'ErrorValue': f'{reason}; {AFTER_DEATH}',
+                        'Traceback': []})
         self.settled.set()
 
     def kill(self):
@@ -326,8 +334,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
         try: code, reply = 200, self.answer(body)
         except ApiError as e: code, reply = 400, {'__type': e.code, 'Message': str(e)}
-        except (KeyError, TypeError, ValueError) as e: code, reply = 400, {'__type': 'ValidationException', 'Message': f'the request is not complete: {type(e).__name__}: {e}'}
-        except Exception as e: code, reply = 400, {'__type': 'InvalidInputException', 'Message': '{}: {}'.format(type(e).__name__, ' '.join(str(e).split()))}
+        except (KeyError, TypeError, ValueError) as e:
+            code, reply = 400, {'__type': 'ValidationException', 'Message': 'the request is not complete: '
+                                                                            f'{type(e).__name__}: {e}'}
+        except Exception as e:
+            code, reply = (
+                400,
+                {
+                    '__type': 'InvalidInputException',
+                    'Message': '{}: {}'.format(type(e).__name__, ' '.join(str(e).split()))})
         data = json.dumps(reply).encode()
         self.send_response(code)
         for name, value in (('Content-Type', 'application/x-amz-json-1.1'), ('Content-Length', str(len(data)))):

@@ -66,7 +66,7 @@ def records_of(
     spark,
     store,          # where the files are
     files,          # list of FileEntry
-    names=None,     # their names for the columns _file and _row (number within the file, from 0); None: without these columns
+    names=None,     # their names for the column _file, beside _row, from 0; None: without these columns
 ):
     "The records of Parquet files as a DataFrame; files that cannot be read are left out. `ValueError` if none can"
     found = [fields for fields in (attempt(read_fields, store, e) for e in files) if isinstance(fields, list)]
@@ -86,7 +86,8 @@ def records_of(
     return map_arrow(spark.range(0, len(entries), 1, tasks), read, from_arrow_schema(schema))
 
 def landing_frame(spark, table, inventory):
-    "The records of landing files as a DataFrame, with _file and _row. table: its location; inventory: of `take_inventory`"
+    """The records of landing files as a DataFrame, with _file and _row. table: its location; inventory: of
+    `take_inventory`"""
     entries = [FileEntry(join(table, e.path), e.size, e.etag) for e in inventory.files]
     return records_of(spark, store_for(table), entries, [e.path for e in inventory.files])
 
@@ -139,7 +140,8 @@ def show(value):
     for part in read_html(html):
         if isinstance(part, bytes): draw(part)
         elif isinstance(part, str): print(part)
-        elif part: print(pd.DataFrame(part[1:], columns=part[0]).to_string(index=False, max_colwidth=60, line_width=100))
+        elif part:
+            print(pd.DataFrame(part[1:], columns=part[0]).to_string(index=False, max_colwidth=60, line_width=100))
 
 def draw(png):
     "A picture as pyplot's current figure: at the top of a page of 4 to 3"

@@ -98,7 +98,8 @@ def text_of(cell, *names):
     return ''.join(o.get('text', '') for o in cell.get('outputs', ()) if o.get('name') in names)
 
 def problems_of(nb, replies):
-    "What is wrong with an executed notebook, a line for each cell. replies: {number of a cell: content of the kernel's reply}"
+    """What is wrong with an executed notebook, a line for each cell. replies: {number of a cell: content of the
+    kernel's reply}"""
     found = []
     for i, cell in enumerate(nb.cells):
         if cell.cell_type != 'code': continue
@@ -107,7 +108,11 @@ def problems_of(nb, replies):
         why = None
         if errors: why = f'{errors[0].ename}: {errors[0].evalue}'
         elif text_of(cell, 'stderr').strip(): why = text_of(cell, 'stderr').strip().split('\n')[0]
-        elif reply and reply.get('status') != 'ok': why = f'{reply["ename"]}: {reply["evalue"]}' if reply.get('ename') else text_of(cell, 'stdout').strip().split('\n')[-1]
+        elif reply and reply.get('status') != 'ok':
+            why = (
+                f'{reply["ename"]}: {reply["evalue"]}'
+                if reply.get('ename')
+                else text_of(cell, 'stdout').strip().split('\n')[-1])
         if why: found.append(f'cell {i + 1} (`{head}`): {" ".join(why.split())[:300]}')
     last = nb.cells[-1]
     if not found and text_of(last, 'stdout').strip() != last.source.partition("'")[2].rpartition("'")[0]:
@@ -159,7 +164,8 @@ def tell(outcome):
 def cell_sources(text): return [''.join(c['source']) for c in json.loads(text)['cells']]
 
 def write_copy(path, text):
-    "Write a notebook unless it is there with the same cells; where its cells were changed it is kept as NAME-1 and so on: that name, or None"
+    """Write a notebook unless it is there with the same cells; where its cells were changed it is kept as NAME-1 and
+    so on: that name, or None"""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = None
     if path.exists():
@@ -246,7 +252,11 @@ def main(argv=None):
             command.add_argument('--workers', type=int, default=2, help='notebooks at a time (default: 2)')
     options, more = parser.parse_known_args(argv)
     if more and options.command != 'lab': parser.error(f'{more[0]} is not an argument of {options.command}')
-    try: return (command_lab(options, more) if options.command == 'lab' else {'run': command_run, 'fill': command_fill}[options.command](options)) or 0
+    try:
+        return (
+            command_lab(options, more)
+            if options.command == 'lab'
+            else {'run': command_run, 'fill': command_fill}[options.command](options)) or 0
     except (WorkbenchError, PackageError) as e: print(e, file=sys.stderr)
     return 1
 
