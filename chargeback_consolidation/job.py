@@ -20,7 +20,7 @@ from dataclasses import replace
 from .settings import ArgumentError, help_text, parse
 from .store import StoreError, StoreUnfit, attempt, join
 from .catalog import CatalogError, GlueCatalog, open_catalog, register
-from .spark import Stopped, TaskFailed, get_spark, stoppable
+from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import Balance, ConservationBroken, QualityFailed, audit
 from .landing import SetAside
 from .versions import build_index, forget
@@ -285,7 +285,7 @@ def main(argv, session=get_spark, observe=log_stage, tell=tell):
     def watch(stage, seconds, facts):
         seen.append(stage)
         observe(stage, seconds, facts)
-    with steady_output(), stoppable(session) as (started, came):
+    with steady_output(), untold(), stoppable(session) as (started, came):
         try: run_all(parse(argv), started, watch, tell)
         except BaseException as e:
             if came or isinstance(e, KeyboardInterrupt):

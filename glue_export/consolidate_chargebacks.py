@@ -1436,8 +1436,21 @@ def hush():
     logging.disable(logging.CRITICAL)
     if SparkContext._gateway:
         SparkContext._gateway._gateway_client.send_command = lambda *args, **options: 'yv'  # done, no value
+    hush_accumulators()
+
+def hush_accumulators():
+    "They tell of nothing but a JVM that is gone"
     for name in ('AccumulatorServer', 'AccumulatorTCPServer', 'AccumulatorUnixServer'):     # as the version has it
         if hasattr(accumulators, name): getattr(accumulators, name).handle_error = lambda *about: None
+
+@contextmanager
+def untold():
+    "Meanwhile Spark's Python part does not log that its JVM is gone: the exception that follows says so"
+    def other(record): return os.path.basename(os.path.dirname(record.pathname)) != 'py4j'
+    hush_accumulators()
+    logging.root.addFilter(other)
+    try: yield
+    finally: logging.root.removeFilter(other)
 
 
 def private_folder():
@@ -1539,6 +1552,13 @@ def spark_settings(
         'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}
 
+@contextmanager
+def starting():
+    "What goes wrong while Spark starts is told in one line"
+    try: yield
+    except Exception as e: raise TaskFailed(f'Spark could not be started: {told_by(e)}') from None
+
+@starting()
 def get_spark(
     cores='*',      # of this machine, where the session is started here
     memory='1g',    # heap of the JVM, where the session is started here
@@ -1588,9 +1608,16 @@ def cause_in(error):
         kind, words = json.JSONDecoder().raw_decode(text, at + len(FAULT))[0]
         return StoreError(words) if kind.startswith('Store') else TaskFailed(f'a task failed: {kind}: {words}')
     if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError): return error
-    lines = [line.strip() for line in text.split('\n') if line.strip() and not line.strip().startswith('at ')]
+    return TaskFailed(f'Spark could not finish the work: {told_by(error)}')
+
+def told_by(error):
+    "What an exception of Spark comes to, in one line"
+    lines = [line.strip(': ') for line in str(error).split('\n') if line.strip() and not line.strip().startswith('at ')]
+    silent = type(error).__name__ == 'Py4JError' and len(lines) == 1 and 'does not exist' not in lines[0]
+    if silent or isinstance(error, ConnectionError) or type(error).__name__ == 'Py4JNetworkError':
+        return 'its JVM has ended (if it was killed, the machine may lack memory)'
     told = next((line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__)
-    return TaskFailed(f'Spark could not finish the work: {told[:300]}')
+    return told[:300]
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -4136,7 +4163,7 @@ def main(argv, session=get_spark, observe=log_stage, tell=tell):
     def watch(stage, seconds, facts):
         seen.append(stage)
         observe(stage, seconds, facts)
-    with steady_output(), stoppable(session) as (started, came):
+    with steady_output(), untold(), stoppable(session) as (started, came):
         try: run_all(parse(argv), started, watch, tell)
         except BaseException as e:
             if came or isinstance(e, KeyboardInterrupt):

@@ -1,6 +1,10 @@
-"What the tests share: one Spark session a process, and a lake of their own."
+"What the tests share: one Spark session a process, a lake of their own, and a day in S3."
+from itertools import count
+
 import pytest
+from aws import SERVER, s3_server
 from days import Lake
+from world import LocalWorld, S3World, prepared
 
 from chargeback_consolidation.spark import get_spark
 
@@ -18,3 +22,23 @@ def spark():
 def lake(tmp_path, spark):
     "A lake with an empty landing table"
     return Lake(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def session(spark): return lambda: spark
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    "The address of an S3 server of the module's own"
+    with s3_server(SERVER) as address: yield address
+
+
+@pytest.fixture(scope="module")
+def cloud_day(session, endpoint, tmp_path_factory):
+    "(the S3 world with half a day, its rows, the rows of the day as an undisturbed run on a disk has them, a function that makes a copy)"
+    local, _ = prepared(LocalWorld(tmp_path_factory.mktemp("world") / "lake"), session)
+    local.run(session)
+    cloud, before = prepared(S3World(endpoint, "base", folder=tmp_path_factory.mktemp("cloud")).create(), session)
+    numbers = count()
+    return cloud, before, local.listed(), lambda: cloud.copy(f"copy-{next(numbers)}")

@@ -1,7 +1,9 @@
-"""A run of the job that is killed at a named phase: `python killed.py PHASE argument ...`.
+"""A run of the job that is ended at a named phase: `python killed.py PHASE argument ...`.
 
-The whole process group gets SIGKILL, the JVM and Spark's workers included. A phase is a stage of the job ('look', 'index', ...: at its end), 'copying' (as soon as a file
-is staged), 'creating' (before the link that makes the commit record, on a disk), or 'settling N' (after the N-th change of the roll forward).
+The whole process group gets SIGKILL, the JVM and Spark's workers included; with PHASE:SIGINT or PHASE:SIGTERM the run itself gets that signal, as from a
+terminal (SIGINT, the whole group) or from Glue (SIGTERM, the run alone). A phase is a stage of the job ('look', 'index', ...: at its end), 'copying' (as soon
+as a file is staged), 'creating' and 'created' (before and after the link that makes the commit record, on a disk), or 'settling N' (after the N-th change of
+the roll forward).
 """
 import os
 import signal
@@ -14,8 +16,10 @@ from chargeback_consolidation.ledger import Ledger
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import store_for
 
+NUMBER = signal.SIGKILL
 
-def die(): os.killpg(0, signal.SIGKILL)
+
+def die(): os.kill(os.getpid(), NUMBER) if NUMBER == signal.SIGTERM else os.killpg(0, NUMBER)
 
 
 def killer(phase):
@@ -32,14 +36,20 @@ def die_when_staged(settings):
     die()
 
 
-def die_when_linking():
+def die_when_linking(phase):
     link = os.link
-    def killing(source, target, **kwargs): die() if target.endswith('.json') else link(source, target, **kwargs)
+    def killing(source, target, **kwargs):
+        record = target.endswith('.json')
+        if record and phase == 'creating': die()
+        link(source, target, **kwargs)
+        if record and phase == 'created': die()
     os.link = killing
 
 
 if __name__ == '__main__':
-    phase, words = sys.argv[1], sys.argv[2:]
-    if phase == 'creating': die_when_linking()
+    phase, _, name = sys.argv[1].partition(':')
+    if name: NUMBER = signal.Signals[name]
+    words = sys.argv[2:]
+    if phase in ('creating', 'created'): die_when_linking(phase)
     if phase == 'copying': threading.Thread(target=die_when_staged, args=(parse(words),), daemon=True).start()
     sys.exit(job.main(words, observe=killer(phase)))

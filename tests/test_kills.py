@@ -10,22 +10,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from aws import SERVER, s3_server
 from matrices import record
 from world import LocalWorld, S3World, prepared
 
 PHASES = ['look', 'index', 'decide', 'copying', 'copy', 'audit', 'prepare', 'creating', 'commit', 'settling 1', 'settling 3', 'settling 4', 'settle']
 
 TWICE = {'look': 'copying', 'copying': 'copying', 'prepare': 'commit', 'commit': 'settling 1', 'settling 1': 'settling 1', 'settling 3': 'settling 1'}    # killed at the one, then at the other
-
-
-@pytest.fixture(scope='module')
-def session(spark): return lambda: spark
-
-
-@pytest.fixture(scope='module')
-def endpoint():
-    with s3_server(SERVER) as address: yield address
 
 
 @pytest.fixture(scope='module')

@@ -17,10 +17,6 @@ ON_S3 = [(a, b) for a, b in product(PHASES, PHASES) if a == b or {a, b} <= {'cop
 
 
 @pytest.fixture(scope='module')
-def session(spark): return lambda: spark
-
-
-@pytest.fixture(scope='module')
 def local(session, tmp_path_factory):
     world, before = prepared(LocalWorld(tmp_path_factory.mktemp('world') / 'lake'), session)
     reference = world.copy(tmp_path_factory.mktemp('reference') / 'lake')

@@ -1,12 +1,11 @@
 """The job against S3 and the Glue catalog, over HTTP: same result as on a disk, few requests, and faults that leave no trace (C2, C10, C15)."""
 import json
-from itertools import count
 
 import pytest
-from aws import SERVER, Proxy, client, s3_server, seeded
+from aws import SERVER, Proxy, client, seeded
 from botocore.awsrequest import AWSResponse
 from matrices import record
-from world import DAY, LocalWorld, S3World, prepared
+from world import DAY, S3World
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.s3 import S3Store
@@ -16,27 +15,8 @@ from chargeback_consolidation.store import StoreError
 SEEDS, GROUPS = 50, 5
 
 
-@pytest.fixture(scope='module')
-def session(spark): return lambda: spark
-
-
-@pytest.fixture(scope='module')
-def endpoint():
-    with s3_server(SERVER) as address: yield address
-
-
-@pytest.fixture(scope='module')
-def worlds(session, endpoint, tmp_path_factory):
-    "(the S3 world with half a day, the rows of the day as a local run has them, a function that makes a copy)"
-    local, _ = prepared(LocalWorld(tmp_path_factory.mktemp('world') / 'lake'), session)
-    local.run(session)
-    cloud, _ = prepared(S3World(endpoint, 'base', folder=tmp_path_factory.mktemp('cloud')).create(), session)
-    numbers = count()
-    return cloud, local.listed(), lambda: cloud.copy(f'copy-{next(numbers)}')
-
-
-def test_same_as_the_local_store_and_registered(worlds, session, endpoint):
-    cloud, after, copy = worlds
+def test_same_as_the_local_store_and_registered(cloud_day, session, endpoint):
+    cloud, _, after, copy = cloud_day
     world = copy()
     glue = client('glue', endpoint)
     glue.create_database(DatabaseInput={'Name': 'lake'})
@@ -59,8 +39,8 @@ def test_same_as_the_local_store_and_registered(worlds, session, endpoint):
 @pytest.mark.parametrize('names,types,values', [
     (('year', 'month', 'day'), 'string', ('2025', '11', '02')), (('year', 'month', 'day'), 'int', ('2025', '11', '2')),
     (('year', 'month', 'day'), 'string', ('2025', '11', '2')), (('partition_0', 'partition_1', 'partition_2'), 'string', ('2025', '11', '02'))])
-def test_c2_partition_styles_in_the_glue_catalog(worlds, session, endpoint, names, types, values):
-    cloud, after, copy = worlds
+def test_c2_partition_styles_in_the_glue_catalog(cloud_day, session, endpoint, names, types, values):
+    cloud, _, after, copy = cloud_day
     glue, name = client('glue', endpoint), f'styles_{types}_{names[0]}_{values[2]}'
     location = f's3://{cloud.landing}/landing/chargebacks'
     glue.create_table(DatabaseName='landing', TableInput={'Name': name, 'PartitionKeys': [{'Name': n, 'Type': types} for n in names], 'StorageDescriptor': {'Location': location}})
@@ -71,8 +51,8 @@ def test_c2_partition_styles_in_the_glue_catalog(worlds, session, endpoint, name
     assert partition.known and partition.locations == (f'{location}/2025/11/02',)
 
 
-def test_c2_a_day_that_no_crawler_has_seen(worlds, session, endpoint):
-    cloud, after, copy = worlds
+def test_c2_a_day_that_no_crawler_has_seen(cloud_day, session, endpoint):
+    cloud, _, after, copy = cloud_day
     location = f's3://{cloud.landing}/landing/chargebacks'
     keys = [{'Name': f'partition_{i}', 'Type': 'string'} for i in range(3)]
     client('glue', endpoint).create_table(DatabaseName='landing', TableInput={'Name': 'uncrawled', 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
@@ -86,8 +66,8 @@ def test_c2_a_day_that_no_crawler_has_seen(worlds, session, endpoint):
 
 
 @pytest.mark.parametrize('change,argument', [(('SOURCE_DATABASE', 'nowhere'), '--SOURCE_DATABASE'), (('SOURCE_TABLE', 'nothing'), '--SOURCE_TABLE')])
-def test_c1_what_the_glue_catalog_lacks_is_a_bad_argument(worlds, change, argument, capsys):
-    cloud, _, _ = worlds
+def test_c1_what_the_glue_catalog_lacks_is_a_bad_argument(cloud_day, change, argument, capsys):
+    cloud = cloud_day[0]
     words = cloud.arguments()
     words[words.index('--' + change[0]) + 1] = change[1]
     with cloud.environment(): assert job.main(words, None) == 2
@@ -95,9 +75,9 @@ def test_c1_what_the_glue_catalog_lacks_is_a_bad_argument(worlds, change, argume
     assert said.err.startswith(argument) and change[1] in said.err and said.err.count('\n') == 1 and said.out == ''
 
 
-def test_requests_are_few(worlds, session, endpoint):
+def test_requests_are_few(cloud_day, session, endpoint):
     "At most 2.2 GETs for a landing file, one LIST for 1,000 of them, no HEAD; nothing is written to the landing zone"
-    cloud, after, copy = worlds
+    cloud, _, after, copy = cloud_day
     world = copy()
     with Proxy(endpoint) as proxy:
         with world.environment(proxy.endpoint): job.consolidate(world.start(session, plan.quiet, '--REPROCESS', 'true'))
@@ -110,9 +90,9 @@ def test_requests_are_few(worlds, session, endpoint):
 
 
 @pytest.mark.parametrize('group', range(GROUPS))
-def test_ten_per_cent_of_requests_fail(worlds, session, endpoint, group):
+def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group):
     "Whatever fails, the run ends right or with a clear message; the next one ends right; nothing is left over"
-    cloud, after, copy = worlds
+    cloud, _, after, copy = cloud_day
     for seed in range(group, SEEDS, GROUPS):
         world, failed = copy(), ''
         with Proxy(endpoint, seeded(seed, 0.1)) as proxy:
@@ -133,9 +113,9 @@ def world_run(world, session): return job.consolidate(world.start(session))
 
 @pytest.mark.parametrize('kind', ['503', 'reset', 'lost'])
 @pytest.mark.parametrize('what', ['PUT', 'CREATE_UPLOAD', 'UPLOAD_PART', 'COMPLETE', 'DELETE', 'LIST', 'GET'])
-def test_the_first_request_of_a_kind_fails(worlds, session, endpoint, what, kind):
+def test_the_first_request_of_a_kind_fails(cloud_day, session, endpoint, what, kind):
     "Above all a commit whose answer is lost: it happened, and the run knows"
-    cloud, after, copy = worlds
+    cloud, _, after, copy = cloud_day
     world, seen = copy(), []
     def fault(number, done, path):
         if done == what and (what != 'PUT' or path.endswith('.json')): seen.append(path)
@@ -166,9 +146,9 @@ def test_an_endpoint_without_conditional_writes_is_refused(endpoint):
         with pytest.raises(StoreError, match='ignores If-None-Match'): store.probe('s3://careless/_ledger')
 
 
-def test_an_object_that_changes_is_not_taken(worlds, session, endpoint):
+def test_an_object_that_changes_is_not_taken(cloud_day, session, endpoint):
     "If-Match: a landing object rewritten between listing and reading is set aside, and the next run takes it"
-    cloud, after, copy = worlds
+    cloud, _, after, copy = cloud_day
     world, s3 = copy(), client('s3', endpoint)
     with world.environment(): taken = {t.path for t in world.ledger().taken(world.ledger().head())}
     objects = s3.list_objects_v2(Bucket=cloud.landing)['Contents']
@@ -185,10 +165,10 @@ def test_an_object_that_changes_is_not_taken(worlds, session, endpoint):
     assert world.listed() == after
 
 
-def test_kms_and_credentials(worlds, session, endpoint):
+def test_kms_and_credentials(cloud_day, session, endpoint):
     "SSE-KMS is asked for with every write, and no credential ever reaches a log or the ledger"
     if SERVER == 'ceph': pytest.skip('Ceph refuses SSE-KMS over plain HTTP')
-    cloud, after, copy = worlds
+    cloud, _, after, copy = cloud_day
     world = copy()
     with world.environment():
         job.consolidate(world.start(session, plan.quiet, '--KMS_KEY_ID', 'alias/chargebacks'))
@@ -206,8 +186,8 @@ def test_a_catalog_that_refuses_is_one_line(endpoint):
         with world.environment(): job.plan_runs(parse([w if w != 'landing' else 'elsewhere' for w in world.arguments()]))
 
 
-def test_small_objects_are_read_directly(worlds, monkeypatch):
-    cloud, _, _ = worlds
+def test_small_objects_are_read_directly(cloud_day, monkeypatch):
+    cloud = cloud_day[0]
     with cloud.environment():
         store = S3Store()
         entries = store.list(f's3://{cloud.landing}/landing/chargebacks')
@@ -226,8 +206,8 @@ def answer(status, body, length):
 @pytest.mark.parametrize('spoil', [
     lambda got: answer(200, got.content[:-1], len(got.content)), lambda got: answer(200, got.content, 0), lambda got: answer(206, got.content, len(got.content)),
     lambda got: answer(503, b'', 0), lambda got: answer(403, b'', 0), lambda got: 1 / 0], ids=['short', 'length', 'part', 'busy', 'refused', 'broken'])
-def test_a_direct_read_that_fails_is_asked_again(worlds, monkeypatch, request, spoil):
-    cloud, _, _ = worlds
+def test_a_direct_read_that_fails_is_asked_again(cloud_day, monkeypatch, request, spoil):
+    cloud = cloud_day[0]
     with cloud.environment():
         store = S3Store()
         entry = store.list(f's3://{cloud.landing}/landing/chargebacks')[0]

@@ -5,16 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from aws import SERVER, Proxy, client, s3_server
+from aws import SERVER, Proxy, client
 from test_kills import check_readers
 from test_s3_store import NOT_ON_MOTO, ODD
-from world import DAY, S3World, prepared
+from world import DAY
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import LedgerDamaged
@@ -24,29 +23,9 @@ SCRIPT = Path(__file__).parents[1] / 'glue_export/consolidate_chargebacks.py'
 KILLS, LONGEST = 15, 14.0
 
 
-@pytest.fixture(scope='module')
-def session(spark): return lambda: spark
-
-
-@pytest.fixture(scope='module')
-def endpoint():
-    with s3_server(SERVER) as address: yield address
-
-
-@pytest.fixture(scope='module')
-def worlds(session, endpoint, tmp_path_factory):
-    "(the world with half a day, rows before, rows of the undisturbed day, a function that makes a copy)"
-    cloud, before = prepared(S3World(endpoint, 'base', folder=tmp_path_factory.mktemp('cloud')).create(), session)
-    numbers = count()
-    def copy(): return cloud.copy(f'copy-{next(numbers)}')
-    undisturbed = copy()
-    undisturbed.run(session)
-    return cloud, before, undisturbed.listed(), copy
-
-
-def test_uploads_that_vanish_between_commit_and_settling(worlds, session):
+def test_uploads_that_vanish_between_commit_and_settling(cloud_day, session):
     "A lifecycle rule or a person aborts them. The run says so at once, the day can be rebuilt."
-    _, before, after, copy = worlds
+    _, before, after, copy = cloud_day
     world = copy()
     def abort(stage, seconds, facts):
         if stage != 'commit': return
@@ -62,8 +41,8 @@ def test_uploads_that_vanish_between_commit_and_settling(worlds, session):
     assert world.orphans() == []
 
 
-def test_landing_files_with_odd_names(worlds, session, endpoint):
-    cloud, _, after, copy = worlds
+def test_landing_files_with_odd_names(cloud_day, session, endpoint):
+    cloud, _, after, copy = cloud_day
     world, s3, keys = copy(), client('s3', endpoint), []
     names = [name for name in ODD if SERVER != 'moto' or name not in NOT_ON_MOTO]
     row = pq.read_table(sorted(world.folder.rglob('*.parquet'))[0]).slice(0, 1)
@@ -84,9 +63,9 @@ DENIED = {'PUT': '', 'LIST': '', 'LIST_UPLOADS': '', 'GET': '', 'CREATE_UPLOAD':
 
 
 @pytest.mark.parametrize('denied', DENIED)
-def test_an_action_that_is_denied_is_named_and_leaves_the_day_right(worlds, session, endpoint, denied):
+def test_an_action_that_is_denied_is_named_and_leaves_the_day_right(cloud_day, session, endpoint, denied):
     "Only the probe may say that the output is unfit; when the right is back the next run ends as if nothing had been"
-    _, before, after, copy = worlds
+    _, before, after, copy = cloud_day
     world = copy()
     def fault(number, done, path):
         to_catalog = path == '/'
@@ -104,9 +83,9 @@ def test_an_action_that_is_denied_is_named_and_leaves_the_day_right(worlds, sess
     assert world.orphans() == []
 
 
-def test_an_upload_that_may_not_be_completed_is_asked_for_once_more_and_no_longer(worlds, session, endpoint):
+def test_an_upload_that_may_not_be_completed_is_asked_for_once_more_and_no_longer(cloud_day, session, endpoint):
     "A refusal is not repeated for half a minute"
-    world = worlds[3]()
+    world = cloud_day[3]()
     with Proxy(endpoint, lambda number, done, path: '403' if done == 'COMPLETE' else None) as proxy:
         with world.environment(proxy.endpoint): report = job.consolidate(world.start(session))
     assert report.status == 'unfinished' and 'cannot be published: AccessDenied' in report.message
@@ -114,9 +93,9 @@ def test_an_upload_that_may_not_be_completed_is_asked_for_once_more_and_no_longe
 
 
 @pytest.mark.parametrize('seed', range(KILLS))
-def test_killed_at_a_random_moment(worlds, session, seed):
+def test_killed_at_a_random_moment(cloud_day, session, seed):
     if SERVER == 'moto': pytest.skip('takes minutes: make s3 runs it')
-    _, before, after, copy = worlds
+    _, before, after, copy = cloud_day
     world, chance = copy(), random.Random(seed)
     with world.environment():
         words = [sys.executable, str(SCRIPT), *world.arguments()]
@@ -132,9 +111,9 @@ def test_killed_at_a_random_moment(worlds, session, seed):
 
 
 @pytest.mark.parametrize('stage, wait', [('index', 0), ('decide', 0.2)])
-def test_a_stopped_run_leaves_no_upload(worlds, session, stage, wait):
+def test_a_stopped_run_leaves_no_upload(cloud_day, session, stage, wait):
     "SIGTERM, as Glue stops a job: its exit code, one line, and nothing that is staged"
-    _, before, after, copy = worlds
+    _, before, after, copy = cloud_day
     world = copy()
     with world.environment():
         words = [sys.executable, str(SCRIPT), *world.arguments()]

@@ -55,8 +55,9 @@ def sizes(
         columns=['target MB', 'OUTPUT_FILE_COUNT', 'MB a file'])
     shown = feet.assign(**{'rows a group': (feet['rows'] / feet['groups'].clip(lower=1)).astype(int)})
     kilobytes = before['size'].mean() / 1e3 if len(before) else 0
-    fine = (f'{len(before):,} landing files of {kilobytes:,.0f} KB became {len(there):,} files of {mean / 1e6:,.1f} MB; '
-            f'OUTPUT_FILE_COUNT {wanted:,} makes them about {target_mb:g} MB.')
+    fine = (
+        f'{len(before):,} landing files of {kilobytes:,.0f} KB became {len(there):,} files of {mean / 1e6:,.1f} MB; '
+        f'OUTPUT_FILE_COUNT {wanted:,} makes them about {target_mb:g} MB.')
     unmoved(day)
     return answered(
         'file_sizes', fine, facts, found,
