@@ -71,11 +71,13 @@ def main():
     parser.add_argument('--write', action='store_true', help='keep the results for the notebook')
     a = parser.parse_args()
 
-    from chargeback_consolidation import job, plan
+    from chargeback_consolidation import job
     from chargeback_consolidation.catalog import Partition, Table
     from chargeback_consolidation.copying import slot_shares
     from chargeback_consolidation.landing import Source, take_inventory
+    from chargeback_consolidation.ledger import Settled
     from chargeback_consolidation.parquet import write_lineage
+    from chargeback_consolidation.plan import State, decide, start_run
     from chargeback_consolidation.settings import parse
     from chargeback_consolidation.spark import get_spark, run_tasks
     folder = tempfile.mkdtemp()
@@ -93,16 +95,16 @@ def main():
 
     spark = get_spark()
     step('start')
-    run = plan.start_run(settings, table, partition, get_spark)
+    run = start_run(settings, table, partition, get_spark)
     run.ledger.store.probe(run.ledger.folder)
     inventory = take_inventory(Listing(a.files), table.location, partition.locations)
     new = dict(enumerate(inventory.files))
     sources = {i: Source(i, f'{table.location}/{e.path}', e.size, e.etag, '') for i, e in new.items()}
-    state = plan.State(None, job.Settled(), (), inventory, new, sources, (), (), False, True)
+    state = State(None, Settled(), (), inventory, new, sources, (), (), False, True)
     step('listing')
     index = index_of(spark, a.files, a.records, int(a.files * a.records * a.lost))
     step('notes')
-    plan = plan.decide(run, state, index, {})
+    plan = decide(run, state, index, {})
     step('decide')
     shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost), {}, 64)
     tasks = run_tasks(spark, shares, lambda share: [len(share[1])]).count()

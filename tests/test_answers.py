@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from damage import DAY, FOLDER, execute, sound
 
-from chargeback_consolidation.answers import day, records
+from chargeback_consolidation.answers import records
 from chargeback_consolidation.answers.answer import picture
-from chargeback_consolidation.answers.day import landing_files, open_day
+from chargeback_consolidation.answers.day import footers, landing_files, landing_times, open_day
 from chargeback_consolidation.answers.duplicates import duplicates
 from chargeback_consolidation.answers.late_arrivals import late_arrivals
 from chargeback_consolidation.answers.quality_history import every_day, in_percent, outliers, outliers_shown
@@ -77,7 +77,7 @@ class Refusing:
 def test_landing_times_name_what_cannot_be_listed():
     store = type('Store', (), {'client': Refusing()})()
     with pytest.raises(StoreError, match='s3://b/landing cannot be listed: AccessDenied'):
-        day.landing_times(store, ['s3://b/landing'], None, 's3://b/landing')
+        landing_times(store, ['s3://b/landing'], None, 's3://b/landing')
 
 
 def test_storage_that_refuses_is_no_damage(rebuilt, monkeypatch):
@@ -85,7 +85,7 @@ def test_storage_that_refuses_is_no_damage(rebuilt, monkeypatch):
     day = day_of(rebuilt)
     def refuse(*args): raise StoreError('x cannot be read: AccessDenied')
     monkeypatch.setattr(type(day.stores[1]), 'open', refuse)
-    with pytest.raises(StoreError): day.footers(day)
+    with pytest.raises(StoreError): footers(day)
     monkeypatch.undo()
     files = landing_files(day)
     landing = records.read_threaded(day, records.landing_sources(day, files), day.stores)

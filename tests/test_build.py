@@ -153,7 +153,7 @@ def test_a_script_that_cannot_be_made_leaves_the_old_one(root):
 
 
 def test_tools_are_exported_but_not_part_of_the_script(root):
-    assert "TOOL = 1" in (root / "pkg/tools/tools/tool.py").read_text()
+    assert "TOOL = 1" in (root / "pkg/tools/tool.py").read_text()
     assert "TOOL" not in (root / script.SCRIPT).read_text()
 
 

@@ -17,6 +17,7 @@ from oracle import by_key, columns, rows_of
 
 from chargeback_consolidation import job
 from chargeback_consolidation.layout import Piece
+from chargeback_consolidation.ledger import Ledger
 from chargeback_consolidation.quality import ConservationBroken, QualityFailed
 
 YESTERDAY = -(86400 * 10**6)
@@ -422,11 +423,11 @@ def test_c10_until_the_commit_nothing_of_a_run_is_visible(lake, monkeypatch):
     lake.run()
     before, seen = lake.files(), []
     lake.land("b.parquet", chargebacks(["b"]))
-    real = job.Ledger.publish_commit
+    real = Ledger.publish_commit
     def publish(ledger, commit):
         seen.append(lake.files())
         return real(ledger, commit)
-    monkeypatch.setattr(job.Ledger, "publish_commit", publish)
+    monkeypatch.setattr(Ledger, "publish_commit", publish)
     lake.run()
     assert seen == [before] and lake.files() != before
 

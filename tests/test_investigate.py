@@ -295,7 +295,7 @@ def notebooks(tmp_path):
     md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
     parameters = code("output_path: str = ''  # required: out\npartition_date: str = ''  # required: day\ncatalog: str = ''  # folder")
     parameters.metadata['tags'] = ['parameters']
-    cells = [md('# Shaky'), parameters, code('from chargeback_consolidation.findings import open_day\nday = open_day(output_path, partition_date, catalog)\nday'),
+    cells = [md('# Shaky'), parameters, code('from chargeback_consolidation.answers.day import open_day\nday = open_day(output_path, partition_date, catalog)\nday'),
              code("assert partition_date != '2025-11-03', 'no luck on this day'"), md('The end')]
     (tmp_path/'own').mkdir()
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}

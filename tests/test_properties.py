@@ -11,7 +11,7 @@ from days import LENIENT, Day, Execution, File, Lake, days, land, tree
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from oracle import by_key, columns, consolidated, rows_of
 
-from chargeback_consolidation import job, versions
+from chargeback_consolidation import job, plan, versions
 from chargeback_consolidation.plan import NoData
 
 DAYS, SEED, ITEMS = int(os.environ.get("CHARGEBACK_DAYS", 200)), int(os.environ.get("CHARGEBACK_SEED", 0)), 10
@@ -95,19 +95,26 @@ def order(change):
     return lambda monkeypatch: monkeypatch.setattr(versions, "losers", losers)
 
 
+def calling(name):
+    "The stage that calls a function by this name: the plan or the job"
+    return plan if hasattr(plan, name) else job
+
+
 def wrapped(name, change):
     "A mutant of a function that the job calls: what it returns, changed"
     def mutate(monkeypatch):
-        real = getattr(job, name)
-        monkeypatch.setattr(job, name, lambda *args: change(real(*args)))
+        at = calling(name)
+        real = getattr(at, name)
+        monkeypatch.setattr(at, name, lambda *args: change(real(*args)))
     return mutate
 
 
 def given_other(name, change):
     "A mutant of a function that the job calls: what it is given, changed"
     def mutate(monkeypatch):
-        real = getattr(job, name)
-        monkeypatch.setattr(job, name, lambda *args: real(*change(*args)))
+        at = calling(name)
+        real = getattr(at, name)
+        monkeypatch.setattr(at, name, lambda *args: real(*change(*args)))
     return mutate
 
 

@@ -328,7 +328,7 @@ def test_stopped_session_takes_its_processes_along(endpoint):
 
 def test_session_ends_with_a_killed_endpoint(tmp_path):
     code = """
-from chargeback_consolidation.sessions import Endpoint
+from chargeback_consolidation.studio.sessions import Endpoint
 endpoint = Endpoint()
 glue = endpoint.client()
 glue.create_session(Id='x', Role='arn:aws:iam::000000000000:role/local', Command={'Name': 'glueetl', 'PythonVersion': '3'})

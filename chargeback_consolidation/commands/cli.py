@@ -250,8 +250,9 @@ def tell_run(console, request, record):
                                                                           'report.')
 @click.argument('words', nargs=-1, type=click.UNPROCESSED)
 def investigate(words):
-    from chargeback_consolidation.investigate import (
-        broken, comparison_lines, help_for, investigations_text, plan_requests, run_all, too_bad)
+    from chargeback_consolidation.answers.compare import broken, comparison_lines
+    from chargeback_consolidation.answers.request import help_for, investigations_text, plan_requests, run_all
+    from chargeback_consolidation.answers.run import too_bad
     if set(words) & {'--help', '-h'}:
         print(wrapped(help_for(words[0]) if not words[0].startswith('-') else investigations_text())); return 0
     requests, processes = plan_requests(words)
