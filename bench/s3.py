@@ -130,7 +130,7 @@ def main():
         runs = []
         for round in range(a.rounds):
             endpoint.requests.clear()
-            seconds, peak, text = measure(words(f's3://out/{round}' if a.output == 's3' else tempfile.mkdtemp(dir=ROOT / 'build/bench')))
+            seconds, peak, text = measure(words(f's3://out/{round}' if a.output == 's3' else tempfile.mkdtemp(dir=ROOT / 'build/bench') + '/out'))
             stages = [line for line in text.splitlines() if line.startswith('stage')]
             runs.append({'seconds': seconds, 'peak': peak, 'files_per_second': a.files / seconds, 'gets_per_file': endpoint.requests['GET object'] / a.files,
                          'lists': endpoint.requests['GET list'], 'heads': endpoint.requests['HEAD object'], 'other': endpoint.requests['other']})

@@ -115,9 +115,9 @@ def main():
     kept = np.random.default_rng(1).random(per_slot) > a.lost / 2
     lineage = len(write_lineage((slot // a.records)[kept].astype(np.int32), (slot % a.records)[kept].astype(np.int32)))
     files = {i: {'file': {'path': f'{folder}/out/{job.slot_paths(DAY, i, 1, run.name)["file"]}', 'rows': per_slot, 'bytes': 65_000_000, 'groups': 5, 'digest': 2**63 + i,
-                          'token': '.token', 'lineage': f'{folder}/out/{job.slot_paths(DAY, i, 1, run.name)["lineage"]}'}, 'quarantine': None} for i in range(len(plan.slots))}
+                          'token': '.token', 'lineage': f'{folder}/_out/{job.slot_paths(DAY, i, 1, run.name)["lineage"]}'}, 'quarantine': None} for i in range(len(plan.slots))}
     commit = job.commit_of(run, state, plan, job.Written(files, {}))
-    manifest = os.path.getsize(f'{folder}/out/{commit.manifest}')
+    manifest = os.path.getsize(f'{folder}/_out/{commit.manifest}')
     record = len(commit.data())
     step('commit')
     assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(map(len, plan.lost.values()))

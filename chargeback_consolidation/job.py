@@ -6,8 +6,8 @@
 __all__ = ['ATTEMPTS', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'Conflict', 'AftermathFailed', 'consolidate', 'write',
            'spark_versions', 'balance', 'day_files', 'relative', 'commit_of', 'taken_now', 'publish', 'finish',
            'make_known', 'with_aftermath', 'clean_up', 'run_report', 'final_report', 'dry_report', 'nothing_new',
-           'ended', 'check_output', 'plan_runs', 'stopped_words', 'main', 'failed', 'is_outside_fault', 'run_day',
-           'run_all']
+           'ended', 'real', 'check_output', 'check_folder', 'plan_runs', 'stopped_words', 'main', 'failed',
+           'is_outside_fault', 'run_day', 'run_all']
 
 # %% ../nbs/16_job.ipynb #8e82c42a
 import base64
@@ -17,8 +17,8 @@ import time
 from collections import namedtuple
 from dataclasses import replace
 
-from .settings import ArgumentError, help_text, parse
-from .store import StoreError, StoreUnfit, attempt, join
+from .settings import ArgumentError, help_text, ledger_path, lies_in, parse
+from .store import StoreError, StoreUnfit, attempt, join, store_for
 from .catalog import CatalogError, GlueCatalog, open_catalog, register
 from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import Balance, ConservationBroken, QualityFailed, audit
@@ -26,8 +26,8 @@ from .landing import SetAside
 from .versions import build_index, forget
 from .layout import SETTLED
 from .copying import copy_slots, create_once, slot_parts
-from chargeback_consolidation.ledger import (Commit, LedgerDamaged, Settled, Taken, number_of, settle, slot_paths,
-    write_manifest)
+from .ledger import (Commit, LedgerDamaged, Settled, Taken, number_of, refuse_old_place,
+    settle, slot_paths, write_manifest)
 from .report import Report, complain, log_stage, put_metrics, record_of, steady_output, tell
 from .plan import (NoData, check_plan, check_table, day_warnings, decide, look, lost_race,
     moved, name_of, next_number, overtaken, schema_of, start_run)
@@ -82,8 +82,8 @@ OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 def write(run, state, plan):
     "Stage the files of the plan"
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
-    number, day, root, name = next_number(state), run.partition.day, run.settings.output_path, run.name
-    def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
+    number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
+    def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
     keyless = {i: n.null_keys for i, n in plan.used.items()}
     parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
     try:
@@ -122,13 +122,13 @@ def day_files(state, plan, written):
 
 # %% ../nbs/16_job.ipynb #f05dd6e7
 def relative(run, file):
-    "A staged file's entry with paths relative to OUTPUT_PATH"
-    root = run.settings.output_path + '/'
-    return dict(file, **{k: file[k][len(root):] for k in ('path', 'lineage') if file.get(k, '').startswith(root)})
+    "A staged file's entry with its paths as a commit names them; one that was kept has them so"
+    paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
+    return dict(file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))})
 
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
-    number, ledger, s = next_number(state), run.ledger, run.settings
+    number, ledger = next_number(state), run.ledger
     check_table(run, claim=True)
     manifest = join(ledger.folder, f'{number:06d}-{run.name}.files')
     create_once(ledger.store, manifest, write_manifest(list(state.taken) + taken_now(state, plan, number)))
@@ -139,7 +139,7 @@ def commit_of(run, state, plan, written):
     report = final_report(run, state, plan, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
-                  kept + aside, manifest[len(s.output_path) + 1:], schema, record_of(report), run.table.name)
+                  kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name)
 
 def taken_now(state, plan, number):
     "The `Taken` of the files that this run looked at. One that changed while it was read is to be looked at again"
@@ -238,19 +238,29 @@ def ended(run, status, error):
                          arguments=run.settings.as_arguments()))
 
 # %% ../nbs/16_job.ipynb #260b1a61
+def real(path):
+    "`path` without links; on S3 there are none"
+    return path if path.startswith('s3://') else os.path.realpath(path)
+
 def check_output(settings, table, partitions):
     "`ArgumentError` if what is written could touch what is read, or cannot be written at all"
-    output = settings.output_path
-    real = (lambda p: p) if output.startswith('s3://') else os.path.realpath
-    for source in [table.location] + [location for p in partitions for location in p.locations]:
-        if (real(output) + '/').startswith((source if source.startswith('s3://') else os.path.realpath(source)) + '/'):
-            raise ArgumentError(f'--OUTPUT_PATH {output} lies inside the landing folder {source}: choose another')
-    if output.startswith('s3://'): return
-    folder = output
+    output, ledger = settings.output_path, settings.ledger_path
+    ledger_path(real(output), real(ledger))     # where links lead may differ from what they are called
+    landing = [table.location] + [location for p in partitions for location in p.locations]
+    for name, path in (('OUTPUT_PATH', output), ('LEDGER_PATH', ledger)):
+        for source in landing:
+            if lies_in(real(path), real(source)):
+                raise ArgumentError(f'--{name} {path} lies inside the landing folder {source}: choose another')
+        if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
+    refuse_old_place(store_for(output), output, ledger)
+
+def check_folder(name, path, read_only):
+    "`ArgumentError` if the local folder `path` can be neither used nor made"
+    folder = path
     while not os.path.lexists(folder): folder = os.path.dirname(folder)
-    if not os.path.isdir(folder): raise ArgumentError(f'--OUTPUT_PATH {output}: {folder} is a file, not a folder')
-    if not settings.dry_run and not os.access(folder, os.W_OK | os.X_OK):
-        raise ArgumentError(f'--OUTPUT_PATH {output}: no permission to write in {folder}')
+    if not os.path.isdir(folder): raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
+    if not read_only and not os.access(folder, os.W_OK | os.X_OK):
+        raise ArgumentError(f'--{name} {path}: no permission to write in {folder}')
 
 def plan_runs(settings):
     "The table and the partitions that the settings ask for; `ArgumentError` for what is wrong with them"

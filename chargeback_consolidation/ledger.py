@@ -6,11 +6,13 @@
 __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'Taken', 'Settled', 'day_folder', 'number_of', 'up_to', 'slot_paths',
            'Commit', 'read_commit', 'write_manifest', 'read_manifest', 'LedgerDamaged', 'Ledger', 'settle',
            'remove_superseded', 'remove_litter', 'manifests', 'dead_manifests', 'open_ledger', 'snapshot', 'is_rolling',
-           'repair', 'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary', 'claim_table']
+           'repair', 'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary', 'claim_table',
+           'refuse_old_place']
 
 # %% ../nbs/13_ledger.ipynb #ec0511a9
 import json
 import re
+import shlex
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .settings import ArgumentError, ledger_path, lies_in
 from .store import StoreError, join
 from .parquet import arrow_array, arrow_texts
 
@@ -41,7 +44,7 @@ def up_to(path, number):
     return own is not None and own <= number
 
 def slot_paths(day, slot, number, run):
-    "Where a slot's file, lineage and quarantine go, relative to OUTPUT_PATH"
+    "Where a slot's file goes, relative to OUTPUT_PATH, and its lineage and quarantine, relative to LEDGER_PATH"
     folder, name = day_folder(day), f'{slot:05d}-c{number:06d}-{run}'
     return {'file': join(folder, f'part-{name}.parquet'),
             'lineage': join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
@@ -55,7 +58,8 @@ class Commit:
     run: str            # eight hexadecimal digits, unique to the run
     kind: str           # 'consolidate', 'reprocess' or 'repair'
     day: str            # YYYY-MM-DD
-    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot
+    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot;
+                        # paths that begin with `_` are relative to LEDGER_PATH, all others to OUTPUT_PATH
     quarantine: tuple   # dicts path, rows, bytes, token: the day's rows without a key
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64
@@ -100,13 +104,21 @@ class LedgerDamaged(Exception):
     "The output folder does not hold what the ledger says, or what no commit wrote; names the file and what to do."
 
 class Ledger:
-    "The commits of one day under an OUTPUT_PATH"
-    def __init__(self, store, root, day):
-        self.store, self.root, self.day = store, root, day
-        self.partition, self.quarantine = join(root, day_folder(day)), join(root, '_quarantine', day_folder(day))
-        self.folder = join(root, '_ledger', day_folder(day))
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
+    def __init__(self, store, root, day, home=None):
+        self.root, self.day, self.home = root, day, ledger_path(root, home)
+        self.store = store.staging(root, self.path('_staged'))
+        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
+        self.folder = self.path(f'_ledger/{day_folder(day)}')
 
-    def path(self, relative): return join(self.root, relative)
+    def path(self, relative):
+        "The full path of what a commit names"
+        return join(self.home if relative.startswith('_') else self.root, relative)
+
+    def relative(self, path):
+        "A full path as a commit names it"
+        return path[len(self.home if lies_in(path, self.home) else self.root) + 1:]
+
     def record_path(self, number): return join(self.folder, f'{number:06d}.json')
 
     def load(self, number):
@@ -289,7 +301,7 @@ def unnamed_manifests(ledger):
 def settle_temporary(ledger):
     "Remove what a crash left of files that are created in one step, hidden and complete for no one; words for each"
     done = []
-    for folder in (join(ledger.root, '_ledger'), ledger.folder, join(ledger.folder, 'lineage')):
+    for folder in (ledger.path('_ledger'), ledger.folder, join(ledger.folder, 'lineage')):
         for path, token in ledger.store.staged(folder):
             ledger.store.discard(path, token)
             done.append(f'removed an unfinished {path.rsplit("/", 1)[-1]}')
@@ -297,12 +309,26 @@ def settle_temporary(ledger):
 
 # %% ../nbs/13_ledger.ipynb #ff2675ba
 def claim_table(
-    store, root,    # OUTPUT_PATH
+    store, home,    # LEDGER_PATH
     table,          # database.table
     write,          # False: look only
 ):
-    "The table whose days lie under `root`: `table` itself if nobody has claimed the root before"
-    path = join(root, '_ledger', 'source-table')
+    "The table whose ledger lies in `home`: `table` itself if nobody has claimed it before"
+    path = join(home, '_ledger/source-table')
     there = store.load(path)
     if there is None and write and not store.create(path, table.encode()): there = store.load(path)
     return there.decode().strip() if there else table
+
+# %% ../nbs/13_ledger.ipynb #c16b0002
+def refuse_old_place(
+    store, root,    # OUTPUT_PATH
+    home,           # LEDGER_PATH
+):
+    "`ArgumentError` if ledger or quarantine lie in the table's own folder, where earlier versions kept them"
+    left = [name for name in ('_ledger', '_quarantine') if store.list(join(root, name))]
+    if not left: return
+    there, here = shlex.quote(home), [shlex.quote(join(root, name)) for name in left]
+    words = [f'mkdir -p {there}', f'mv {" ".join(here)} {there}']
+    if root.startswith('s3://'): words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
+    raise ArgumentError(f'--OUTPUT_PATH {root} holds {" and ".join(left)} of an earlier version, which belong under '
+                        f'LEDGER_PATH: while no run is on, {" && ".join(words)}')

@@ -14,7 +14,9 @@ import os
 import stat
 import time
 import uuid
+from copy import copy
 
+from .settings import lies_in
 from .store import (STORES, FileEntry, Sink, SourceChanged, StoreError, access, accessing,
     cause, join, lacking, shown, trouble, unfit)
 
@@ -38,15 +40,17 @@ def make_folder(folder):
         sync_folder(os.path.dirname(new) or '.')
 
 class LocalSink(Sink):
-    "A staged file on a disk; `close` syncs it and its name, `token` is its hidden name."
-    def __init__(self, path):
+    "A staged file on a disk; `close` syncs it and its name, `token` is its hidden name, in `folder`."
+    def __init__(self, path, folder):
         super().__init__()
-        self._path, self._file = path, None
-        self._folder, name = os.path.split(path)
-        self.token = f'.{name}.{uuid.uuid4().hex[:12]}.staged'
+        self._path, self._folder, self._file = path, folder, None
+        self.token = f'.{os.path.basename(path)}.{uuid.uuid4().hex[:12]}.staged'
         with access('staged', path):
-            make_folder(self._folder)
-            self._file = open(os.path.join(self._folder, self.token), 'xb', buffering=0)
+            make_folder(folder)
+            self._file = open(self.hidden, 'xb', buffering=0)
+
+    @property
+    def hidden(self): return os.path.join(self._folder, self.token)
 
     def put(self, data):
         view = memoryview(data)
@@ -147,7 +151,19 @@ def open_local(path):
 # %% ../nbs/02_local.ipynb #29913718
 class LocalStore:
     "Files on a disk that this process and all Spark tasks can see"
-    threads = 1     # a disk needs no parallel requests
+    threads = 1         # a disk needs no parallel requests
+    root, aside = '', ''    # what is to lie in `root` is staged in `aside`
+
+    def staging(self, root, aside):
+        "This store, with what is to lie in the folder `root` staged in the folder `aside`"
+        other = copy(self)
+        other.root, other.aside = root, aside
+        return other
+
+    def hidden_places(self, folder):
+        "The folders in which something may be staged for `folder`, the best one first"
+        if not self.root or not lies_in(folder, self.root): return [folder]
+        return [join(self.aside, folder[len(self.root) + 1:]), folder]
 
     @accessing('listed')
     def list(self, folder, recursive=True):
@@ -196,26 +212,36 @@ class LocalStore:
 
     def stage(self, path):
         "A `Sink` for a file that stays invisible until `publish(path, sink.token)`"
-        return LocalSink(path)
+        folder = os.path.dirname(path)
+        with access('staged', path):
+            places = self.hidden_places(folder)
+            for place in (folder, places[0]): make_folder(place)
+            near = os.stat(places[0]).st_dev == os.stat(folder).st_dev      # else there is no renaming
+        return LocalSink(path, places[0] if near else folder)
 
     @accessing('published')
     def publish(self, path, token):
         "Make a staged file visible; True if it is visible now, whoever did it"
         folder = os.path.dirname(path)
-        try: os.rename(os.path.join(folder, token), path)
-        except GONE: return self.exists(path)
-        sync_folder(folder)
-        return True
+        for place in self.hidden_places(folder):
+            hidden = os.path.join(place, token)
+            if os.path.exists(hidden): make_folder(folder)
+            try: os.rename(hidden, path)
+            except GONE: continue
+            sync_folder(folder)
+            return True
+        return self.exists(path)
 
     def staged(self, folder):
         "What lies staged in `folder`: (final path, token) pairs"
-        names = [os.path.basename(e.path) for e in self.list(folder, recursive=False)]
+        there = [e for place in self.hidden_places(folder) for e in self.list(place, recursive=False)]
+        names = [os.path.basename(e.path) for e in there]
         hidden = [name for name in names if name.startswith('.') and name.endswith('.staged')]
         return [(join(folder, name[1:].rsplit('.', 2)[0]), name) for name in hidden]
 
     def discard(self, path, token):
         "Remove a staged file; nothing happens if it is gone"
-        self.delete([join(os.path.dirname(path), token)])
+        self.delete([join(place, token) for place in self.hidden_places(os.path.dirname(path))])
 
     def delete(self, paths):
         "Remove files; those that are gone already are fine"
@@ -234,7 +260,7 @@ def local_create(self, path, data):
         try:
             sink.write(data)
             sink.close()
-            os.link(join(os.path.dirname(path), sink.token), path)
+            os.link(sink.hidden, path)
             sync_folder(os.path.dirname(path))
             return True
         except FileExistsError: return False

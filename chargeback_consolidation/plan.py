@@ -62,8 +62,9 @@ def quiet(stage, seconds, facts): pass
 
 def start_run(settings, table, partition, session=get_spark, observe=quiet):
     "A fresh `Run`"
-    stores = store_for(table.location), store_for(settings.output_path, settings.kms_key_id)
-    ledger, now = Ledger(stores[1], settings.output_path, partition.day), time.monotonic()
+    s, now = settings, time.monotonic()
+    ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path)
+    stores = store_for(table.location), ledger.store
     return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now)
 
 # %% ../nbs/15_plan.ipynb #b992b630
@@ -89,7 +90,7 @@ class State:
 def look(run):
     "The `State` of the day"
     s, ledger = run.settings, run.ledger
-    if not s.dry_run: ledger.store.probe(join(s.output_path, '_ledger'))
+    if not s.dry_run: ledger.store.probe(ledger.path('_ledger'))
     check_table(run)
     head, settled = open_ledger(ledger, not s.dry_run, lambda: run.observe('settling', 0.0, {}), s.reprocess)
     if s.dry_run: check_rolled_forward(ledger, head)
@@ -173,10 +174,11 @@ def day_warnings(run, state):
 def check_table(run, claim=False):
     "`ArgumentError` if the days under OUTPUT_PATH are those of another landing table. claim: say so if nobody has"
     s = run.settings
-    owner = claim_table(run.ledger.store, s.output_path, run.table.name, claim)
+    owner = claim_table(run.ledger.store, s.ledger_path, run.table.name, claim)
     if owner != run.table.name:
-        raise ArgumentError(f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
-                            'another (if the table was renamed, change its name in _ledger/source-table there)')
+        raise ArgumentError(
+            f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
+            f'another (if the table was renamed, change its name in {s.ledger_path}/_ledger/source-table)')
 
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"

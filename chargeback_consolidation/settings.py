@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Argument', 'REQUIRED', 'RATE', 'CODECS', 'ARGUMENTS', 'READERS', 'GLUE_ARGUMENTS', 'EXIT_CODES_TEXT', 'ArgumentError',
            'read_integer', 'read_number', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time',
-           'read_text', 'read_name', 'read_path', 'Settings', 'nearest', 'split_arguments', 'parse', 'check_together',
-           'limits_text', 'help_text']
+           'read_text', 'read_name', 'read_path', 'Settings', 'beside', 'lies_in', 'ledger_path', 'nearest',
+           'split_arguments', 'parse', 'check_together', 'limits_text', 'help_text']
 
 # %% ../nbs/00_settings.ipynb #b69e7e2a
 import difflib
@@ -23,40 +23,50 @@ RATE = (0.0, 1.0)
 
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
-ARGUMENTS = [Argument(*row) for row in [
-    ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
-    ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
-    ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
-    ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
-    ('COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed', CODECS),
-    ('CATALOG', 'path', 'glue', "'glue', or a local folder whose <SOURCE_DATABASE>/<SOURCE_TABLE> is the table", None),
-    ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
-    ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
-    ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
-    ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
-    ('ENABLE_PARTITION_FILTER', 'flag', 'true',
-     'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
-    ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
-    ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
-    ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
-    ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
-    ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
-    ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
-    ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
-    ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
-    ('MAX_OUTSIDE_DAY_RATE', 'number', '1',
-     'fail above this share of records whose event_timestamp is outside the day', RATE),
-    ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
-    ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
-    ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01', 'fail above this share of files whose columns fit no common schema',
-     RATE),
-    ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
-    ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
-    ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
-    ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
+ARGUMENTS = [
+    Argument(*row)
+    for row in [
+        ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
+        ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
+        ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
+        ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
+        ('COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed', CODECS),
+        (
+            'CATALOG', 'path', 'glue',
+            "'glue', or a local folder with a folder for each database, and in it for each table", None),
+        (
+            'LEDGER_PATH', 'path', '_NAME beside the folder NAME of OUTPUT_PATH',
+            'root of ledger, lineage and quarantine', None),
+        ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
+        ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
+        ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
+        ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
+        (
+            'ENABLE_PARTITION_FILTER', 'flag', 'true',
+            'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
+        ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
+        ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
+        ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
+        ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
+        ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
+        ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
+        ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
+        ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
+        ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
+        (
+            'MAX_OUTSIDE_DAY_RATE', 'number', '1',
+            'fail above this share of records whose event_timestamp is outside the day', RATE),
+        ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
+        ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
+        ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
+        (
+            'MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01',
+            'fail above this share of files whose columns fit no common schema', RATE),
+        ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+        ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
+        ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
+        ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
 
 # %% ../nbs/00_settings.ipynb #7f86c369
 class ArgumentError(ValueError):
@@ -135,6 +145,7 @@ class Settings:
     output_file_count: int
     compression_codec: str
     catalog: str = 'glue'
+    ledger_path: str = None
     partition_date: date = None
     execution_time: datetime = None
     execution_sequence: int = 1
@@ -163,6 +174,27 @@ class Settings:
     def as_arguments(self):
         "The settings as a dict of argument name to text, for records and reports"
         return {f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None}
+
+# %% ../nbs/00_settings.ipynb #c16a0002
+def beside(path):
+    "The hidden folder beside `path`: `_NAME` next to `NAME`; None if `path` is a bucket or the root of the disk"
+    above, _, name = path.rpartition('/')
+    return f'{above}/_{name}' if name and above != 's3:/' else None
+
+def lies_in(path, folder):
+    "True if `path` is `folder` or lies in it"
+    return (path + '/').startswith(folder.rstrip('/') + '/')
+
+def ledger_path(output_path, given=None):
+    "LEDGER_PATH for an OUTPUT_PATH, both as `read_path` has them; `ArgumentError` if they do not go together"
+    found = given or beside(output_path)
+    if not found: raise ArgumentError(f'--LEDGER_PATH is required: beside {output_path} there is no place for it')
+    if found.startswith('s3://') != output_path.startswith('s3://'):
+        raise ArgumentError(
+            f'--LEDGER_PATH {found} and --OUTPUT_PATH {output_path} must both be local or both on s3://')
+    if lies_in(found, output_path) or lies_in(output_path, found):
+        raise ArgumentError(f'--LEDGER_PATH {found} and --OUTPUT_PATH {output_path} must not lie in each other')
+    return found
 
 # %% ../nbs/00_settings.ipynb #71931933
 GLUE_ARGUMENTS = re.compile(
@@ -211,6 +243,7 @@ def parse(
         try: values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
         except ValueError as e: raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
     if given.get('CATALOG', 'glue').strip() == 'glue': values['catalog'] = 'glue'
+    values['ledger_path'] = ledger_path(values['output_path'], values.get('ledger_path'))
     values.setdefault('execution_time', (now or datetime.now(timezone.utc)).astimezone(timezone.utc))
     values.setdefault('partition_date', (values['execution_time'] - timedelta(days=1)).date())
     return check_together(Settings(**values))

@@ -19,6 +19,7 @@ import pickle
 import platform
 import posixpath
 import re
+import shlex
 import shutil
 import signal
 import stat
@@ -32,6 +33,7 @@ import zlib
 from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import partial, wraps
@@ -58,40 +60,50 @@ RATE = (0.0, 1.0)
 
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
-ARGUMENTS = [Argument(*row) for row in [
-    ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
-    ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
-    ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
-    ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
-    ('COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed', CODECS),
-    ('CATALOG', 'path', 'glue', "'glue', or a local folder whose <SOURCE_DATABASE>/<SOURCE_TABLE> is the table", None),
-    ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
-    ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
-    ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
-    ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
-    ('ENABLE_PARTITION_FILTER', 'flag', 'true',
-     'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
-    ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
-    ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
-    ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
-    ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
-    ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
-    ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
-    ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
-    ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
-    ('MAX_OUTSIDE_DAY_RATE', 'number', '1',
-     'fail above this share of records whose event_timestamp is outside the day', RATE),
-    ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
-    ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
-    ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
-    ('MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01', 'fail above this share of files whose columns fit no common schema',
-     RATE),
-    ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
-    ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
-    ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
-    ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
+ARGUMENTS = [
+    Argument(*row)
+    for row in [
+        ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
+        ('SOURCE_TABLE', 'name', REQUIRED, 'landing table', None),
+        ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
+        ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
+        ('COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed', CODECS),
+        (
+            'CATALOG', 'path', 'glue',
+            "'glue', or a local folder with a folder for each database, and in it for each table", None),
+        (
+            'LEDGER_PATH', 'path', '_NAME beside the folder NAME of OUTPUT_PATH',
+            'root of ledger, lineage and quarantine', None),
+        ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
+        ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
+        ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
+        ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
+        (
+            'ENABLE_PARTITION_FILTER', 'flag', 'true',
+            'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
+        ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
+        ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
+        ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
+        ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
+        ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
+        ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
+        ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
+        ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
+        ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
+        (
+            'MAX_OUTSIDE_DAY_RATE', 'number', '1',
+            'fail above this share of records whose event_timestamp is outside the day', RATE),
+        ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
+        ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
+        ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
+        (
+            'MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01',
+            'fail above this share of files whose columns fit no common schema', RATE),
+        ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+        ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
+        ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
+        ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
 
 
 class ArgumentError(ValueError):
@@ -170,6 +182,7 @@ class Settings:
     output_file_count: int
     compression_codec: str
     catalog: str = 'glue'
+    ledger_path: str = None
     partition_date: date = None
     execution_time: datetime = None
     execution_sequence: int = 1
@@ -198,6 +211,27 @@ class Settings:
     def as_arguments(self):
         "The settings as a dict of argument name to text, for records and reports"
         return {f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None}
+
+
+def beside(path):
+    "The hidden folder beside `path`: `_NAME` next to `NAME`; None if `path` is a bucket or the root of the disk"
+    above, _, name = path.rpartition('/')
+    return f'{above}/_{name}' if name and above != 's3:/' else None
+
+def lies_in(path, folder):
+    "True if `path` is `folder` or lies in it"
+    return (path + '/').startswith(folder.rstrip('/') + '/')
+
+def ledger_path(output_path, given=None):
+    "LEDGER_PATH for an OUTPUT_PATH, both as `read_path` has them; `ArgumentError` if they do not go together"
+    found = given or beside(output_path)
+    if not found: raise ArgumentError(f'--LEDGER_PATH is required: beside {output_path} there is no place for it')
+    if found.startswith('s3://') != output_path.startswith('s3://'):
+        raise ArgumentError(
+            f'--LEDGER_PATH {found} and --OUTPUT_PATH {output_path} must both be local or both on s3://')
+    if lies_in(found, output_path) or lies_in(output_path, found):
+        raise ArgumentError(f'--LEDGER_PATH {found} and --OUTPUT_PATH {output_path} must not lie in each other')
+    return found
 
 
 GLUE_ARGUMENTS = re.compile(
@@ -246,6 +280,7 @@ def parse(
         try: values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
         except ValueError as e: raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
     if given.get('CATALOG', 'glue').strip() == 'glue': values['catalog'] = 'glue'
+    values['ledger_path'] = ledger_path(values['output_path'], values.get('ledger_path'))
     values.setdefault('execution_time', (now or datetime.now(timezone.utc)).astimezone(timezone.utc))
     values.setdefault('partition_date', (values['execution_time'] - timedelta(days=1)).date())
     return check_together(Settings(**values))
@@ -500,15 +535,17 @@ def make_folder(folder):
         sync_folder(os.path.dirname(new) or '.')
 
 class LocalSink(Sink):
-    "A staged file on a disk; `close` syncs it and its name, `token` is its hidden name."
-    def __init__(self, path):
+    "A staged file on a disk; `close` syncs it and its name, `token` is its hidden name, in `folder`."
+    def __init__(self, path, folder):
         super().__init__()
-        self._path, self._file = path, None
-        self._folder, name = os.path.split(path)
-        self.token = f'.{name}.{uuid.uuid4().hex[:12]}.staged'
+        self._path, self._folder, self._file = path, folder, None
+        self.token = f'.{os.path.basename(path)}.{uuid.uuid4().hex[:12]}.staged'
         with access('staged', path):
-            make_folder(self._folder)
-            self._file = open(os.path.join(self._folder, self.token), 'xb', buffering=0)
+            make_folder(folder)
+            self._file = open(self.hidden, 'xb', buffering=0)
+
+    @property
+    def hidden(self): return os.path.join(self._folder, self.token)
 
     def put(self, data):
         view = memoryview(data)
@@ -609,7 +646,19 @@ def open_local(path):
 
 class LocalStore:
     "Files on a disk that this process and all Spark tasks can see"
-    threads = 1     # a disk needs no parallel requests
+    threads = 1         # a disk needs no parallel requests
+    root, aside = '', ''    # what is to lie in `root` is staged in `aside`
+
+    def staging(self, root, aside):
+        "This store, with what is to lie in the folder `root` staged in the folder `aside`"
+        other = copy(self)
+        other.root, other.aside = root, aside
+        return other
+
+    def hidden_places(self, folder):
+        "The folders in which something may be staged for `folder`, the best one first"
+        if not self.root or not lies_in(folder, self.root): return [folder]
+        return [join(self.aside, folder[len(self.root) + 1:]), folder]
 
     @accessing('listed')
     def list(self, folder, recursive=True):
@@ -658,26 +707,36 @@ class LocalStore:
 
     def stage(self, path):
         "A `Sink` for a file that stays invisible until `publish(path, sink.token)`"
-        return LocalSink(path)
+        folder = os.path.dirname(path)
+        with access('staged', path):
+            places = self.hidden_places(folder)
+            for place in (folder, places[0]): make_folder(place)
+            near = os.stat(places[0]).st_dev == os.stat(folder).st_dev      # else there is no renaming
+        return LocalSink(path, places[0] if near else folder)
 
     @accessing('published')
     def publish(self, path, token):
         "Make a staged file visible; True if it is visible now, whoever did it"
         folder = os.path.dirname(path)
-        try: os.rename(os.path.join(folder, token), path)
-        except GONE: return self.exists(path)
-        sync_folder(folder)
-        return True
+        for place in self.hidden_places(folder):
+            hidden = os.path.join(place, token)
+            if os.path.exists(hidden): make_folder(folder)
+            try: os.rename(hidden, path)
+            except GONE: continue
+            sync_folder(folder)
+            return True
+        return self.exists(path)
 
     def staged(self, folder):
         "What lies staged in `folder`: (final path, token) pairs"
-        names = [os.path.basename(e.path) for e in self.list(folder, recursive=False)]
+        there = [e for place in self.hidden_places(folder) for e in self.list(place, recursive=False)]
+        names = [os.path.basename(e.path) for e in there]
         hidden = [name for name in names if name.startswith('.') and name.endswith('.staged')]
         return [(join(folder, name[1:].rsplit('.', 2)[0]), name) for name in hidden]
 
     def discard(self, path, token):
         "Remove a staged file; nothing happens if it is gone"
-        self.delete([join(os.path.dirname(path), token)])
+        self.delete([join(place, token) for place in self.hidden_places(os.path.dirname(path))])
 
     def delete(self, paths):
         "Remove files; those that are gone already are fine"
@@ -696,7 +755,7 @@ def local_create(self, path, data):
         try:
             sink.write(data)
             sink.close()
-            os.link(join(os.path.dirname(path), sink.token), path)
+            os.link(sink.hidden, path)
             sync_folder(os.path.dirname(path))
             return True
         except FileExistsError: return False
@@ -859,6 +918,10 @@ class S3Store:
         self._client, self._hasty, self._places = None, None, {}
 
     def __getstate__(self): return dict(self.__dict__, _client=None, _hasty=None, _places={})
+
+    def staging(self, root, aside):
+        "This store: an upload that is not completed is seen by nobody"
+        return self
 
     @property
     def client(self):
@@ -3190,7 +3253,7 @@ def up_to(path, number):
     return own is not None and own <= number
 
 def slot_paths(day, slot, number, run):
-    "Where a slot's file, lineage and quarantine go, relative to OUTPUT_PATH"
+    "Where a slot's file goes, relative to OUTPUT_PATH, and its lineage and quarantine, relative to LEDGER_PATH"
     folder, name = day_folder(day), f'{slot:05d}-c{number:06d}-{run}'
     return {'file': join(folder, f'part-{name}.parquet'),
             'lineage': join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
@@ -3204,7 +3267,8 @@ class Commit:
     run: str            # eight hexadecimal digits, unique to the run
     kind: str           # 'consolidate', 'reprocess' or 'repair'
     day: str            # YYYY-MM-DD
-    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot
+    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot;
+                        # paths that begin with `_` are relative to LEDGER_PATH, all others to OUTPUT_PATH
     quarantine: tuple   # dicts path, rows, bytes, token: the day's rows without a key
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64
@@ -3249,13 +3313,21 @@ class LedgerDamaged(Exception):
     "The output folder does not hold what the ledger says, or what no commit wrote; names the file and what to do."
 
 class Ledger:
-    "The commits of one day under an OUTPUT_PATH"
-    def __init__(self, store, root, day):
-        self.store, self.root, self.day = store, root, day
-        self.partition, self.quarantine = join(root, day_folder(day)), join(root, '_quarantine', day_folder(day))
-        self.folder = join(root, '_ledger', day_folder(day))
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
+    def __init__(self, store, root, day, home=None):
+        self.root, self.day, self.home = root, day, ledger_path(root, home)
+        self.store = store.staging(root, self.path('_staged'))
+        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
+        self.folder = self.path(f'_ledger/{day_folder(day)}')
 
-    def path(self, relative): return join(self.root, relative)
+    def path(self, relative):
+        "The full path of what a commit names"
+        return join(self.home if relative.startswith('_') else self.root, relative)
+
+    def relative(self, path):
+        "A full path as a commit names it"
+        return path[len(self.home if lies_in(path, self.home) else self.root) + 1:]
+
     def record_path(self, number): return join(self.folder, f'{number:06d}.json')
 
     def load(self, number):
@@ -3438,7 +3510,7 @@ def unnamed_manifests(ledger):
 def settle_temporary(ledger):
     "Remove what a crash left of files that are created in one step, hidden and complete for no one; words for each"
     done = []
-    for folder in (join(ledger.root, '_ledger'), ledger.folder, join(ledger.folder, 'lineage')):
+    for folder in (ledger.path('_ledger'), ledger.folder, join(ledger.folder, 'lineage')):
         for path, token in ledger.store.staged(folder):
             ledger.store.discard(path, token)
             done.append(f'removed an unfinished {path.rsplit("/", 1)[-1]}')
@@ -3446,15 +3518,29 @@ def settle_temporary(ledger):
 
 
 def claim_table(
-    store, root,    # OUTPUT_PATH
+    store, home,    # LEDGER_PATH
     table,          # database.table
     write,          # False: look only
 ):
-    "The table whose days lie under `root`: `table` itself if nobody has claimed the root before"
-    path = join(root, '_ledger', 'source-table')
+    "The table whose ledger lies in `home`: `table` itself if nobody has claimed it before"
+    path = join(home, '_ledger/source-table')
     there = store.load(path)
     if there is None and write and not store.create(path, table.encode()): there = store.load(path)
     return there.decode().strip() if there else table
+
+
+def refuse_old_place(
+    store, root,    # OUTPUT_PATH
+    home,           # LEDGER_PATH
+):
+    "`ArgumentError` if ledger or quarantine lie in the table's own folder, where earlier versions kept them"
+    left = [name for name in ('_ledger', '_quarantine') if store.list(join(root, name))]
+    if not left: return
+    there, here = shlex.quote(home), [shlex.quote(join(root, name)) for name in left]
+    words = [f'mkdir -p {there}', f'mv {" ".join(here)} {there}']
+    if root.startswith('s3://'): words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
+    raise ArgumentError(f'--OUTPUT_PATH {root} holds {" and ".join(left)} of an earlier version, which belong under '
+                        f'LEDGER_PATH: while no run is on, {" && ".join(words)}')
 
 
 # --- Metrics (14_report.ipynb)
@@ -3629,8 +3715,9 @@ def quiet(stage, seconds, facts): pass
 
 def start_run(settings, table, partition, session=get_spark, observe=quiet):
     "A fresh `Run`"
-    stores = store_for(table.location), store_for(settings.output_path, settings.kms_key_id)
-    ledger, now = Ledger(stores[1], settings.output_path, partition.day), time.monotonic()
+    s, now = settings, time.monotonic()
+    ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path)
+    stores = store_for(table.location), ledger.store
     return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now)
 
 
@@ -3656,7 +3743,7 @@ class State:
 def look(run):
     "The `State` of the day"
     s, ledger = run.settings, run.ledger
-    if not s.dry_run: ledger.store.probe(join(s.output_path, '_ledger'))
+    if not s.dry_run: ledger.store.probe(ledger.path('_ledger'))
     check_table(run)
     head, settled = open_ledger(ledger, not s.dry_run, lambda: run.observe('settling', 0.0, {}), s.reprocess)
     if s.dry_run: check_rolled_forward(ledger, head)
@@ -3740,10 +3827,11 @@ def day_warnings(run, state):
 def check_table(run, claim=False):
     "`ArgumentError` if the days under OUTPUT_PATH are those of another landing table. claim: say so if nobody has"
     s = run.settings
-    owner = claim_table(run.ledger.store, s.output_path, run.table.name, claim)
+    owner = claim_table(run.ledger.store, s.ledger_path, run.table.name, claim)
     if owner != run.table.name:
-        raise ArgumentError(f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
-                            'another (if the table was renamed, change its name in _ledger/source-table there)')
+        raise ArgumentError(
+            f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
+            f'another (if the table was renamed, change its name in {s.ledger_path}/_ledger/source-table)')
 
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
@@ -3960,8 +4048,8 @@ OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 def write(run, state, plan):
     "Stage the files of the plan"
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
-    number, day, root, name = next_number(state), run.partition.day, run.settings.output_path, run.name
-    def paths(slot): return {word: join(root, path) for word, path in slot_paths(day, slot, number, name).items()}
+    number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
+    def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
     keyless = {i: n.null_keys for i, n in plan.used.items()}
     parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
     try:
@@ -4000,13 +4088,13 @@ def day_files(state, plan, written):
 
 
 def relative(run, file):
-    "A staged file's entry with paths relative to OUTPUT_PATH"
-    root = run.settings.output_path + '/'
-    return dict(file, **{k: file[k][len(root):] for k in ('path', 'lineage') if file.get(k, '').startswith(root)})
+    "A staged file's entry with its paths as a commit names them; one that was kept has them so"
+    paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
+    return dict(file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))})
 
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
-    number, ledger, s = next_number(state), run.ledger, run.settings
+    number, ledger = next_number(state), run.ledger
     check_table(run, claim=True)
     manifest = join(ledger.folder, f'{number:06d}-{run.name}.files')
     create_once(ledger.store, manifest, write_manifest(list(state.taken) + taken_now(state, plan, number)))
@@ -4017,7 +4105,7 @@ def commit_of(run, state, plan, written):
     report = final_report(run, state, plan, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
-                  kept + aside, manifest[len(s.output_path) + 1:], schema, record_of(report), run.table.name)
+                  kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name)
 
 def taken_now(state, plan, number):
     "The `Taken` of the files that this run looked at. One that changed while it was read is to be looked at again"
@@ -4116,19 +4204,29 @@ def ended(run, status, error):
                          arguments=run.settings.as_arguments()))
 
 
+def real(path):
+    "`path` without links; on S3 there are none"
+    return path if path.startswith('s3://') else os.path.realpath(path)
+
 def check_output(settings, table, partitions):
     "`ArgumentError` if what is written could touch what is read, or cannot be written at all"
-    output = settings.output_path
-    real = (lambda p: p) if output.startswith('s3://') else os.path.realpath
-    for source in [table.location] + [location for p in partitions for location in p.locations]:
-        if (real(output) + '/').startswith((source if source.startswith('s3://') else os.path.realpath(source)) + '/'):
-            raise ArgumentError(f'--OUTPUT_PATH {output} lies inside the landing folder {source}: choose another')
-    if output.startswith('s3://'): return
-    folder = output
+    output, ledger = settings.output_path, settings.ledger_path
+    ledger_path(real(output), real(ledger))     # where links lead may differ from what they are called
+    landing = [table.location] + [location for p in partitions for location in p.locations]
+    for name, path in (('OUTPUT_PATH', output), ('LEDGER_PATH', ledger)):
+        for source in landing:
+            if lies_in(real(path), real(source)):
+                raise ArgumentError(f'--{name} {path} lies inside the landing folder {source}: choose another')
+        if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
+    refuse_old_place(store_for(output), output, ledger)
+
+def check_folder(name, path, read_only):
+    "`ArgumentError` if the local folder `path` can be neither used nor made"
+    folder = path
     while not os.path.lexists(folder): folder = os.path.dirname(folder)
-    if not os.path.isdir(folder): raise ArgumentError(f'--OUTPUT_PATH {output}: {folder} is a file, not a folder')
-    if not settings.dry_run and not os.access(folder, os.W_OK | os.X_OK):
-        raise ArgumentError(f'--OUTPUT_PATH {output}: no permission to write in {folder}')
+    if not os.path.isdir(folder): raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
+    if not read_only and not os.access(folder, os.W_OK | os.X_OK):
+        raise ArgumentError(f'--{name} {path}: no permission to write in {folder}')
 
 def plan_runs(settings):
     "The table and the partitions that the settings ask for; `ArgumentError` for what is wrong with them"

@@ -36,7 +36,7 @@ def sound(root):
 
 
 def head(root):
-    return read_commit(sorted(Path(root, 'out/_ledger/year=2025/month=11/day=02').glob('*.json'))[-1].read_bytes())
+    return read_commit(sorted(Path(root, '_out/_ledger/year=2025/month=11/day=02').glob('*.json'))[-1].read_bytes())
 
 
 def damaged(root):

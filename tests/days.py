@@ -30,6 +30,7 @@ class Lake:
 
     def __init__(self, root):
         self.root, self.table, self.output = Path(root), Path(root, "lake/landing/chargebacks"), Path(root, "out")
+        self.ledger = Path(root, "_out")
         self.table.mkdir(parents=True, exist_ok=True)
 
     def land(self, path, content, mtime=None, **options):
@@ -66,7 +67,7 @@ class Lake:
         return sorted(p for p in self.partition.glob("*") if p.name[0] not in "._")
 
     def quarantine(self):
-        return sorted((self.output / "_quarantine/year=2025/month=11/day=02").glob("*.parquet"))
+        return sorted((self.ledger / "_quarantine/year=2025/month=11/day=02").glob("*.parquet"))
 
     def landed(self):
         "The landing files, relative to the table"

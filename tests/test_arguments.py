@@ -193,15 +193,16 @@ def open_lake():
 
 @pytest.mark.parametrize(("closed", "mode", "says"), [
     ("out", 0o555, r"--OUTPUT_PATH .*/out: no permission to write in .*/out\n"),
+    ("_out", 0o555, r"--LEDGER_PATH .*/_out: no permission to write in .*/_out\n"),
     ("lake/landing/chargebacks", 0o000, r"--SOURCE_TABLE: no permission to read the folder .*/chargebacks\n"),
     ("lake/landing/chargebacks/2025/11/02", 0o000, r"[^\n]*ermission[^\n]*/2025/11/02[^\n]*\n"),
 ])
 def test_no_permission(open_lake, tmp_path, closed, mode, says):
     lake, folder = open_lake, open_lake.root / closed
     folder.mkdir(parents=True, exist_ok=True)
-    if closed != "out":
-        lake.output.mkdir()
-        lake.output.chmod(0o777)
+    for place in (lake.output, lake.ledger):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o777)
     folder.chmod(mode)
     before = tree(lake.root)
     code, out, err = run_as_nobody(lake.words(), tmp_path)

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from execnb.nbio import mk_cell, new_nb, read_nb, write_nb
 
-from chargeback_consolidation.build import __main__, readme, script, studio
+from chargeback_consolidation.build import __main__, pages, script, studio
 from chargeback_consolidation.build.check import check
 from chargeback_consolidation.build.project import BuildError
 from chargeback_consolidation.build.refresh import refresh
@@ -49,9 +49,10 @@ def template(tmp_path_factory):
         "00_rates": notebook("#| default_exp rates", "# Rates\n\n> Shares.", "#| export\ndef rate(a, b): return a/b", "rate(1, 4)"),
         "01_job": notebook("#| default_exp job", "# Job", "#| export\nfrom pkg.rates import rate", f"#| export\n{MAIN}"),
         "tools/tool": notebook("#| default_exp tools.tool", "# Tool", "#| export\nimport yaml", "#| export\nTOOL = 1"),
-        "index": notebook("# Pkg\n\n![flow](images/flow.svg)", "6 * 7", "#| hide\nsecret = 1"),
+        "index": notebook("# Pkg\n\n![flow](images/flow.svg) [alarms](guide/operations.ipynb#alarms)", "6 * 7", "#| hide\nsecret = 1"),
+        "guide/operations": notebook("# Run it\n\n[what](../index.ipynb)", "#| echo: false\nprint('exit code', 0)"),
     }
-    (root / "nbs/tools").mkdir()
+    for wing in ("tools", "guide"): (root / "nbs" / wing).mkdir()
     for name, nb in stages.items():
         write_nb(nb, root / "nbs" / f"{name}.ipynb")
     write_nb(why_notebook(), root / "nbs/investigations/why.ipynb")
@@ -169,7 +170,7 @@ def test_the_readme_shows_code_and_results_and_hides_what_is_hidden(root):
 
 def test_links_in_code_stay_as_they_are():
     text = "```\n[a](b)\n```\n[a](../LICENSE) <img src=\"images/x.svg\"> [c](mailto:x@example.com)"
-    assert readme.relink(text, "nbs") == "```\n[a](b)\n```\n[a](LICENSE) <img src=\"nbs/images/x.svg\"> [c](mailto:x@example.com)"
+    assert pages.relink(text, "nbs") == "```\n[a](b)\n```\n[a](LICENSE) <img src=\"nbs/images/x.svg\"> [c](mailto:x@example.com)"
 
 
 # The Studio notebooks
@@ -300,6 +301,9 @@ def store_an_error(root):
         (lambda r: append(r / "pkg/rates.py", "LIMIT = 4\n"), ["pkg/rates.py: not what the notebooks give"]),
         (lambda r: append(r / script.SCRIPT, "LIMIT = 4\n"), [f"{script.SCRIPT}: not what"]),
         (lambda r: append(r / "README.md", "More.\n"), ["README.md: not what"]),
+        (lambda r: append(r / "OPERATIONS.md", "More.\n"), ["OPERATIONS.md: not what"]),
+        (lambda r: (r / "OPERATIONS.md").unlink(), ["OPERATIONS.md: missing; run `make export`"]),
+        (lambda r: (r / "nbs/guide/operations.ipynb").unlink(), ["OPERATIONS.md: no notebook exports it"]),
         (lambda r: (r / "pkg/job.py").unlink(), ["pkg/job.py: missing; run `make export`"]),
         (lambda r: (r / "pkg/old.py").write_text(""), ["pkg/old.py: no notebook exports it"]),
         (lambda r: (r / "settings.ini").write_text((r / "settings.ini").read_text().replace("1.0", "1.1")),
@@ -354,7 +358,7 @@ def test_the_command_says_in_one_line_what_is_wrong(root, monkeypatch, capsys):
     assert __main__.main(["check"]) == 1
     assert capsys.readouterr().out.startswith("README.md: ")
     (root / "nbs/index.ipynb").unlink()
-    assert __main__.main(["readme"]) == 1
+    assert __main__.main(["pages"]) == 1
     assert capsys.readouterr().err == "nbs/index.ipynb is missing: README.md is made from it\n"
 
 

@@ -410,12 +410,12 @@ def test_c10_one_record_for_each_execution_and_nothing_staged_is_left(lake):
     for number, name in enumerate("abc", 1):
         lake.land(f"{name}.parquet", chargebacks([name, name]))
         lake.run()
-        records = sorted(p for p in lake.output.glob("_ledger/**/*.json"))
+        records = sorted(p for p in lake.ledger.glob("_ledger/**/*.json"))
         assert [p.name for p in records] == [f"{n:06d}.json" for n in range(1, number + 1)]
         head = json.loads(records[-1].read_text())
         assert sorted(f["path"] for f in head["files"]) == sorted(str(p.relative_to(lake.output)) for p in lake.files())
         assert [f["rows"] for f in head["files"]] == [pq.read_metadata(lake.output / f["path"]).num_rows for f in head["files"]]
-        assert not [p for p in lake.output.rglob("*") if p.name.startswith(".") or "staged" in p.name]
+        assert not [p for place in (lake.output, lake.ledger) for p in place.rglob("*") if p.is_file() and (p.name.startswith(".") or "staged" in p.name)]
 
 
 def test_c10_until_the_commit_nothing_of_a_run_is_visible(lake, monkeypatch):

@@ -454,7 +454,7 @@ def test_the_days_stand_alone(lake, monkeypatch, capsys):
 def test_a_record_that_is_cut_is_named(lake, capsys, data):
     lake.land("a.parquet", chargebacks(["a"]))
     run(lake)
-    record = lake.output / "_ledger/year=2025/month=11/day=02/000001.json"
+    record = lake.ledger / "_ledger/year=2025/month=11/day=02/000001.json"
     record.write_bytes(data)
     assert main(lake) == 1 and f"{record} is not a commit record" in said(capsys)[1]
 

@@ -121,8 +121,8 @@ def with_column(table, name, change):
     ('an output file broken', lambda root: (root/'out'/head(root).files[2]['path']).write_bytes(b'PAR1'), {'output file unreadable', 'keys missing'}),
     ('a commit interrupted', lambda root: (root/'out'/head(root).files[2]['path']).rename((root/'out'/head(root).files[2]['path']).with_name(head(root).files[2]['token'])), {'output file not published', 'keys missing'}),
     ('a foreign file', lambda root: shutil.copy(root/'out'/head(root).files[2]['path'], root/'out/year=2025/month=11/day=02/extra.parquet'), {'output file foreign'}),
-    ('lineage deleted', lambda root: (root/'out'/head(root).files[2]['lineage']).unlink(), {'lineage gone'}),
-    ('quarantine deleted', lambda root: (root/'out'/head(root).quarantine[0]['path']).unlink(), {'quarantine file gone', 'quarantine rows missing'}),
+    ('lineage deleted', lambda root: (root/'_out'/head(root).files[2]['lineage']).unlink(), {'lineage gone'}),
+    ('quarantine deleted', lambda root: (root/'_out'/head(root).quarantine[0]['path']).unlink(), {'quarantine file gone', 'quarantine rows missing'}),
     ('a landing file rewritten', lambda root: shutil.copyfile(root/FOLDER/'part-0-0.parquet', root/FOLDER/'part-3-1.parquet'), {'landing file rewritten', 'not yet taken'}),
     ('the landing zone expired', lambda root: [p.unlink() for p in (root/FOLDER).glob('*.parquet')], {'landing file gone'}),
     ('a key changed after the landing zone expired', lambda root: [rewrite(root, lambda t: with_column(t, 'chargeback_id', lambda keys: ['cb-forged', *keys[1:]])),
@@ -135,7 +135,7 @@ def test_other_damage(good, tmp_path, name, harm, kind):
 
 def test_ledger_whose_counts_do_not_add_up(good, tmp_path):
     root = copy_of(good, tmp_path)
-    record = sorted(Path(root, 'out/_ledger/year=2025/month=11/day=02').glob('*.json'))[0]
+    record = sorted(Path(root, '_out/_ledger/year=2025/month=11/day=02').glob('*.json'))[0]
     record.write_text(record.read_text().replace('"duplicates_removed": ', '"duplicates_removed": 1'))
     assert kinds(root) == {'not balanced'}
 
@@ -283,7 +283,7 @@ def test_history(week, tmp_path):
     root = tmp_path/'lake'
     shutil.copytree(week, root)
     (root/'landing/chargebacks/2025/11/03/part-0-0.parquet').unlink()
-    shutil.rmtree(root/'out/_ledger/year=2025/month=11/day=04')
+    shutil.rmtree(root/'_out/_ledger/year=2025/month=11/day=04')
     harmed = history(open_days(f'{root}/out', '2025-11-07', 7, catalog=str(root)))
     assert {(f.kind, f.text[:10]) for f in harmed.findings if f.level == 'fail'} == {('landing file gone', '2025-11-03'), ('no execution', '2025-11-04')}
 

@@ -60,7 +60,7 @@ class Place:
 
     def left(self):
         "What of a run still runs or lies about: staged files, temporary folders, processes"
-        staged = [str(p) for p in self.root.rglob("out/**/.*") if p.is_file()]
+        staged = [str(p) for p in self.root.rglob("*out/**/.*") if p.is_file()]
         return staged + [p.name for p in self.temporary.iterdir()] + self.processes()
 
     def running(self):

@@ -57,7 +57,7 @@ def test_c2_a_day_that_no_crawler_has_seen(cloud_day, session, endpoint):
     keys = [{'Name': f'partition_{i}', 'Type': 'string'} for i in range(3)]
     client('glue', endpoint).create_table(DatabaseName='landing', TableInput={'Name': 'uncrawled', 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
     world = copy()
-    client('s3', endpoint).put_object(Bucket=world.bucket, Key='chargebacks/_ledger/source-table', Body=b'landing.uncrawled')   # renamed
+    client('s3', endpoint).put_object(Bucket=world.bucket, Key='_chargebacks/_ledger/source-table', Body=b'landing.uncrawled')   # renamed
     with world.environment():
         settings = parse([*world.arguments()[:2], '--SOURCE_TABLE', 'uncrawled', *world.arguments()[4:]])
         table, (partition,) = job.plan_runs(settings)

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from chargeback_consolidation import job, plan
 from chargeback_consolidation.sample import landing
 from chargeback_consolidation.sample.lake import sample_partition
 from chargeback_consolidation.sample.landing import Landed, digest, land_sample
-from chargeback_consolidation.sample.records import Sample, noise, origins, own_records, records
+from chargeback_consolidation.sample.records import Sample, noise, origins, own_records
+from chargeback_consolidation.sample.records import records as made
+from chargeback_consolidation.settings import parse
 
 TROUBLE = dict(files=60, records_per_file=50, payload_bytes=60, versions=0.15, ties=0.02, redelivered_records=0.03, null_keys=0.01,
                missing_updated_at=0.05, outside_day=0.02, redelivered_files=0.1, truncated_files=0.05, empty_files=0.04, zero_row_files=0.02)
@@ -45,6 +48,30 @@ def test_bytes_depend_on_neither_workers_nor_deliveries(landed, tmp_path):
 def test_another_seed_or_day_is_another_sample(landed, tmp_path):
     found = [land_sample(tmp_path, table=f't{i}', **{**TROUBLE, **other}) for i, other in enumerate([{'seed': 1}, {'date': '2025-11-03'}])]
     assert len({digest(landed.folder), *(digest(o.folder) for o in found)}) == 3
+
+def test_days_share_no_chargeback(tmp_path):
+    "Nor two days far apart, nor those before the usual one"
+    days = ['2025-11-02', '2025-11-03', '2025-11-01', '2026-11-02', '1970-01-02', '2199-12-31']
+    found = [rows_of(land_sample(tmp_path, date=day, **TROUBLE)) for day in days]
+    for column in ('chargeback_id', 'transaction_id'):
+        ids = [set(rows[column].drop_null().to_pylist()) for rows in found]
+        assert min(map(len, ids)) > 1000 and len(set.union(*ids)) == sum(map(len, ids)), column
+
+FLINK = re.compile(r'2025-11-02--([01][0-9]|2[0-3])/part-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-[0-9]+-[0-9]+')
+
+def test_flinks_own_names_hold_the_same_day(landed, rows, tmp_path, spark):
+    "And the job reads them as they are"
+    for delivery in (1, 2, 3, 4): there = land_sample(tmp_path, names='flink', delivery=delivery, **TROUBLE)
+    table = Path(there.folder)
+    files = [p for p in table.rglob('*') if p.is_file() and p.name[0] != '.']
+    assert len(files) == TROUBLE['files'] and all(FLINK.fullmatch(p.relative_to(table).as_posix()) for p in files)
+    assert len({p.parent for p in files}) == 24 and len({p.name[5:41] for p in files}) == landing.SUBTASKS
+    assert sorted(p.read_bytes() for p in files) == sorted(p.read_bytes() for p in parts(landed))
+    words = ['--CATALOG', str(tmp_path), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', str(tmp_path / 'out'),
+             '--OUTPUT_FILE_COUNT', '2', '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', '2025-11-02',
+             *(w for rule in ('DUPLICATE', 'NULL_KEY', 'UNREADABLE') for w in (f'--MAX_{rule}_RATE', '1'))]
+    report, = job.run_all(parse(words), lambda: spark, plan.quiet, lambda report: None)
+    assert (report.records_processed, report.rows_after) == (len(rows), len(set(rows['chargeback_id'].drop_null().to_pylist())))
 
 def test_noise_is_splitmix64():
     def splitmix64(x, mask=2**64 - 1):
@@ -123,7 +150,7 @@ def test_versions_agree_on_what_belongs_to_the_chargeback(rows, landed):
 
 def test_later_arrival_is_not_always_newer():
     s = Sample(versions=0.4, version_lag=0.0001, files=200)
-    found = ask(records.records(s, origins(s, np.arange(own_records(s)))), '''
+    found = ask(made.records(s, origins(s, np.arange(own_records(s)))), '''
         select count(*) filter (event_timestamp > before) as newer, count(*) filter (event_timestamp < before) as older from (
             select event_timestamp, lag(event_timestamp) over (partition by chargeback_id order by stream_offset) as before from rows)''')
     assert found['newer'] > found['older'] > 0
@@ -138,7 +165,7 @@ def test_events_are_in_the_day_or_the_evening_before(rows):
 def test_events_lie_up_to_a_minute_before_their_arrival():
     s = Sample(outside_day=0)
     at, gap = np.arange(own_records(s)), 86400 / own_records(s)
-    event, _ = records.instants(s, at)
+    event, _ = made.instants(s, at)
     delay = (at * gap - (event - event[0] // 86400_000_000 * 86400_000_000) / 1e6)[at * gap > 60]
     assert -gap <= delay.min() < 1 and 58 < delay.max() <= 60
 
@@ -163,7 +190,7 @@ def test_100_records_are_about_75_kb(tmp_path):
 def test_a_default_day_has_some_of_everything_and_few_broken_files_in_each_delivery():
     s = Sample()
     brings, source = landing.plan(s)
-    assert records.planted_files(s) == [5, 1, 1, 1] and all(landing.tally(s, brings, source)[name] for name in COUNTS if name not in ('files', 'bytes'))
+    assert made.planted_files(s) == [5, 1, 1, 1] and all(landing.tally(s, brings, source)[name] for name in COUNTS if name not in ('files', 'bytes'))
     assert all(np.isin(brings[first:stop], (2, 3)).mean() < 0.01 for first, stop in landing.spans(s))
 
 
@@ -191,7 +218,7 @@ def test_timestamps_of_every_unit(tmp_path, unit, physical):
     assert found.type == pa.timestamp('ns' if unit == 'int96' else unit, tz=None if unit == 'int96' else 'UTC')
     assert found.cast(wanted.type) == wanted
 
-def test_types_are_those_of_the_schema(rows): assert rows.schema.types == records.schema().types and rows.schema.names == records.schema().names
+def test_types_are_those_of_the_schema(rows): assert rows.schema.types == made.schema().types and rows.schema.names == made.schema().names
 
 def test_sample_partition_has_everything_in_40_records(tmp_path):
     landed = sample_partition(tmp_path)

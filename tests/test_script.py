@@ -42,7 +42,7 @@ def run_script(lake, output):
 
 def data(lake, output):
     "The bytes of the day's files in order of slot, and of its quarantine"
-    return [[path.read_bytes() for path in sorted(lake.root.glob(f"{output}/{where}year=2025/month=11/day=02/*.parquet"))] for where in ("", "_quarantine/")]
+    return [[path.read_bytes() for path in sorted(lake.root.glob(f"{where}/year=2025/month=11/day=02/*.parquet"))] for where in (output, f"_{output}/_quarantine")]
 
 
 def test_the_script_gives_the_same_bytes_as_the_library(lake, monkeypatch):

@@ -155,12 +155,14 @@ LOGS = f"arn:aws:logs:eu-central-1:123456789012:log-group:/aws-glue/jobs/{JOB}-r
     (False, "s3:PutObject", f"{LANDING}/landing/chargebacks/a.parquet", {}),
     (False, "s3:DeleteObject", f"{LANDING}/landing/chargebacks/a.parquet", {}),
     (True, "s3:PutObject", f"{OUTPUT}/consolidated/chargebacks/year=2025/month=11/day=02/part-1.parquet", {}),
-    (True, "s3:PutObject", f"{OUTPUT}/consolidated/chargebacks/_ledger/x.json", {}),
-    (True, "s3:DeleteObject", f"{OUTPUT}/consolidated/chargebacks/_quarantine/x.parquet", {}),
+    (True, "s3:PutObject", f"{OUTPUT}/consolidated/_chargebacks/_ledger/x.json", {}),
+    (True, "s3:DeleteObject", f"{OUTPUT}/consolidated/_chargebacks/_quarantine/x.parquet", {}),
     (True, "s3:AbortMultipartUpload", f"{OUTPUT}/consolidated/chargebacks/x", {}),
     (True, "s3:ListBucketMultipartUploads", OUTPUT, {}),
     (False, "s3:ListBucket", OUTPUT, {"s3:prefix": "other/"}),
+    (True, "s3:ListBucket", OUTPUT, {"s3:prefix": "consolidated/_chargebacks/_ledger/"}),
     (False, "s3:PutObject", f"{OUTPUT}/consolidated/other/x", {}),
+    (False, "s3:PutObject", f"{OUTPUT}/consolidated/_other/x", {}),
     (False, "s3:DeleteObjectVersion", f"{OUTPUT}/consolidated/chargebacks/x", {}),
     (True, "s3:GetObject", f"{SCRIPT}/glue/chargeback-consolidation/consolidate_chargebacks-0123456789ab.py", {}),
     (False, "s3:PutObject", f"{SCRIPT}/glue/chargeback-consolidation/consolidate_chargebacks-0123456789ab.py", {}),
@@ -283,7 +285,7 @@ def test_created_bucket_is_private_encrypted_versioned_and_tidied(moto, outputs,
     assert (refused["Effect"], refused["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
     rules = {r["ID"]: r for r in s3.get_bucket_lifecycle_configuration(Bucket="test-output")["Rules"]}
     assert rules["abort-incomplete-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 14}
-    assert rules["expire-quarantine"]["Filter"] == {"Prefix": "consolidated/chargebacks/_quarantine/"}
+    assert rules["expire-quarantine"]["Filter"] == {"Prefix": "consolidated/_chargebacks/_quarantine/"}
     assert rules["expire-quarantine"]["Expiration"]["Days"] == 90
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"]["NoncurrentDays"] == 7
 

@@ -20,7 +20,7 @@ from ..s3 import split_s3
 from ..catalog import GlueCatalog, LocalCatalog, Table
 from ..parquet import open_parquet
 from ..landing import Inventory, take_inventory
-from ..ledger import RECORD_NAME, Ledger, number_of, read_commit
+from ..ledger import RECORD_NAME, Ledger, number_of, read_commit, refuse_old_place
 from .answer import RECORD_TYPE, Found, Mask
 
 # %% ../../nbs/answers/day.ipynb #960463d9
@@ -47,12 +47,13 @@ class Day:
     def inputs(self):
         "What was looked at: the manifest of the report"
         rows = {(t.path, t.size, t.etag): t.rows for t in self.taken if t.commit}
-        written, root = (
+        written, named = (
             {self.ledger.path(f['path']): f['rows'] for c in self.commits[-1:] for f in c.files + c.quarantine},
-            len(self.ledger.root) + 1)
-        def listed(entries): return [[e.path[root:], e.size, e.etag, written.get(e.path)] for e in entries]
+            self.ledger.relative)
+        def listed(entries): return [[named(e.path), e.size, e.etag, written.get(e.path)] for e in entries]
         return {
             'day': str(self.day), 'table': self.table.name, 'landing': self.table.location, 'output': self.ledger.root,
+            'ledger': self.ledger.home,
             'commit': {'number': self.head.number, 'run': self.head.run, 'at': self.head.report.get('at')}
             if self.head
             else None,
@@ -82,7 +83,7 @@ def source_arguments(ledger, commits):
     found = next((c.report['arguments'] for c in reversed(commits) if c.report.get('arguments')), None)
     if found: return found
     records = [
-        e.path for e in ledger.store.list(join(ledger.root, '_ledger')) if RECORD_NAME.match(e.path.rsplit('/', 1)[-1])]
+        e.path for e in ledger.store.list(ledger.path('_ledger')) if RECORD_NAME.match(e.path.rsplit('/', 1)[-1])]
     for path in reversed(records):
         other = read_commit(ledger.store.load(path)).report.get('arguments')
         if other: return other
@@ -96,9 +97,9 @@ def find_table(ledger, commits, given):
     missing = ['--' + name.lower().replace('_', '-') for name, text in values.items() if not text]
     if missing:
         raise ArgumentError(
-            '--output-path {} holds no ledger of any day: is it the right folder? For a day that no execution has '
-            'seen, say where it lands with {}'.format(
-                ledger.root, ', '.join(missing)))
+            '--output-path {}: its ledger, {}, holds no day: are both the right folders? For a day that no execution '
+            'has seen, say where it lands with {}'.format(
+                ledger.root, ledger.home, ', '.join(missing)))
     catalog = (
         GlueCatalog()
         if values['CATALOG'] == 'glue'
@@ -125,12 +126,15 @@ def open_day(
     partition_date,     # YYYY-MM-DD
     catalog='', source_database='', source_table='',    # of the landing table; '' for what the ledger says
     mask=False,         # True: reports show keyed hashes for identifiers
+    ledger_path='',     # where ledger and quarantine lie; '' for the hidden folder beside output_path
 ):
     "The `Day`; `ArgumentError` if there is no such output or landing table"
     root, day = (
         read_parameter('output_path', read_path, output_path),
         read_parameter('partition_date', read_date, partition_date))
-    ledger = Ledger(store_for(root), root, day)
+    home = read_parameter('ledger_path', read_path, ledger_path) if str(ledger_path).strip() else None
+    ledger = Ledger(store_for(root), root, day, home)
+    refuse_old_place(ledger.store, root, ledger.home)
     commits = tuple(map(ledger.load, ledger.numbers()))
     source, table = find_table(
         ledger, commits, {'CATALOG': catalog, 'SOURCE_DATABASE': source_database, 'SOURCE_TABLE': source_table})
@@ -262,10 +266,10 @@ def standing(day, files, feet):
 # %% ../../nbs/answers/day.ipynb #a6c6d4f7
 def strangers(day):
     "What lies in the partition or the quarantine and should not, or should and does not"
-    valid, root = {day.ledger.path(f['path']) for f in day.head.files}, len(day.ledger.root) + 1
+    valid, named = {day.ledger.path(f['path']) for f in day.head.files}, day.ledger.relative
     extra = [e for e in day.output if e.path not in valid]
-    old = tuple(e.path[root:] for e in extra if number_of(e.path) and number_of(e.path) <= day.head.number)
-    foreign = tuple(e.path[root:] for e in extra if e.path[root:] not in old)
+    old = tuple(named(e.path) for e in extra if number_of(e.path) and number_of(e.path) <= day.head.number)
+    foreign = tuple(named(e.path) for e in extra if named(e.path) not in old)
     there = {e.path for e in day.quarantine}
     lost = [f for f in day.head.quarantine if day.ledger.path(f['path']) not in there]
     found = (

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOTEBOOKS', 'Parameter', 'KINDS', 'EVERY', 'OPTIONS', 'FAIL_ON', 'find_notebook', 'parameters_of', 'dashed',
-           'read_value', 'split_words', 'read_parameters']
+           'read_value', 'read_parameters']
 
 # %% ../../nbs/answers/parameters.ipynb #e52622a2
 import ast
@@ -60,34 +60,19 @@ def read_value(parameter, text):
     except ValueError as e: raise ArgumentError(f'{dashed(parameter.name)} {e}, not {text[:80]!r}') from None
     return str(value) if own and own.kind == 'date' else value
 
-def split_words(words):
-    "`--name value`, `--name=value` and lone `--name` as {name: text, or None}"
-    found, i = {}, 0
-    while i < len(words):
-        word = words[i]; i += 1
-        if not word.startswith('--') or word == '--':
-            raise ArgumentError(f'argument {word[:80]!r} has no name: write --name value')
-        name, equals, text = word[2:].partition('=')
-        name = name.lower().replace('-', '_')
-        if name in found: raise ArgumentError(f'{dashed(name)} is given twice: give it once')
-        if not equals: text = None
-        if not equals and i < len(words) and not words[i].startswith('--'): text = words[i]; i += 1
-        found[name] = text
-    return found
-
 OPTIONS = {
     'from': 'first day of several, YYYY-MM-DD', 'to': 'last day of several',
     'runs': 'where reports go, a local folder or s3://bucket/prefix [runs]',
-    'processes': 'days at once [one a processor]', 'again': 'record.json of an earlier run: repeat it and compare',
+    'processes': 'days at once [one a processor]', 'again': 'the record.json of an earlier run: repeat it and compare',
     'notebooks': 'folder of the investigations',
-    'fail_on': 'wrong or look: exit code 1 where a verdict says Wrong, or (look) asks to look at something '
+    'fail_on': 'exit code 1 where a verdict says Wrong (wrong), or also where it asks to look at something (look) '
     '[a verdict is no failure]'}
 
 FAIL_ON = {'wrong': ('fail',), 'look': ('fail', 'warn')}   # levels of a verdict that end the command with 1
 
 def read_parameters(name, found, given):
     """The values of a notebook's parameters, those without a text as in the notebook. found: its Parameters. given:
-    {name: text or None}"""
+    {name: text}"""
     for word in given:
         if word in found: continue
         close = difflib.get_close_matches(word, list(found) + list(OPTIONS), 1, 0.6)
@@ -101,7 +86,6 @@ def read_parameters(name, found, given):
             if p.required: raise ArgumentError(f'{dashed(p.name)} is required: {p.meaning}')
             continue
         text = given[p.name]
-        if text is None and p.kind != 'bool' or text is not None and not text.strip():
-            raise ArgumentError(f'{dashed(p.name)} has no value: {p.meaning}')
-        values[p.name] = True if text is None else read_value(p, text)
+        if not text.strip(): raise ArgumentError(f'{dashed(p.name)} has no value: {p.meaning}')
+        values[p.name] = read_value(p, text)
     return values

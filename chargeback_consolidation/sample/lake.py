@@ -62,8 +62,8 @@ def land_missing(store, lake, files):
 
 # %% ../../nbs/sample/lake.ipynb #f092756c
 def workplace(place=None):
-    "A new folder to write to: temporary, or under work/ of the place"
-    return tempfile.mkdtemp() if place is None else join(read_path(place), 'work', uuid.uuid4().hex[:12])
+    "A new path to write to, with a place beside it for its ledger: temporary, or under work/ of the place"
+    return join(tempfile.mkdtemp(), 'out') if place is None else join(read_path(place), 'work', uuid.uuid4().hex[:12])
 
 # %% ../../nbs/sample/lake.ipynb #53f025e4
 def run_words(

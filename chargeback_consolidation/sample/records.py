@@ -6,8 +6,9 @@
 __all__ = ['WHOLE', 'ONE_OF', 'OWN', 'REDELIVERED', 'TRUNCATED', 'EMPTY', 'ZERO_ROWS', 'REPEAT', 'TIE', 'VERSION', 'NEW',
            'LATE_COLUMNS', 'MERCHANTS', 'COUNTRIES', 'REASONS', 'SECOND', 'DAY', 'STATUSES', 'BASE64', 'Sample', 'need',
            'check', 'is_day', 'planted_files', 'own_records', 'noise', 'share', 'kinds', 'earlier', 'Origins',
-           'origins', 'schema', 'strings', 'identifiers', 'pick', 'blank', 'decimals', 'key_columns', 'cardholders',
-           'instants', 'time_columns', 'evidence', 'documents', 'content_columns', 'late_records', 'records']
+           'origins', 'schema', 'strings', 'identifiers', 'pick', 'blank', 'decimals', 'stretch', 'key_columns',
+           'cardholders', 'instants', 'time_columns', 'evidence', 'documents', 'content_columns', 'late_records',
+           'records']
 
 # %% ../../nbs/sample/records.ipynb #8f0b2266
 import hashlib
@@ -24,13 +25,14 @@ import pyarrow.compute as pc
 class Sample:
     "A day of chargebacks, before it is made"
     date: str = '2025-11-02'  # day of the events, YYYY-MM-DD
-    files: int = 1000  # `part-` files of the day, the broken ones included
-    records_per_file: int = 100
+    files: int = 1000  # files of the day, the broken ones included
+    records_per_file: int = 100  # records in each
     seed: int = 0  # another seed, another day
     deliveries: int = 4  # parts, in order of time, in which the day can be landed
     payload_bytes: int = 640  # mean length of an evidence payload; 640 make 100 records about 75 KB
-    timestamps: str = 'us'  # `us`, `ms`, `ns`, or `int96` as Flink writes by default
+    timestamps: str = 'us'  # what timestamps are written as: `us`, `ms`, `ns`, or `int96` as Flink does by default
     compression: str = 'snappy'  # a Parquet codec
+    names: str = 'plain'  # of files and folders: `plain`, or `flink` for part-UUID-N-M in folders YYYY-MM-DD--HH
     versions: float = 0.03  # share of the records that are another version of an earlier chargeback
     version_lag: float = 0.01  # median way back to the earlier record, as a share of the day
     ties: float = 0.0005  # share of the records with the timestamps of an earlier one and other content
@@ -49,7 +51,8 @@ class Sample:
 # %% ../../nbs/sample/records.ipynb #f4f6bbb2
 WHOLE = {'files': (1, 1_000_000), 'records_per_file': (1, 100_000), 'seed': (0, 2**63), 'deliveries': (1, 1000),
          'payload_bytes': (0, 100_000)}
-ONE_OF = {'timestamps': ('us', 'ms', 'ns', 'int96'), 'compression': ('snappy', 'gzip', 'zstd', 'lz4', 'none')}
+ONE_OF = {'timestamps': ('us', 'ms', 'ns', 'int96'), 'compression': ('snappy', 'gzip', 'zstd', 'lz4', 'none'),
+          'names': ('plain', 'flink')}
 
 def need(ok, name, wanted, value):
     "Raise `ValueError` in one line unless `ok`"
@@ -203,14 +206,19 @@ REASONS = [  # network, reason code, what it means
 ]
 
 # %% ../../nbs/sample/records.ipynb #9103515d
+def stretch(date):
+    "Where the chargebacks of a day begin among those of all days; 2025-11-02 is the first"
+    return np.uint64((Date.fromisoformat(date) - Date(2025, 11, 2)).days % 2**24 << 40)
+
 def key_columns(s, key):
     "The columns that all versions of a chargeback share"
     def bits(what): return noise(s.seed, what, key)
+    def own(what): return noise(s.seed, what, key.astype(np.uint64) + stretch(s.date))   # of no other day
     network, code, meaning = zip(*REASONS)
     merchant = pick(MERCHANTS, (share(s.seed, 'merchant', key)**3 * len(MERCHANTS)).astype(np.uint64))
     return {
-        'chargeback_id': blank(identifiers('cb-', bits('key')), share(s.seed, 'null key', key) < s.null_keys),
-        'transaction_id': identifiers('tx-', bits('transaction')),
+        'chargeback_id': blank(identifiers('cb-', own('key')), share(s.seed, 'null key', key) < s.null_keys),
+        'transaction_id': identifiers('tx-', own('transaction')),
         'merchant_id': pc.binary_join_element_wise('m', merchant, '-'),
         'merchant_name': pc.binary_join_element_wise('merchant', merchant, '-'),
         'card_network': pick(network, bits('reason')), 'reason_code': pick(code, bits('reason')),

@@ -57,7 +57,7 @@ data "aws_iam_policy_document" "job" {
       "s3:AbortMultipartUpload",
       "s3:ListMultipartUploadParts",
     ]
-    resources = ["${local.s3}${var.output_bucket}/${var.output_prefix}/*"]
+    resources = [for prefix in local.written_prefixes : "${local.s3}${var.output_bucket}/${prefix}/*"]
   }
 
   statement {
@@ -68,7 +68,7 @@ data "aws_iam_policy_document" "job" {
     condition {
       test     = "StringLike"
       variable = "s3:prefix"
-      values   = ["${var.output_prefix}/*"]
+      values   = [for prefix in local.written_prefixes : "${prefix}/*"]
     }
   }
 

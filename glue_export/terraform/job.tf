@@ -16,6 +16,7 @@ locals {
       "--SOURCE_DATABASE"     = var.source_database
       "--SOURCE_TABLE"        = var.source_table
       "--OUTPUT_PATH"         = local.output_path
+      "--LEDGER_PATH"         = local.ledger_path
       "--OUTPUT_FILE_COUNT"   = tostring(var.output_file_count)
       "--COMPRESSION_CODEC"   = var.compression_codec
       "--TOTAL_EXECUTIONS"    = tostring(length(var.schedules))
@@ -90,6 +91,10 @@ resource "aws_glue_job" "this" {
   }
 
   lifecycle {
+    precondition {
+      condition     = !startswith("${local.ledger_prefix}/", "${var.output_prefix}/") && !startswith("${var.output_prefix}/", "${local.ledger_prefix}/")
+      error_message = "ledger_prefix and output_prefix must not lie in each other."
+    }
     precondition {
       condition     = var.execution_class == "STANDARD" || contains(["G.1X", "G.2X"], var.worker_type)
       error_message = "execution_class FLEX needs worker_type G.1X or G.2X."

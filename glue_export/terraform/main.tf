@@ -28,6 +28,11 @@ locals {
   }
   output_path = "s3://${var.output_bucket}/${var.output_prefix}"
 
+  # Beside the table, as the job would choose it: _NAME next to NAME.
+  ledger_prefix    = coalesce(var.ledger_prefix, replace(var.output_prefix, "/([^/]+)$/", "_$1"))
+  ledger_path      = "s3://${var.output_bucket}/${local.ledger_prefix}"
+  written_prefixes = [var.output_prefix, local.ledger_prefix]
+
   # Glue derives the names of encrypted log groups from the security configuration and the role.
   is_glue_5         = tonumber(var.glue_version) >= 5
   secured_log_group = "/aws-glue/jobs/${var.name}-role/${local.role_name}"

@@ -28,6 +28,24 @@ output "output_path" {
   value       = local.output_path
 }
 
+output "landing_path" {
+  description = "Where the landing files lie."
+  value       = "s3://${var.landing_bucket}/${var.landing_prefix}"
+}
+
+output "job_arguments" {
+  description = "The arguments of the job as its command takes them: chargeback-consolidation consolidate $(terraform output -raw job_arguments)."
+  value = join(" ", [
+    for name in ["SOURCE_DATABASE", "SOURCE_TABLE", "OUTPUT_PATH", "LEDGER_PATH", "OUTPUT_FILE_COUNT", "COMPRESSION_CODEC", "KMS_KEY_ID"] :
+    "--${lower(replace(name, "_", "-"))} ${local.default_arguments["--${name}"]}"
+  ])
+}
+
+output "ledger_path" {
+  description = "Where ledger, lineage and quarantined rows lie."
+  value       = local.ledger_path
+}
+
 output "schedule_group" {
   description = "The group of the schedules."
   value       = aws_scheduler_schedule_group.this.name

@@ -115,7 +115,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
       id     = "expire-quarantine"
       status = "Enabled"
       filter {
-        prefix = "${var.output_prefix}/_quarantine/"
+        prefix = "${local.ledger_prefix}/_quarantine/"
       }
       expiration {
         days = var.quarantine_days

@@ -74,13 +74,24 @@ variable "output_bucket" {
 }
 
 variable "output_prefix" {
-  description = "Prefix of the consolidated files. The ledger is at _ledger/ and quarantined rows are at _quarantine/ below it."
+  description = "Prefix of the consolidated files: the table and nothing else."
   type        = string
   default     = "consolidated/chargebacks"
 
   validation {
     condition     = can(regex("^[^/*?](.*[^/*?])?$", var.output_prefix))
     error_message = "output_prefix must not be empty, nor begin or end with / or a wildcard."
+  }
+}
+
+variable "ledger_prefix" {
+  description = "Prefix in output_bucket of the ledger and of quarantined rows. Default: _NAME beside the last part NAME of output_prefix."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.ledger_prefix == null || can(regex("^[^/*?](.*[^/*?])?$", var.ledger_prefix))
+    error_message = "ledger_prefix must not be empty, nor begin or end with / or a wildcard."
   }
 }
 
