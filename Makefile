@@ -70,8 +70,8 @@ lab: $(READY) ## Open the notebooks in JupyterLab (PORT=8888)
 	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs \
 	  $(if $(PORT),--ServerApp.port=$(PORT)) $$(test "$$(id -u)" != 0 || echo --allow-root)
 
-studio: $(READY) ## Open the Studio notebooks in JupyterLab, with the Glue kernel and no AWS
-	@$(BIN)/python -m chargeback_consolidation.studio.workbench lab
+studio: $(READY) ## Open the Studio notebooks in JupyterLab, with the Glue kernel and no AWS (PORT=8888)
+	@$(BIN)/python -m chargeback_consolidation.studio.workbench lab $(if $(PORT),--ServerApp.port=$(PORT))
 
 studio-test: $(READY) ## Run all Studio notebooks through the Glue kernel, with Glue's packages alone
 	@$(BIN)/pytest -n $(WORKERS) $(STUDIO)

@@ -3,7 +3,9 @@ from itertools import count
 
 import pytest
 from aws import SERVER, s3_server
+from botocore.retries.standard import ExponentialBackoff
 from days import Lake
+from inline import inline
 from world import LocalWorld, S3World, prepared
 
 from chargeback_consolidation.spark import get_spark
@@ -24,8 +26,16 @@ def lake(tmp_path, spark):
     return Lake(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def session(spark): return lambda: spark
+@pytest.fixture(scope="session")
+def session():
+    "What most runs of a world take for Spark; those in which tasks, or their faults, must travel take `spark`"
+    return inline
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    "S3 is asked again at once by this process"
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
 
 
 @pytest.fixture(scope="module")

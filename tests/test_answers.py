@@ -1,4 +1,5 @@
 "What answers say of days that were rebuilt, of files that nobody can use, and of storage that refuses."
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rich_click as click
 from damage import DAY, FOLDER, execute, sound
 
 from chargeback_consolidation.answers import records
@@ -16,12 +18,14 @@ from chargeback_consolidation.answers.answer import picture
 from chargeback_consolidation.answers.day import footers, landing_files, landing_times, open_day
 from chargeback_consolidation.answers.duplicates import duplicates
 from chargeback_consolidation.answers.late_arrivals import late_arrivals
+from chargeback_consolidation.answers.parameters import NOTEBOOKS
 from chargeback_consolidation.answers.quality_history import every_day, in_percent, outliers, outliers_shown
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.trace import trace
 from chargeback_consolidation.commands import cli
 from chargeback_consolidation.quality import RULES
 from chargeback_consolidation.sample.landing import land_sample
+from chargeback_consolidation.settings import ARGUMENTS, REQUIRED
 from chargeback_consolidation.store import StoreError
 
 pytestmark = pytest.mark.xdist_group('findings')
@@ -162,15 +166,16 @@ def test_repair_where_there_is_no_ledger(rebuilt, tmp_path, capsys):
     for path in (tmp_path/'nothing', rebuilt/'out'):
         code, out, err = said([*words, str(path)], capsys)
         assert (code, out) == (2, '')
-        assert err == f'--output-path {path}: there is no ledger of 2025-11-05 here, and nothing to repair\n'
+        assert err == f'--output-path {path}: there is no ledger of 2025-11-05 in {path.with_name("_" + path.name)}, and nothing to repair\n'
     assert not list(tmp_path.iterdir()) and not list(Path(rebuilt).rglob('*day=05*'))
-    litter = tmp_path/'year=2025/month=11/day=05'/'.part-0.parquet.0123456789ab.staged'
+    litter = tmp_path/'out/year=2025/month=11/day=05'/'.part-0.parquet.0123456789ab.staged'
     litter.parent.mkdir(parents=True)
     litter.write_bytes(b'')
-    assert said([*words, str(tmp_path)], capsys)[:2] == (0, 'removed 1 staged files\n'), 'what a killed first run left'
+    assert said([*words, str(tmp_path/'out')], capsys)[:2] == (0, 'removed 1 staged files\n'), 'what a killed first run left'
 
 
-HELPED = [['consolidate'], ['backfill'], ['investigate'], ['investigate', 'trace'], ['land-sample'], ['history']]
+HELPED = [[], ['consolidate'], ['backfill'], ['investigate'], *(['investigate', p.stem] for p in NOTEBOOKS.glob('*.ipynb')), ['land-sample'], ['history'], ['snapshot'],
+          ['repair'], ['warm-up']]
 
 
 @pytest.mark.parametrize('words', HELPED, ids=' '.join)
@@ -180,23 +185,85 @@ def test_help_is_wrapped_at_words(words, capsys, monkeypatch):
     assert not code and max(map(len, narrow.splitlines())) <= 80
     monkeypatch.setenv('COLUMNS', '140')
     wide = said([*words, '--help'], capsys)[1]
-    def parts(text): return [w for w in text.split() if w.strip('─╭╮╰╯│')]
-    if words[0] not in ('land-sample', 'history'): assert parts(narrow) == parts(wide), 'no word is cut'
+    assert set(narrow.split()) <= set(wide.split()) | set(re.findall('[─╭╮╰╯│]+', narrow)), 'no word is cut'
+    for text in (narrow, wide): assert text.split()[:2 + len(words)] == ['Usage:', 'chargeback-consolidation', *words]
+    assert '╭─ Options ─' in narrow and '--help' in narrow, 'one style for all'
 
 
-def test_wrapped_meanings_stand_below_each_other():
-    lines = cli.wrapped('  --option   ' + 'word ' * 20, 40).splitlines()
-    assert len(lines) > 3 and all(line.startswith(' ' * 13 + 'word') for line in lines[1:]) and max(map(len, lines)) <= 40
+@pytest.mark.parametrize('words', HELPED, ids=' '.join)
+def test_every_option_is_explained(words):
+    command, ctx = cli.commands, click.Context(cli.commands)
+    for word in words: command = command.get_command(ctx, word)
+    params = [p for p in command.get_params(ctx) if not getattr(p, 'hidden', False)]
+    assert params and [p.opts for p in params if len(p.help or '') <= 5] == []
 
 
 def test_backfill_explains_its_days_like_other_options(capsys):
     out = said(['backfill', '--help'], capsys)[1]
-    required = out[out.index('Required:'):out.index('Optional')]
-    assert all(w in required for w in ('  --from   ', '  --to   ', '--output-path')) and '--partition-date' not in out
+    first = [line.split()[2] for line in out.splitlines() if line.startswith('│ *')]
+    assert first[:3] == ['--from', '--to', '--source-database'] and '--partition-date' not in out
 
 
-def test_every_option_of_land_sample_is_explained():
-    assert all(len(o.help or '') > 5 for o in cli.land_sample_command.params)
+def test_the_options_of_consolidate_are_the_arguments_of_the_job():
+    options = {p.opts[0]: p for p in cli.consolidate.params}
+    assert [cli.whisper(a.name) for a in ARGUMENTS] == list(options)
+    for a in ARGUMENTS: assert options[cli.whisper(a.name)].required == (a.default == REQUIRED)
+
+
+DAY_WORDS = ['--output-path', 'out', '--partition-date', DAY]
+JOB_WORDS = '--catalog lake --source-database landing --source-table t --output-path out --output-file-count 3 --compression-codec zstd'.split()
+
+
+@pytest.mark.parametrize('words, says', [
+    (['consolidat'], "'consolidat' is not a command; did you mean consolidate?"),
+    (['nonsense'], "'nonsense' is not a command; there is backfill, consolidate, history, "),
+    (['--nonsense'], '--nonsense is not an option of chargeback-consolidation; '),
+    (['consolidate', *JOB_WORDS, '--parttion-date', DAY], '--parttion-date is not an option of consolidate; did you mean --partition-date?'),
+    (['consolidate', *JOB_WORDS, '--PARTITON_DATE', DAY], '--partiton-date is not an option of consolidate; did you mean --partition-date?'),
+    (['consolidate', *JOB_WORDS, '--xyzzy', '1'], '--xyzzy is not an option of consolidate; `consolidate --help` lists them'),
+    (['consolidate', *JOB_WORDS[2:-2]], '--compression-codec is required: How the consolidated files are compressed'),
+    (['consolidate', *JOB_WORDS, '--output-file-count', '5'], '--output-file-count is given twice: give it once'),
+    (['consolidate', *JOB_WORDS, '--OUTPUT_FILE_COUNT=5'], '--output-file-count is given twice: give it once'),
+    (['consolidate', *JOB_WORDS, '--partition-date', '2025-02-30'], '--partition-date must be a day of the calendar, written YYYY-MM-DD, not '),
+    (['consolidate', *JOB_WORDS, '--max-null-key-rate', '3'], "--max-null-key-rate must be from 0 to 1, not '3'"),
+    (['consolidate', *JOB_WORDS, '--dry-run', 'maybe'], "--dry-run must be true or false, not 'maybe'"),
+    (['consolidate', *JOB_WORDS, '--partition-date'], '--partition-date has no value: The day to consolidate'),
+    (['consolidate', *JOB_WORDS, '--partition-date='], '--partition-date is empty: The day to consolidate'),
+    (['consolidate', *JOB_WORDS, 'stray'], "argument 'stray' has no name: write --name value"),
+    (['consolidate', *JOB_WORDS, '--execution-sequence', '5'], '--EXECUTION_SEQUENCE 5 is more than --TOTAL_EXECUTIONS 4'),
+    (['backfill', *JOB_WORDS, '--to', DAY], '--from is required: First day'),
+    (['backfill', *JOB_WORDS, '--from', DAY, '--to', '2025-11-01'], '--from 2025-11-02 is after --to 2025-11-01'),
+    (['backfill', *JOB_WORDS, '--from', DAY, '--to', DAY, '--partition-date', DAY], '--partition-date has no place here: --from and --to say which days'),
+    (['history', '--output-path', 'out'], '--partition-date is required: The day'),
+    (['history', *DAY_WORDS, '--jsn'], '--jsn is not an option of history; did you mean --json?'),
+    (['snapshot', *DAY_WORDS, '--ledger-pth', 'x'], '--ledger-pth is not an option of snapshot; did you mean --ledger-path?'),
+    (['repair', '--output-path', 's3://lake', '--partition-date', DAY], '--LEDGER_PATH is required: beside s3://lake '),
+    (['investigate', '--output-path', 'out'], 'which investigation? There is duplicates, '),
+    (['investigate', 'tracee'], "'tracee' is not an investigation; did you mean trace?"),
+    (['investigate', 'trace', *DAY_WORDS, '--chargback-id', 'x'], '--chargback-id is not an option of trace; did you mean --chargeback-id?'),
+    (['investigate', 'trace', *DAY_WORDS], '--chargeback-id is required: the chargeback'),
+    (['investigate', 'trace', *DAY_WORDS, '--chargeback-id', 'x', '--mask', 'maybe'], "--mask must be true or false, not 'maybe'"),
+    (['investigate', 'reconcile', *DAY_WORDS, '--fail-on', 'never'], "--fail-on must be wrong or look, not 'never'"),
+    (['investigate', 'reconcile', *DAY_WORDS, '--again'], '--again has no value: '),
+    (['land-sample'], '--catalog is required: Folder of the local catalog'),
+    (['land-sample', '--catalog', 'x', '--files', 'many'], "--files must be a whole number, not 'many'"),
+    (['land-sample', '--catalog', 'x', '--ties', '2'], 'ties must be a share from 0 to 1'),
+    (['land-sample', '--catalog', 'x', '--names', 'flnk'], 'names must be one of plain, flink'),
+    (['land-sample', '--catalog', 'x', '--delivry', '1'], '--delivry is not an option of land-sample; did you mean --delivery?'),
+    (['warm-up', '--now'], '--now is not an option of warm-up; '),
+], ids=lambda o: ' '.join(o)[-60:] if isinstance(o, list) else '')
+def test_a_mistake_is_one_line_that_names_the_option_and_the_nearest(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'lake/landing/t').mkdir(parents=True)
+    code, out, err = said(words, capsys)
+    assert (code, out, len(err.splitlines())) == (2, '', 1) and says in err, err
+    assert sorted(p.name for p in tmp_path.rglob('*')) == ['lake', 'landing', 't']
+
+
+def test_no_words_are_a_question(capsys):
+    for words in ([], ['investigate']):
+        code, out, err = said(words, capsys)
+        assert not code and err == '' and '─ Commands ─' in out
 
 
 def test_the_demo_says_what_to_do_next(rebuilt):

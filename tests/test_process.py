@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,6 +76,11 @@ class Place:
 
     def processes(self): return [command[:60] for command in self.running().values()]
 
+    def end(self):
+        "A test that failed leaves nothing that stands still"
+        for number in self.running():
+            with suppress(ProcessLookupError): os.kill(number, signal.SIGKILL)
+
     def settled_processes(self, seconds=5):
         "The processes that are left after so many seconds"
         until = time.monotonic() + seconds
@@ -89,7 +95,10 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path): return Place(tmp_path)
+def place(tmp_path):
+    place = Place(tmp_path)
+    yield place
+    place.end()
 
 
 def until(started, stage):
@@ -137,7 +146,8 @@ def half(tmp_path):
     place = Place(tmp_path, delivery=1, deliveries=2)
     assert place.inside() == 0
     place.land(delivery=2, deliveries=2)
-    return place
+    yield place
+    place.end()
 
 
 @pytest.mark.timeout(200)

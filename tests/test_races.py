@@ -93,11 +93,11 @@ def test_c10_two_runs_s3(cloud, session, a, b):
 
 
 @pytest.mark.parametrize('store', ['local', 's3'])
-def test_c10_four_at_once(local, cloud, session, store):
+def test_c10_four_at_once(local, cloud, spark, store):
     copy, before, after = local if store == 'local' else cloud
     world = copy()
     with world.environment():
-        racers = [Racer(world, session) for _ in range(4)]
+        racers = [Racer(world, lambda: spark) for _ in range(4)]
         for r in racers: r.start()
         check(world, before, after, [r.finish() for r in racers])
     record('races', store=store, first='four at once', second='')

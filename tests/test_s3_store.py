@@ -185,6 +185,8 @@ def test_odd_names_are_listed_and_read(endpoint, store, bucket):
     assert set(entries) == set(odd)
     for i, name in enumerate(odd):
         assert store.read(entries[name]) == store.open(entries[name]).read() == b'%d' % i
+        key, etag = entries[name].path.removeprefix(f's3://{bucket}/'), f'"{entries[name].etag}"'
+        assert store.get_directly(bucket, key, etag) == b'%d' % i, name     # or each would be asked for twice
         changed = FileEntry(entries[name].path, 1, '0' * 32)
         with pytest.raises(SourceChanged) as raised: store.read(changed)
         assert str(raised.value) == f'{shown(changed.path)} has changed since it was listed'

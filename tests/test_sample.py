@@ -15,7 +15,7 @@ from chargeback_consolidation import job, plan
 from chargeback_consolidation.sample import landing
 from chargeback_consolidation.sample.lake import sample_partition
 from chargeback_consolidation.sample.landing import Landed, digest, land_sample
-from chargeback_consolidation.sample.records import Sample, noise, origins, own_records
+from chargeback_consolidation.sample.records import Sample, instants, noise, origins, own_records, planted_files, schema
 from chargeback_consolidation.sample.records import records as made
 from chargeback_consolidation.settings import parse
 
@@ -150,7 +150,7 @@ def test_versions_agree_on_what_belongs_to_the_chargeback(rows, landed):
 
 def test_later_arrival_is_not_always_newer():
     s = Sample(versions=0.4, version_lag=0.0001, files=200)
-    found = ask(made.records(s, origins(s, np.arange(own_records(s)))), '''
+    found = ask(made(s, origins(s, np.arange(own_records(s)))), '''
         select count(*) filter (event_timestamp > before) as newer, count(*) filter (event_timestamp < before) as older from (
             select event_timestamp, lag(event_timestamp) over (partition by chargeback_id order by stream_offset) as before from rows)''')
     assert found['newer'] > found['older'] > 0
@@ -165,7 +165,7 @@ def test_events_are_in_the_day_or_the_evening_before(rows):
 def test_events_lie_up_to_a_minute_before_their_arrival():
     s = Sample(outside_day=0)
     at, gap = np.arange(own_records(s)), 86400 / own_records(s)
-    event, _ = made.instants(s, at)
+    event, _ = instants(s, at)
     delay = (at * gap - (event - event[0] // 86400_000_000 * 86400_000_000) / 1e6)[at * gap > 60]
     assert -gap <= delay.min() < 1 and 58 < delay.max() <= 60
 
@@ -190,7 +190,7 @@ def test_100_records_are_about_75_kb(tmp_path):
 def test_a_default_day_has_some_of_everything_and_few_broken_files_in_each_delivery():
     s = Sample()
     brings, source = landing.plan(s)
-    assert made.planted_files(s) == [5, 1, 1, 1] and all(landing.tally(s, brings, source)[name] for name in COUNTS if name not in ('files', 'bytes'))
+    assert planted_files(s) == [5, 1, 1, 1] and all(landing.tally(s, brings, source)[name] for name in COUNTS if name not in ('files', 'bytes'))
     assert all(np.isin(brings[first:stop], (2, 3)).mean() < 0.01 for first, stop in landing.spans(s))
 
 
@@ -218,7 +218,7 @@ def test_timestamps_of_every_unit(tmp_path, unit, physical):
     assert found.type == pa.timestamp('ns' if unit == 'int96' else unit, tz=None if unit == 'int96' else 'UTC')
     assert found.cast(wanted.type) == wanted
 
-def test_types_are_those_of_the_schema(rows): assert rows.schema.types == made.schema().types and rows.schema.names == made.schema().names
+def test_types_are_those_of_the_schema(rows): assert rows.schema.types == schema().types and rows.schema.names == schema().names
 
 def test_sample_partition_has_everything_in_40_records(tmp_path):
     landed = sample_partition(tmp_path)

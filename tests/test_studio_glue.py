@@ -62,12 +62,11 @@ def test_notebook_runs_with_the_zip_as_well(studio):
 
 RUN = """
 import os, sys
-from chargeback_consolidation import job, studio
+from chargeback_consolidation import job
+from chargeback_consolidation.sample.lake import run_words, sample_lake
+from chargeback_consolidation.studio import show
 assert not os.path.realpath(job.__file__).startswith({root!r}), job.__file__
-lake = studio.sample_lake()
-words = dict(CATALOG=lake, SOURCE_DATABASE="landing", SOURCE_TABLE="chargebacks", OUTPUT_PATH=lake + "/out", OUTPUT_FILE_COUNT=2, COMPRESSION_CODEC="snappy",
-             PARTITION_DATE="2025-11-02", MAX_NULL_KEY_RATE=1, MAX_UNREADABLE_RATE=1)
-sys.exit(job.main([word for name, value in words.items() for word in ("--" + name, str(value))]))
+sys.exit(job.main(run_words(sample_lake(), max_null_key_rate=1, max_unreadable_rate=1)))
 """
 
 

@@ -1,11 +1,17 @@
 "The command as a person sees it: on a pty."
+import io
 import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from pyspark import SparkContext
+from rich.console import Console
+
+from chargeback_consolidation.commands import terminal
 
 CLI = Path(sys.executable).parent / "chargeback-consolidation"
 WORDS = ("--catalog lake --source-database landing --source-table chargebacks --output-path lake/out --output-file-count 3 "
@@ -38,3 +44,21 @@ def test_four_executions_at_a_terminal(tmp_path, columns):
         assert code == 0, shown
         for word in ("Traceback", "_jsc", "METRICS", '{"'): assert word not in shown, shown
         assert "8/8" in shown and "tasks" in shown, shown
+
+
+def test_a_spark_that_is_starting_has_no_tasks(monkeypatch):
+    monkeypatch.setattr(SparkContext, "_active_spark_context", SparkContext.__new__(SparkContext))
+    assert terminal.tasks_done() == (0, 0)
+
+
+def test_the_bar_outlives_a_spark_that_cannot_be_asked(monkeypatch):
+    asked, console = [], Console(file=io.StringIO(), force_terminal=True, width=80)
+    def tasks():
+        asked.append(time.monotonic())
+        if len(asked) == 1: raise ConnectionRefusedError
+        return 3, 7
+    monkeypatch.setattr(terminal, "tasks_done", tasks)
+    until = time.monotonic() + 20
+    with terminal.shown(console):
+        while "3/7" not in console.file.getvalue() and time.monotonic() < until: time.sleep(0.05)
+    assert "3/7" in console.file.getvalue() and len(asked) > 1

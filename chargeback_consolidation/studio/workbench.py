@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['KERNEL', 'MODULE', 'HERE', 'WorkbenchError', 'filled', 'studio_notebooks', 'install_kernel', 'without_aws',
            'kernel_manager', 'Outcome', 'text_of', 'problems_of', 'run_notebook', 'run_studio', 'tell', 'cell_sources',
-           'write_copy', 'fill', 'command_fill', 'command_run', 'command_lab', 'main']
+           'write_copy', 'fill', 'command_fill', 'command_run', 'Told', 'serve', 'end', 'command_lab', 'main']
 
 # %% ../../nbs/studio/workbench.ipynb #71f4e935
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +27,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+from ..spark import descendants, running
 from ..build.package import PackageError, build_zip, version_of
 from ..build.studio import STUDIO, STUDIO_BUCKET, STUDIO_LIBRARY, STUDIO_SAMPLE
 from .sessions import Endpoint
@@ -207,6 +210,35 @@ def command_run(options):
         else f'{len(outcomes)} notebooks ran from top to bottom')
     return int(bool(failed))
 
+class Told(BaseException):
+    "This process was told to stop; its argument is the number of the signal"
+
+def serve(words, environment):
+    """Run a server until it ends, or until this process is told to stop: then it goes in good order, and its kernels
+    with it. The exit code"""
+    def stop(number, frame): raise Told(number)
+    kinds, spared = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), descendants()
+    server, before = None, [(kind, signal.signal(kind, stop)) for kind in kinds]
+    try:
+        server = subprocess.Popen(
+            words, env=environment, start_new_session=True)  # Ctrl-C is ours: it would ask and go on
+        return server.wait()
+    except Told as e:
+        for kind in kinds: signal.signal(kind, signal.SIG_IGN)
+        print('\nending JupyterLab and what runs in it', flush=True)
+        if server: end(server, descendants() - spared)
+        return 0 if e.args[0] == signal.SIGINT else 128 + e.args[0]
+    finally:
+        for kind, handler in before: signal.signal(kind, handler)
+
+def end(server, below):
+    "End a server, and those of the processes `below` that it leaves"
+    server.terminate()
+    with suppress(subprocess.TimeoutExpired): server.wait(15)
+    for process in below & set(running()):
+        with suppress(OSError): os.kill(process, signal.SIGKILL)
+    server.wait()
+
 def command_lab(options, more=()):
     paths, home = studio_notebooks('.', options.names), Path(HERE).absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -221,8 +253,7 @@ def command_lab(options, more=()):
         words = [
             sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={home / "notebooks"}',
             *(['--allow-root'] if os.geteuid() == 0 else []), *more]
-        try: return subprocess.run(words, env=environment).returncode
-        except KeyboardInterrupt: return 0
+        return serve(words, environment)
 
 # %% ../../nbs/studio/workbench.ipynb #425df21f
 def main(argv=None):
@@ -258,6 +289,7 @@ def main(argv=None):
             if options.command == 'lab'
             else {'run': command_run, 'fill': command_fill}[options.command](options)) or 0
     except (WorkbenchError, PackageError) as e: print(e, file=sys.stderr)
+    except KeyboardInterrupt: return 130
     return 1
 
 # %% ../../nbs/studio/workbench.ipynb #7932448e
