@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import nbformat
 from execnb.nbio import nb2str
 
-from .pages import PAGES, make_pages
+from .pages import PAGES, make_pages, page_notebooks
 from .project import BuildError, export_library, project
 from .refresh import clean, documents, visible_notebooks
 from .script import SCRIPT, build_script
@@ -51,7 +51,8 @@ def stale_files(root='.'): # the project's folder
             except BuildError as e: problems.append(str(e))
         package = cfg.lib_path.name
         want, have = generated(Path(tmp), package), generated(cfg.config_path, package)
-    extra = {o for o in have if o.startswith((package + '/', STUDIO + '/', *PAGES.values()))} - {*want}
+        gone = {page for notebook,page in PAGES.items() if notebook not in page_notebooks(cfg)}
+    extra = {o for o in have if o.startswith((package + '/', STUDIO + '/')) or o in gone} - {*want}
     problems += [f'{o}: no notebook exports it; delete it, or mend the notebook' for o in sorted(extra)]
     return problems + [f'{o}: {_stale(have.get(o))}' for o in want if want[o] != have.get(o)]
 
