@@ -42,6 +42,7 @@ class Inventory:
     ignored: tuple          # names of other visible files, which nobody reads
     set_aside: tuple = ()   # SetAside: what nobody can read as a file: pipes, links that lead nowhere
 
+# %% ../nbs/09_landing.ipynb #fed23b00
 UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
 
@@ -74,6 +75,7 @@ def is_parquet(store, entry):
         with store.open(entry) as f: return f.read(len(MAGIC))
     return attempt(begin) == MAGIC
 
+# %% ../nbs/09_landing.ipynb #93f61e17
 def parquet_among(store, entries):
     "Of {path: FileEntry} with unknown endings, the paths that may be Parquet: a set"
     endings, found = {}, set()
@@ -135,6 +137,7 @@ def shape_of(parquet, shapes):
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
+# %% ../nbs/09_landing.ipynb #bc18aa1c
 def make_shape(raw, enums=()):
     "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
@@ -159,6 +162,7 @@ def read_span(parquet, spans, span, columns):
     if len(spans) == 1: return parquet.read(columns=columns, use_threads=False)
     return parquet.read_row_groups(span, columns=columns, use_threads=False)
 
+# %% ../nbs/09_landing.ipynb #b3a30859
 def deciding_tables(
     parquet,    # ParquetFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
@@ -183,6 +187,7 @@ def deciding_tables(
     tables = whole_tables(file, spans, kinds)
     return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
 
+# %% ../nbs/09_landing.ipynb #7dc19e40
 def whole_tables(parquet, spans, schema):
     "The tables of the spans with the columns of `schema`; ValueError if there are not as many rows as promised"
     rows, promised = 0, parquet.metadata.num_rows
@@ -193,6 +198,7 @@ def whole_tables(parquet, spans, schema):
             raise ValueError(f'the footer promises {promised} rows, there are {rows}')
         yield table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
 
+# %% ../nbs/09_landing.ipynb #0d819e00
 def check_calendar(parquet, reopened, spans):
     "`SchemaConflict` if a file in the legacy calendar has dates for which that matters"
     fields = [f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)]
@@ -236,17 +242,18 @@ rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its py
 missing_versions, outside_day: records. first_event: microseconds since 1970. digest: sum of the key hashes modulo
 2**64. error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or
 ''."""
-
 UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '', '')
 
 def field_of(batch, name):
     "A column of a RecordBatch by name"
     return batch.column(batch.schema.get_field_index(name))
 
+# %% ../nbs/09_landing.ipynb #eafa3c97
 def micros_of(day):
     "The first microsecond of `day`, UTC, since 1970"
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
 
+# %% ../nbs/09_landing.ipynb #9fe32cfd
 def measure(batch, day):
     "The counts of each source in a batch of index rows: {source id: dict}. Records come source by source."
     if not batch.num_rows: return {}
@@ -262,6 +269,7 @@ def measure(batch, day):
     names = ('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest')
     return {id: dict(zip(names, c)) for id, c in zip(source[starts].tolist(), counts)}
 
+# %% ../nbs/09_landing.ipynb #f710d718
 def counted(note, more):
     "A note with the counts of a further piece of its file"
     sums = {name: getattr(note, name) + more[name] for name in ('null_keys', 'missing_versions', 'outside_day')}
@@ -279,6 +287,7 @@ def note_row(notes, schemas):
         [none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])],
         schema=INDEX_SCHEMA)
 
+# %% ../nbs/09_landing.ipynb #08396e7a
 def read_notes(
     texts,  # of note rows
 ):
@@ -305,6 +314,7 @@ def read_sources(sources, stores):
         if isinstance(content, StoreError): raise content
         yield s, content
 
+# %% ../nbs/09_landing.ipynb #47a04c8d
 def reopen(source, content, stores, unit):
     "The ParquetFile of a source with its INT96 timestamps in `unit`"
     if isinstance(content, bytes): return open_parquet(content, unit)
@@ -356,6 +366,7 @@ def attempts(items):
         for item in items: yield item
     except Exception as e: yield e
 
+# %% ../nbs/09_landing.ipynb #f5376bf1
 def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
@@ -370,6 +381,7 @@ def index_pieces(source, content, stores, gathering, shapes):
             yield piece, source.id, first, origin and (origin[0][first:end], origin[1][first:end])
             first = end
 
+# %% ../nbs/09_landing.ipynb #3f5a41fc
 def read_index(sources, stores, day):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
     gathering, shapes = Gathering(day), {}

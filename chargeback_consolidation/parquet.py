@@ -27,6 +27,7 @@ def known(array):
     if bits is None or array.null_count in (0, n): return np.full(n, array.null_count == 0)
     return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
 
+# %% ../nbs/06_parquet.ipynb #adb68b7c
 def integers(array):
     "The numbers of an integer Array or ChunkedArray, 0 where there is none: an array, not to be written to"
     kind = np.dtype(str(array.type))
@@ -39,6 +40,7 @@ def integers(array):
 def packed_bits(flags):
     return pa.py_buffer(np.packbits(flags, bitorder='little'))
 
+# %% ../nbs/06_parquet.ipynb #2600dbe3
 def arrow_array(
     values,         # array of numbers or bools
     missing=None,   # bool array: where there is none
@@ -51,6 +53,7 @@ def arrow_array(
             None if missing is None else packed_bits(~missing),
             packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
 
+# %% ../nbs/06_parquet.ipynb #d5e3ff4e
 def arrow_texts(texts):
     "A string array of a list of str"
     encoded = [text.encode() for text in texts]
@@ -61,6 +64,7 @@ def arrow_texts(texts):
 class SchemaConflict(Exception):
     "The columns of a file do not fit; the message says which and why."
 
+# %% ../nbs/06_parquet.ipynb #3bcadf18
 CHECKSUMS = (
     {'page_checksum_verification': True}
     if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters
@@ -73,6 +77,7 @@ def open_parquet(file, unit='ns', kind=pq.ParquetFile):
         file = pa.BufferReader(file)
     return kind(file, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
 
+# %% ../nbs/06_parquet.ipynb #5849f82f
 def cause_of(error):
     "Why a file could not be read, on one line and without quoting from it"
     words = ' '.join(str(error).split()) or type(error).__name__
@@ -85,6 +90,7 @@ DECIDING = (KEY, UPDATED, EVENT)
 def is_bytes(kind):
     return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
+# %% ../nbs/06_parquet.ipynb #c16046da
 def key_texts(column):
     "The keys of a column as a string array; null for missing and empty ones, hexadecimal for binary ones"
     if is_bytes(column.type): column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
@@ -147,6 +153,7 @@ def int96_columns(parquet):
     leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
     return sorted({leaf.path.split('.')[0] for leaf in leaves if leaf.physical_type == 'INT96'})
 
+# %% ../nbs/06_parquet.ipynb #02ac4084
 def leaves_of(array, wanted):
     "The arrays within an array, however deeply nested, for whose type `wanted` is true"
     if isinstance(array, pa.ChunkedArray): return [leaf for chunk in array.chunks for leaf in leaves_of(chunk, wanted)]
@@ -157,6 +164,7 @@ def leaves_of(array, wanted):
     if t.is_list(kind): return leaves_of(array.values, wanted)
     return []
 
+# %% ../nbs/06_parquet.ipynb #6795f705
 def int96_unit(nanos, micros):
     "What the INT96 columns of a table, read both ways, need: 'ns', 'us' or 'any'; `SchemaConflict` if both"
     needs = set()
@@ -192,6 +200,7 @@ def is_legacy(metadata):
     old = bool(version) and tuple(map(int, version.groups())) < (3, 1)
     return old or bool(SPARK_LEGACY & set(metadata or ()))
 
+# %% ../nbs/06_parquet.ipynb #285067b4
 def has_ancient(array):
     "True if a date before October 15, 1582, or a time before 1900, is within an array, however deeply nested"
     def earliest(leaf, kind):
@@ -214,6 +223,7 @@ def read_lineage(data):
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return np.repeat(file, count), (np.repeat(first, count) + within).astype(np.int32)
 
+# %% ../nbs/06_parquet.ipynb #bd8535f3
 def write_lineage(file, row):
     "The bytes of a sidecar for rows with these origins; runs of consecutive rows are stored as one"
     new = np.ones(len(row), bool)
@@ -234,6 +244,7 @@ def repeats(column):
     try: return len(sample.unique()) < 0.6 * len(sample)
     except pa.ArrowNotImplementedError: return False
 
+# %% ../nbs/06_parquet.ipynb #87249c0d
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
     sink = pa.BufferOutputStream()
@@ -242,6 +253,7 @@ def dictionary_columns(table):
     unique = {f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])}
     return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
 
+# %% ../nbs/06_parquet.ipynb #734da975
 def open_writer(
     sink,
     table,      # like those that will be written
@@ -254,6 +266,7 @@ def open_writer(
     return pq.ParquetWriter(sink, schema, compression=codec, version=FORMAT,
                             use_dictionary=dictionary_columns(table), use_deprecated_int96_timestamps=old)
 
+# %% ../nbs/06_parquet.ipynb #81ca598f
 def footer(sink):
     "The Parquet footer of what went through a closed sink"
     return pq.ParquetFile(pa.BufferReader(sink.tail())).metadata

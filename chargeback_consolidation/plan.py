@@ -33,6 +33,7 @@ from .ledger import Commit, Ledger, LedgerDamaged, Settled, claim_table, open_le
 class NoData(Exception):
     "Nothing ever landed for the day; the message names the place and what to check."
 
+# %% ../nbs/15_plan.ipynb #56d97856
 @dataclass
 class Run:
     "One run over one day"
@@ -58,6 +59,7 @@ class Run:
         self.stages.append((stage, round(seconds, 3)))
         self.observe(stage, seconds, facts)
 
+# %% ../nbs/15_plan.ipynb #f0ca7a91
 def quiet(stage, seconds, facts): pass
 
 def start_run(settings, table, partition, session=get_spark, observe=quiet):
@@ -87,6 +89,7 @@ class State:
         "What the numbers of landing files refer to"
         return () if self.reprocess else self.before
 
+# %% ../nbs/15_plan.ipynb #1a816f12
 def look(run):
     "The `State` of the day"
     s, ledger = run.settings, run.ledger
@@ -121,6 +124,7 @@ def state_of(run, head, settled, before, inventory):
         head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
 
+# %% ../nbs/15_plan.ipynb #7f14f02e
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
     return {SETTLED + i: Source(SETTLED + i, ledger.path(f['path']), f['bytes'], '', ledger.path(f['lineage']))
@@ -132,6 +136,7 @@ def remembered(head, paths):
         path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
+# %% ../nbs/15_plan.ipynb #b8ba8038
 def files_before(run, head):
     "What earlier executions looked at, by number; None where a day that is rebuilt has lost that list"
     try: return tuple(run.ledger.taken(head))
@@ -154,6 +159,7 @@ def day_facts(state):
         schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
         output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
 
+# %% ../nbs/15_plan.ipynb #afd398cf
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
     ignored, rewritten, aside = state.inventory.ignored, state.rewritten, state.remembered
@@ -180,6 +186,7 @@ def check_table(run, claim=False):
             f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
             f'another (if the table was renamed, change its name in {s.ledger_path}/_ledger/source-table)')
 
+# %% ../nbs/15_plan.ipynb #83cc32e7
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
     if head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
@@ -193,6 +200,7 @@ def check_complete(run, before, there, what):
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
                             f'{run.partition.day} was built from are {what}, for example {lost[0]}')
 
+# %% ../nbs/15_plan.ipynb #41a89486
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
@@ -228,6 +236,7 @@ def decide(run, state, index, bad):
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
 
+# %% ../nbs/15_plan.ipynb #ce9dff78
 def left_out(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
@@ -241,10 +250,12 @@ def name_of(state, i):
     "The path of a source as people know it: of a landing file relative to the table, of the day's own in full"
     return state.sources[i].path if i >= SETTLED else state.new[i].path
 
+# %% ../nbs/15_plan.ipynb #34bf04a5
 def remembering(aside):
     "The numbers of landing files that need not be looked at again before they change"
     return [i for i, a in aside.items() if i < SETTLED and a.rule != 'changed']
 
+# %% ../nbs/15_plan.ipynb #4d145e8f
 def slots_of(run, state, used, lost, schema, settled, new):
     "The `Slot`s of the day. settled, new: numbers of the sources that take part, in order"
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
@@ -256,6 +267,7 @@ def slots_of(run, state, used, lost, schema, settled, new):
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
     return add_readers(slots, [i for i in new if used[i].null_keys])
 
+# %% ../nbs/15_plan.ipynb #fc709d0f
 def schema_of(commit):
     "The day's schema as of a commit, or None"
     if not commit or not commit.schema: return None
@@ -275,6 +287,7 @@ def judge_run(run, state, aside, used, lost):
               'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
 
+# %% ../nbs/15_plan.ipynb #603cab03
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
     aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
@@ -286,6 +299,7 @@ def evidence_of(state, plan):
             'null_key': records('null_keys'), 'missing_version': records('missing_versions'),
             'outside_day': records('outside_day')}
 
+# %% ../nbs/15_plan.ipynb #f8d57bc9
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < SETTLED]
@@ -298,6 +312,7 @@ def check_plan(run, state, plan):
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
 
+# %% ../nbs/15_plan.ipynb #1701e079
 def check_no_fewer(state, plan):
     "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
     after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(n.null_keys for n in plan.used.values())

@@ -55,9 +55,11 @@ def named(
     told, more = '; '.join(evidence[:most]), len(evidence) - most
     return told + (f', and {more:,} more' if more > 0 else '')
 
+# %% ../nbs/08_quality.ipynb #1d6bbb16
 class QualityFailed(Exception):
     "The verdict failed; the message has one clause for each rule that failed."
 
+# %% ../nbs/08_quality.ipynb #98146bf1
 def check_verdict(
     findings,       # list of Finding
     evidence=None,  # {rule name: texts that name a file and what is wrong with it}
@@ -71,6 +73,7 @@ def check_verdict(
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
 
+# %% ../nbs/08_quality.ipynb #c87036e2
 def check_versions(schema):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
     versions = DECIDING[1:]
@@ -87,6 +90,7 @@ winners, digest: digests of the keys that won and of those in the files."""
 class ConservationBroken(Exception):
     "Rows were lost or doubled; the message gives the balance. Nothing is published."
 
+# %% ../nbs/08_quality.ipynb #4d12cb60
 def audit(b):
     "`ConservationBroken` unless rows in = rows out + duplicates + quarantined, and the keys written are the winners"
     out, same = b.rows_out + b.duplicates + b.quarantined, b.winners == b.digest

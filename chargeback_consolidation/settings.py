@@ -82,6 +82,7 @@ def read_number(text, limits):
     if not re.match(r'^[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?$', text): raise ValueError('must be a number')
     return read_within(float(text), limits)
 
+# %% ../nbs/00_settings.ipynb #f5cca49c
 def read_within(value, limits):
     if not limits[0] <= value <= limits[1]: raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
     return value
@@ -111,6 +112,7 @@ def read_time(text, limits=None):
     if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
     return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
+# %% ../nbs/00_settings.ipynb #65e58cdc
 def read_text(text, limits=None):
     "A text as it is, on one line"
     if not text.isprintable(): raise ValueError('has a control character')
@@ -122,6 +124,7 @@ def read_name(text, limits=None):
         raise ValueError('must be a plain name, without slashes')
     return text
 
+# %% ../nbs/00_settings.ipynb #c4277448
 def read_path(text, limits=None):
     "A local path made absolute, or an S3 location as s3://bucket/prefix"
     scheme = re.match(r'^([a-z0-9A-Z+.-]+)://(.*)$', read_text(text))
@@ -185,6 +188,7 @@ def lies_in(path, folder):
     "True if `path` is `folder` or lies in it"
     return (path + '/').startswith(folder.rstrip('/') + '/')
 
+# %% ../nbs/00_settings.ipynb #8208c1f0
 def ledger_path(output_path, given=None):
     "LEDGER_PATH for an OUTPUT_PATH, both as `read_path` has them; `ArgumentError` if they do not go together"
     found = given or beside(output_path)
@@ -209,6 +213,7 @@ def nearest(name, names):
     close = difflib.get_close_matches(name.upper().replace('-', '_'), names, n=1, cutoff=0.6)
     return f"; did you mean --{close[0]}?" if close else '; --help lists the arguments'
 
+# %% ../nbs/00_settings.ipynb #22566754
 def split_arguments(argv):
     "`argv` (without the program's name) as a dict of argument name to text"
     known, found, i = {a.name: a for a in ARGUMENTS}, {}, 0
@@ -272,6 +277,7 @@ def limits_text(argument):
     if argument.kind == 'choice': return f" ({', '.join(argument.limits)})"
     return ' ({:,g} to {:,g})'.format(*argument.limits)
 
+# %% ../nbs/00_settings.ipynb #91d7a009
 def help_text(
     spelling='--{}'.format,  # argument name -> how the user writes it
 ):
