@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from .store import StoreError, attempt
 from .spark import collect, run_tasks
-from .parquet import (KEY, WholeFile, arrow_array, arrow_texts, cause_of, footer, key_hashes,
-    key_texts, keyless_rows, open_parquet, open_writer, read_lineage, write_lineage)
+from .parquet import (KEY_COLUMNS, WholeFile, arrow_array, arrow_texts, cause_of, footer,
+    key_hashes, keyless_rows, keys_of, open_parquet, open_writer, read_lineage, write_lineage)
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
 from .landing import Source, attempts, read_sources, rule_of
 
@@ -76,7 +76,7 @@ class SlotWriter(SlotBuffer):
         self.count_keys(table)
 
     def count_keys(self, table):
-        keys = key_hashes(key_texts(pa.concat_arrays(table[KEY].chunks)))
+        keys = key_hashes(keys_of(table))
         self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
 
     def close(self):
@@ -161,7 +161,7 @@ def rows_staying(parquet, group, part, first):
     return (
         rows
         - int(high - low)
-        - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum()))
+        - int(keyless_rows(parquet.read_row_group(group, columns=list(KEY_COLUMNS), use_threads=False)).sum()))
 
 # %% ../nbs/12_copying.ipynb #360b9759
 def batches_of(parquet, group, part, first, passed):

@@ -22,7 +22,7 @@ from .store import StoreError, StoreUnfit, attempt, join, store_for
 from .catalog import CatalogError, GlueCatalog, open_catalog, register
 from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import Balance, ConservationBroken, QualityFailed, audit
-from .landing import SetAside
+from .landing import SetAside, keyless
 from .versions import build_index, forget
 from .layout import SETTLED
 from .copying import copy_slots, create_once, slot_parts
@@ -83,8 +83,8 @@ def write(run, state, plan):
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
-    keyless = {i: n.null_keys for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
+    without_key = {i: keyless(n) for i, n in plan.used.items()}
+    parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan))

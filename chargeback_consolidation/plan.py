@@ -24,7 +24,7 @@ from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
 from .schema import common_schema, in_unit
 from .quality import check_verdict, check_versions, judge, sentence
-from .landing import Inventory, SetAside, Source, take_inventory
+from .landing import RECORD_RULES, Inventory, SetAside, Source, keyless, take_inventory
 from .versions import find_losers, path_ranks
 from .layout import SETTLED, Held, add_readers, lay_out
 from .ledger import Commit, Ledger, LedgerDamaged, Settled, claim_table, open_ledger
@@ -262,10 +262,10 @@ def slots_of(run, state, used, lost, schema, settled, new):
     def held(i):
         n = used[i]
         stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
-        return Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, stale)
+        return Held(i, n.rows - len(lost.get(i, ())) - keyless(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if used[i].null_keys])
+    return add_readers(slots, [i for i in new if keyless(used[i])])
 
 # %% ../nbs/15_plan.ipynb #fc709d0f
 def schema_of(commit):
@@ -277,12 +277,10 @@ def schema_of(commit):
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
-    def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
-    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'),
-              'missing_version': total('missing_versions'), 'outside_day': total('outside_day'),
-              'unreadable': files('unreadable', 'changed') + len(state.inventory.set_aside),
-              'schema_conflict': files('schema')}
+    counts = {rule.name: sum(n.counts.get(rule.name, 0) for n in new) for rule in RECORD_RULES}
+    counts.update(duplicate=sum(map(len, lost.values())), schema_conflict=files('schema'),
+                  unreadable=files('unreadable', 'changed') + len(state.inventory.set_aside))
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
               'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
@@ -293,11 +291,10 @@ def evidence_of(state, plan):
     aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
     def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
-        worst = sorted((-getattr(n, name), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
+        worst = sorted((-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
         return [f'{path}: {-count:,} records' for count, path in worst if count]
-    return {'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema'),
-            'null_key': records('null_keys'), 'missing_version': records('missing_versions'),
-            'outside_day': records('outside_day')}
+    return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
+                unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
 
 # %% ../nbs/15_plan.ipynb #f8d57bc9
 def check_plan(run, state, plan):
@@ -315,7 +312,7 @@ def check_plan(run, state, plan):
 # %% ../nbs/15_plan.ipynb #1701e079
 def check_no_fewer(state, plan):
     "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
-    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(n.null_keys for n in plan.used.values())
+    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(keyless, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')

@@ -34,7 +34,7 @@ from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import partial, wraps
 from itertools import product
@@ -54,9 +54,37 @@ __version__ = '0.1.0'
 # --- Settings (00_settings.ipynb)
 
 
+Rule = namedtuple('Rule', 'name whole meaning warn fail columns flags')
+Rule.__new__.__defaults__ = ((), None)
+Rule.__doc__ = """A rule of quality.
+whole: what it counts a share of: 'rows' of the day, 'records' or 'files' that land. meaning: what is said of them.
+warn, fail: shares above which a run warns and fails, by default. columns: read for `flags`; flags: `RecordView` -> bool
+array, numpy's or Arrow's, for a rule about single records."""
+
+def outside_day(records):
+    "Where the event lies in another day"
+    event = records.values('event')
+    return records.known('event') & ((event < records.begins) | (event >= records.ends))
+
+RULES = (
+    Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback', 0.2, 0.5),
+    Rule('null_key', 'records', 'have no chargeback_id', 0.0, 0.01, (), lambda records: ~records.known('key')),
+    Rule('missing_version', 'records', 'have no updated_at', 0.1, 1.0, (), lambda records: ~records.known('updated')),
+    Rule('outside_day', 'records', 'have an event_timestamp outside the day', 0.05, 1.0, (), outside_day),
+    Rule('unreadable', 'files', 'cannot be read', 0.0, 0.01),
+    Rule('schema_conflict', 'files', 'have columns that fit no common schema', 0.0, 0.01))
+
+
 Argument = namedtuple('Argument', 'name kind default meaning limits')
 REQUIRED = '(required)'
 RATE = (0.0, 1.0)
+
+def thresholds(rules):
+    "The arguments that set when `rules` warn and fail, as rows of `ARGUMENTS`"
+    for r in rules:
+        what = f'share of {r.whole} that {r.meaning}'
+        yield f'MAX_{r.name}_RATE'.upper(), 'number', f'{r.fail:g}', f'fail above this {what}', RATE
+        yield f'WARN_{r.name}_RATE'.upper(), 'number', f'{r.warn:g}', 'warn above it', RATE
 
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
@@ -84,23 +112,8 @@ ARGUMENTS = [
         ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
-        ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
-        ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
-        ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
-        ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
-        ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
-        ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
-        (
-            'MAX_OUTSIDE_DAY_RATE', 'number', '1',
-            'fail above this share of records whose event_timestamp is outside the day', RATE),
-        ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
-        ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
-        ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
-        (
-            'MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01',
-            'fail above this share of files whose columns fit no common schema', RATE),
-        ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
-        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+        *thresholds(RULES),
+    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
         ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
@@ -177,8 +190,8 @@ READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'c
 
 
 @dataclass(frozen=True)
-class Settings:
-    "The checked arguments of a run; the meaning of each field stands in `ARGUMENTS`."
+class Words:
+    "The checked arguments of a run, but for the thresholds of the rules"
     source_database: str
     source_table: str
     output_path: str
@@ -194,18 +207,6 @@ class Settings:
     reprocess: bool = False
     dry_run: bool = False
     allow_empty: bool = False
-    max_duplicate_rate: float = 0.5
-    warn_duplicate_rate: float = 0.2
-    max_null_key_rate: float = 0.01
-    warn_null_key_rate: float = 0.0
-    max_missing_version_rate: float = 1.0
-    warn_missing_version_rate: float = 0.1
-    max_outside_day_rate: float = 1.0
-    warn_outside_day_rate: float = 0.05
-    max_unreadable_rate: float = 0.01
-    warn_unreadable_rate: float = 0.0
-    max_schema_conflict_rate: float = 0.01
-    warn_schema_conflict_rate: float = 0.0
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None
@@ -214,6 +215,11 @@ class Settings:
     def as_arguments(self):
         "The settings as a dict of argument name to text, for records and reports"
         return {f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None}
+
+LIMITS = [(name.lower(), float, float(default)) for name, _, default, _, _ in thresholds(RULES)]
+Settings = make_dataclass('Settings', LIMITS, bases=(Words,), frozen=True)
+Settings.__doc__ = "The checked arguments of a run; the meaning of each field stands in `ARGUMENTS`."
+Settings.__module__ = __name__      # so that it can be pickled
 
 
 def beside(path):
@@ -1882,7 +1888,6 @@ def cause_of(error):
 
 
 KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
-DECIDING = (KEY, UPDATED, EVENT)
 
 def is_bytes(kind):
     return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
@@ -1900,11 +1905,30 @@ def key_texts(column):
     return pa.Array.from_buffers(pa.string(), n, [bits] + texts.buffers()[1:], offset=texts.offset)
 
 
+KEY_COLUMNS = (KEY,)
+
+def whole(column):
+    "A ChunkedArray as one Array"
+    chunks = column.chunks
+    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
+
+def keys_of(table):
+    "The keys of a table's rows: a string array, null where there is none"
+    return key_texts(whole(table[KEY]))
+
+def key_fault(schema):
+    "Why the rows of a schema have no keys, or ''"
+    if KEY not in schema.names:
+        near = ', '.join(name for name in schema.names if name.lower().endswith('_id'))
+        return f'there is no column {KEY}' + (f' (there is {near})' if near else '')
+    kind, t = schema.field(KEY).type, pa.types
+    if t.is_string(kind) or t.is_integer(kind) or is_bytes(kind): return ''
+    return f'column {KEY} is {kind}: a key must be text, an integer or binary'
+
+
 def keyless_rows(table):
     "Where a table's rows have no key: a bool array"
-    column = table[KEY]
-    if not column.num_chunks: return np.zeros(0, bool)
-    return np.concatenate([~known(key_texts(chunk)) for chunk in column.chunks])
+    return ~known(keys_of(table))
 
 
 def instants(column):
@@ -2323,15 +2347,6 @@ def adapt(table, schema):
 # --- Quality (08_quality.ipynb)
 
 
-Rule = namedtuple('Rule', 'name whole meaning')
-RULES = (
-    Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback'),
-    Rule('null_key', 'records', 'have no chargeback_id'),
-    Rule('missing_version', 'records', 'have no updated_at'),
-    Rule('outside_day', 'records', 'have an event_timestamp outside the day'),
-    Rule('unreadable', 'files', 'cannot be read'),
-    Rule('schema_conflict', 'files', 'have columns that fit no common schema'))
-
 Finding = namedtuple('Finding', 'rule count whole rate level limit')
 Finding.__doc__ = """A rule's result.
 count of whole (rows, records or files); rate: their ratio; level: 'ok', 'warn' or 'fail'; limit: rate above which it
@@ -2341,10 +2356,11 @@ def judge(
     counts,     # {rule name: count}, one for each rule
     wholes,     # {'rows': n, 'records': n, 'files': n}
     settings,   # with max_..._rate and warn_..._rate
+    rules=RULES,
 ):
     "A `Finding` for each rule"
     findings = []
-    for rule in RULES:
+    for rule in rules:
         count, whole = counts[rule.name], wholes[rule.whole]
         rate = count / whole if whole else 0.0
         most, some = (getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn'))
@@ -2387,7 +2403,7 @@ def check_verdict(
 
 def check_versions(schema):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
-    versions = DECIDING[1:]
+    versions = (UPDATED, EVENT)
     if schema is not None and not set(versions) & set(schema.names):
         raise QualityFailed(f'nothing is published: no file has a column {" or ".join(versions)}, so nothing tells '
                             'which version of a chargeback is the latest')
@@ -2485,18 +2501,14 @@ INDEX_SCHEMA = pa.schema([
     ('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()),
     ('updated', pa.int64()), ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()),
     ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
+DECIDING = tuple(dict.fromkeys([*KEY_COLUMNS, UPDATED, EVENT, *(name for rule in RULES for name in rule.columns)]))
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
 def check_deciding(schema):
     "`SchemaConflict` where the columns that decide are missing or cannot decide"
-    t = pa.types
-    if KEY not in schema.names:
-        near = ', '.join(name for name in schema.names if name.lower().endswith('_id'))
-        raise SchemaConflict(f'there is no column {KEY}' + (f' (there is {near})' if near else ''))
-    kind = schema.field(KEY).type
-    if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
-        raise SchemaConflict(f'column {KEY} is {kind}: a key must be text, an integer or binary')
+    t, fault = pa.types, key_fault(schema)
+    if fault: raise SchemaConflict(fault)
     for name in (UPDATED, EVENT):
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
@@ -2599,11 +2611,8 @@ def index_rows(tables, files):
     its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
-    def column(name):
-        if name not in table.column_names: return pa.nulls(n)
-        chunks = table[name].chunks
-        return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, table[name].type)
-    keys = key_texts(column(KEY))
+    def column(name): return whole(table[name]) if name in table.column_names else pa.nulls(n)
+    keys = keys_of(table)
     (updated, updated_ns), (event, event_ns) = instants(column(UPDATED)), instants(column(EVENT))
     lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)
@@ -2618,14 +2627,16 @@ def index_rows(tables, files):
         schema=INDEX_SCHEMA)
 
 
-Note = namedtuple(
-    'Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
+Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark')
 Note.__doc__ = """What the index found out about a source.
-rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys,
-missing_versions, outside_day: records. first_event: microseconds since 1970. digest: sum of the key hashes modulo
-2**64. error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or
-''."""
-UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '', '')
+rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
+about records: how many it flags}. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
+error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''."""
+UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '')
+
+def keyless(note):
+    "How many records of a file have no key"
+    return note.counts.get('null_key', 0)
 
 def field_of(batch, name):
     "A column of a RecordBatch by name"
@@ -2637,27 +2648,57 @@ def micros_of(day):
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
 
 
-def measure(batch, day):
-    "The counts of each source in a batch of index rows: {source id: dict}. Records come source by source."
-    if not batch.num_rows: return {}
-    def values(name): return field_of(batch, name)
-    source = integers(values('source'))
+class RecordView:
+    "The records of some files of one kind, as a rule sees them. `begins`, `ends`: of the day, as event times"
+    def __init__(self, rows, day, tables=()):
+        self.rows, self.tables = rows, tables
+        self.begins = micros_of(day)
+        self.ends = self.begins + 86400 * 10**6
+
+    def known(self, name):
+        "Where the index field 'key', 'updated' or 'event' has a value: a bool array"
+        return known(field_of(self.rows, name))
+
+    def values(self, name):
+        "The microseconds of 'updated' or 'event', 0 where there are none: an int64 array"
+        return integers(field_of(self.rows, name))
+
+    def column(self, name):
+        "A column that the rule asked for: an Array, null where the files lack it"
+        if not self.tables or name not in self.tables[0].column_names: return pa.nulls(self.rows.num_rows)
+        return whole(pa.concat_tables(self.tables)[name])
+
+
+RECORD_RULES = tuple(rule for rule in RULES if rule.flags)
+
+def flagged(rule, records):
+    "Which records a rule flags: a bool array. What it cannot tell (null) it does not flag"
+    flags = rule.flags(records)
+    if isinstance(flags, np.ndarray): return flags
+    if pa.types.is_null(flags.type): return np.zeros(len(flags), bool)
+    return known(flags) & (integers(flags.cast(pa.uint8())) > 0)
+
+
+def measure(rows, day, tables=(), rules=RECORD_RULES):
+    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest'}}. Records come source
+    by source. tables: those that the rows were made of"""
+    if not rows.num_rows: return {}
+    source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
     starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
-    event, timed = integers(values('event')), known(values('event'))
-    outside = timed & ((event < micros_of(day)) | (event >= micros_of(day) + 86400 * 10**6))
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
-    first = np.minimum.reduceat(np.where(timed, event, np.iinfo(np.int64).max), starts).tolist()
-    counts = zip(count(~known(values('key'))), count(~known(values('updated'))), count(outside), first,
-                 np.add.reduceat(integers(values('hash')).view(np.uint64), starts).tolist())
-    names = ('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest')
-    return {id: dict(zip(names, c)) for id, c in zip(source[starts].tolist(), counts)}
+    found = {rule.name: count(flagged(rule, records)) for rule in rules}
+    event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
+    first = np.minimum.reduceat(event, starts).tolist()
+    digest = np.add.reduceat(integers(field_of(rows, 'hash')).view(np.uint64), starts).tolist()
+    return {id: {'counts': {name: counts[i] for name, counts in found.items()},
+                 'first_event': first[i], 'digest': digest[i]} for i, id in enumerate(source[starts].tolist())}
 
 
 def counted(note, more):
     "A note with the counts of a further piece of its file"
-    sums = {name: getattr(note, name) + more[name] for name in ('null_keys', 'missing_versions', 'outside_day')}
-    digest = (note.digest + more['digest']) % 2**64
-    return note._replace(first_event=min(note.first_event, more['first_event']), digest=digest, **sums)
+    counts = {name: note.counts.get(name, 0) + count for name, count in more['counts'].items()}
+    first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
+    return note._replace(counts=counts, first_event=first, digest=digest)
 
 
 def note_row(notes, schemas):
@@ -2730,7 +2771,7 @@ class Gathering:
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
         rows = index_rows(self.tables, self.files)
-        for id, more in measure(rows, self.day).items(): self.notes[id] = counted(self.notes[id], more)
+        for id, more in measure(rows, self.day, self.tables).items(): self.notes[id] = counted(self.notes[id], more)
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
 
@@ -3114,7 +3155,7 @@ class SlotWriter(SlotBuffer):
         self.count_keys(table)
 
     def count_keys(self, table):
-        keys = key_hashes(key_texts(pa.concat_arrays(table[KEY].chunks)))
+        keys = key_hashes(keys_of(table))
         self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
 
     def close(self):
@@ -3199,7 +3240,7 @@ def rows_staying(parquet, group, part, first):
     return (
         rows
         - int(high - low)
-        - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum()))
+        - int(keyless_rows(parquet.read_row_group(group, columns=list(KEY_COLUMNS), use_threads=False)).sum()))
 
 
 def batches_of(parquet, group, part, first, passed):
@@ -4075,10 +4116,10 @@ def slots_of(run, state, used, lost, schema, settled, new):
     def held(i):
         n = used[i]
         stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
-        return Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, stale)
+        return Held(i, n.rows - len(lost.get(i, ())) - keyless(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if used[i].null_keys])
+    return add_readers(slots, [i for i in new if keyless(used[i])])
 
 
 def schema_of(commit):
@@ -4090,12 +4131,10 @@ def schema_of(commit):
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
-    def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
-    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'),
-              'missing_version': total('missing_versions'), 'outside_day': total('outside_day'),
-              'unreadable': files('unreadable', 'changed') + len(state.inventory.set_aside),
-              'schema_conflict': files('schema')}
+    counts = {rule.name: sum(n.counts.get(rule.name, 0) for n in new) for rule in RECORD_RULES}
+    counts.update(duplicate=sum(map(len, lost.values())), schema_conflict=files('schema'),
+                  unreadable=files('unreadable', 'changed') + len(state.inventory.set_aside))
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
               'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
@@ -4106,11 +4145,10 @@ def evidence_of(state, plan):
     aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
     def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
-        worst = sorted((-getattr(n, name), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
+        worst = sorted((-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
         return [f'{path}: {-count:,} records' for count, path in worst if count]
-    return {'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema'),
-            'null_key': records('null_keys'), 'missing_version': records('missing_versions'),
-            'outside_day': records('outside_day')}
+    return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
+                unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
 
 
 def check_plan(run, state, plan):
@@ -4128,7 +4166,7 @@ def check_plan(run, state, plan):
 
 def check_no_fewer(state, plan):
     "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
-    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(n.null_keys for n in plan.used.values())
+    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(keyless, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')
@@ -4224,8 +4262,8 @@ def write(run, state, plan):
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
-    keyless = {i: n.null_keys for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
+    without_key = {i: keyless(n) for i, n in plan.used.items()}
+    parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan))
