@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(ROOT / 'bench')]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests/support'), str(ROOT / 'bench')]
 BUCKET, LIST = 'landing', '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>landing</Name>{}</ListBucketResult>'
 
 

@@ -13,7 +13,7 @@ from days import Lake, chargebacks, tree
 from chargeback_consolidation import job
 from chargeback_consolidation.settings import ARGUMENTS, REQUIRED
 
-SCRIPT = Path(__file__).parent.parent / "glue_export/consolidate_chargebacks.py"
+SCRIPT = Path(__file__).parents[2] / "glue_export/consolidate_chargebacks.py"
 
 BAD = {  # for each kind of argument: values that are not of it, and values that are too far out
     "integer": ["ten", "1.5", "1e3", "0x10", "1_0", "²", "0", "-1", "1000000"],

@@ -1,6 +1,6 @@
 """A real S3 server on this machine: Ceph's RADOS gateway, as Debian packages it.
 
-`python tests/ceph.py start FOLDER` starts one and prints what to export, `python tests/ceph.py stop FOLDER` ends it.
+`python tests/support/ceph.py start FOLDER` starts one and prints what to export, `python tests/support/ceph.py stop FOLDER` ends it.
 In tests: `with ceph() as address:`.
 
 It is one monitor, one manager and one object store in memory, all on loopback and on free ports. It checks signatures,

@@ -1,6 +1,6 @@
 """What the fault tests have shown, one line for each case that held.
 
-CHARGEBACK_MATRICES names the file that a test run adds its cases to; without it nothing is kept. `python tests/matrices.py FILE` makes the README's table of it, in nbs/evidence.json.
+CHARGEBACK_MATRICES names the file that a test run adds its cases to; without it nothing is kept. `python tests/support/matrices.py FILE` makes the README's table of it, in nbs/evidence.json.
 """
 import json
 import os
@@ -43,4 +43,4 @@ def summary(cases):
 if __name__ == '__main__':
     cases = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
     unique = list({json.dumps(c, sort_keys=True): c for c in cases}.values())
-    Path(__file__).parent.with_name('nbs').joinpath('evidence.json').write_text(json.dumps(summary(unique), indent=1) + '\n')
+    Path(__file__).parents[2].joinpath('nbs/evidence.json').write_text(json.dumps(summary(unique), indent=1) + '\n')

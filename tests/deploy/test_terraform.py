@@ -344,8 +344,8 @@ def test_destroy_leaves_nothing(stack, moto):
 
 
 def test_checkov_finds_nothing_and_each_skip_has_its_reason():
-    if not (shutil.which("sh") and (ROOT / ".venv-checkov/bin/checkov").exists()): pytest.skip("checkov is not installed: tests/terraform/checkov.sh installs it")
-    done = subprocess.run([ROOT / "tests/terraform/checkov.sh", "--output", "json"], capture_output=True, text=True)
+    if not (shutil.which("sh") and (ROOT / ".venv-checkov/bin/checkov").exists()): pytest.skip("checkov is not installed: tests/deploy/terraform/checkov.sh installs it")
+    done = subprocess.run([ROOT / "tests/deploy/terraform/checkov.sh", "--output", "json"], capture_output=True, text=True)
     result = json.loads(done.stdout[done.stdout.index("{"):])
     assert done.returncode == 0 and result["summary"]["failed"] == 0 and result["summary"]["parsing_errors"] == 0, done.stdout
     assert result["summary"]["passed"] > 100

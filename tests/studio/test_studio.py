@@ -22,7 +22,7 @@ from chargeback_consolidation.build.studio import STUDIO_MAGICS
 from chargeback_consolidation.studio import sessions, workbench
 from chargeback_consolidation.studio.sessions import FINAL, Endpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("studio")
 
 

@@ -35,7 +35,7 @@ def worlds(session, endpoint, tmp_path_factory):
 def kill(world, phase):
     "Run the job in a process group of its own until it is killed"
     with world.environment():
-        run = subprocess.run([sys.executable, str(Path(__file__).with_name('killed.py')), phase, *world.arguments()], start_new_session=True, capture_output=True, text=True,
+        run = subprocess.run([sys.executable, str(Path(__file__).parents[1] / 'support/killed.py'), phase, *world.arguments()], start_new_session=True, capture_output=True, text=True,
                              timeout=180, env=dict(os.environ))
     assert run.returncode == -signal.SIGKILL, f'not killed at {phase}: {run.stdout[-2000:]}{run.stderr[-2000:]}'
 

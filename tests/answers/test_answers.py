@@ -268,7 +268,7 @@ def test_no_words_are_a_question(capsys):
 
 def test_the_demo_says_what_to_do_next(rebuilt):
     "The lines can be pasted"
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     def run(*words): return subprocess.run(words, cwd=root, capture_output=True, text=True)
     plan = run('make', '-n', 'demo', f'OUTPUT={rebuilt}/out').stdout
     says = '\n'.join(line for line in plan.splitlines() if line.startswith("echo '  "))

@@ -19,8 +19,8 @@ from inline import inline
 from chargeback_consolidation import job
 from chargeback_consolidation.sample.landing import land_sample
 
-SCRIPT = Path(__file__).parent.parent / "glue_export/consolidate_chargebacks.py"
-KILLED = Path(__file__).with_name("killed.py")
+SCRIPT = Path(__file__).parents[2] / "glue_export/consolidate_chargebacks.py"
+KILLED = Path(__file__).parents[1] / 'support/killed.py'
 CLI = Path(sys.executable).parent / "chargeback-consolidation"
 JOB, COMMAND = (sys.executable, str(SCRIPT)), (str(CLI), "consolidate")
 WORDS = ("--CATALOG lake --SOURCE_DATABASE landing --SOURCE_TABLE chargebacks --OUTPUT_PATH out --OUTPUT_FILE_COUNT 3 "

@@ -15,7 +15,7 @@ from chargeback_consolidation.build import package
 from chargeback_consolidation.studio import workbench
 from chargeback_consolidation.studio.sessions import Endpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GLUE = runtimes.RUNTIMES["5.1"]
 NOTEBOOKS = workbench.studio_notebooks(ROOT)
 

@@ -10,7 +10,7 @@ from days import tree
 from chargeback_consolidation import job
 from chargeback_consolidation.sample.landing import land_sample
 
-SCRIPT = Path(__file__).parent.parent / "glue_export/consolidate_chargebacks.py"
+SCRIPT = Path(__file__).parents[2] / "glue_export/consolidate_chargebacks.py"
 COMMAND = ("--CATALOG lake --SOURCE_DATABASE landing --SOURCE_TABLE chargebacks --OUTPUT_PATH {} --OUTPUT_FILE_COUNT 5 --COMPRESSION_CODEC zstd "
            "--PARTITION_DATE 2025-11-02 --MAX_UNREADABLE_RATE 0.2 --MAX_NULL_KEY_RATE 0.2")
 

@@ -16,7 +16,7 @@ import pytest
 
 from chargeback_consolidation.sample.landing import land_sample
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "OPERATIONS.md").read_text()
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
 BLOCKS = [re.sub(f"^{indent}", "", text, flags=re.M) for indent, kind, text in FENCE.findall(PAGE) if kind == "sh"]
@@ -35,7 +35,7 @@ class Desk:
         self.folder, self.lake, self.runs = folder, folder / "lake", folder / "runs.jsonl"
         (folder / "bin").mkdir(parents=True)
         for name in ("aws", "terraform", "make"):
-            (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/stand_ins.py {name} "$@"\n')
+            (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/support/stand_ins.py {name} "$@"\n')
             (folder / "bin" / name).chmod(0o755)
         (folder / "glue_export").symlink_to(ROOT / "glue_export")
         (folder / ".venv").symlink_to(Path(sys.executable).parents[1])

@@ -19,8 +19,8 @@ from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import LedgerDamaged
 from chargeback_consolidation.store import StoreError, StoreUnfit
 
-SCRIPT = Path(__file__).parents[1] / 'glue_export/consolidate_chargebacks.py'
-KILLED = Path(__file__).with_name('killed.py')
+SCRIPT = Path(__file__).parents[2] / 'glue_export/consolidate_chargebacks.py'
+KILLED = Path(__file__).parents[1] / 'support/killed.py'
 KILLS, LONGEST = 15, 14.0
 
 

@@ -9,7 +9,7 @@ import sys
 import uuid
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "glue_export/terraform"
 SCRIPT = ROOT / "glue_export/consolidate_chargebacks.py"
 REGION = "eu-central-1"
@@ -48,7 +48,7 @@ class Stack:
         # The module's default for script_path is the file beside its folder.
         self.folder = Path(folder) / "glue_export/terraform"
         shutil.copytree(MODULE, self.folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars*"))
-        shutil.copy(Path(__file__).parent / "terraform/provider.tf", self.folder / "provider.tf")
+        shutil.copy(ROOT / "tests/deploy/terraform/provider.tf", self.folder / "provider.tf")
         self.script = self.folder.parent / SCRIPT.name
         if SCRIPT.exists(): shutil.copy(SCRIPT, self.script)
         else: self.script.write_text("print('METRICS: records_processed=0, duplicates_removed=0, output_files=0, duration_seconds=0.00')\n")

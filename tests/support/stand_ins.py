@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT, MODULE = ROOT / "glue_export/consolidate_chargebacks.py", ROOT / "glue_export/terraform"
 OUTPUT, LEDGER, LANDING = (f"{os.getcwd()}/lake/{name}" for name in ("consolidated/chargebacks", "consolidated/_chargebacks", "landing/chargebacks"))
 ARGUMENTS = {"CATALOG": "lake", "SOURCE_DATABASE": "landing", "SOURCE_TABLE": "chargebacks", "OUTPUT_PATH": OUTPUT, "LEDGER_PATH": LEDGER, "OUTPUT_FILE_COUNT": "3",

@@ -5,7 +5,7 @@ import pytest
 from nbdev.config import get_config
 from nbdev.test import test_nb as run_notebook
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(o for o in (ROOT / "nbs").rglob("*.ipynb") if "investigations" not in o.parts and ".ipynb_checkpoints" not in o.parts)
 
 

@@ -1,6 +1,6 @@
 """The runtimes of AWS Glue on this machine: for each release an environment with its Python, Spark, Java and libraries.
 
-    .venv/bin/python tests/runtimes.py [release ...]
+    .venv/bin/python tests/support/runtimes.py [release ...]
 
 runs the exported script in each over the same landing, local and in S3 (moto), and fails unless the results are one digest. The environments
 are made when they are first asked for, under .runtimes/, and hold nothing of ours: the script has to be enough.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "glue_export/consolidate_chargebacks.py"
 HOME = ROOT / ".runtimes"
 
