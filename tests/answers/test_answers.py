@@ -51,7 +51,8 @@ def test_after_a_rebuild_nothing_is_called_missing(rebuilt):
     answer = late_arrivals(day_of(rebuilt))
     missed, facts = answer.tables['missed'], dict(answer.facts)
     assert missed['commit'].tolist() == [3] and facts['executions'] == 1 and facts['executions before the rebuild'] == 2
-    assert missed.iloc[0][['chargebacks that would be missing', 'chargebacks that would be outdated']].tolist() == [0, 0]
+    assert missed.iloc[0][['chargebacks that would be missing', 'chargebacks that would be outdated']].tolist() == [
+        0, 0]
 
 
 def test_what_is_not_in_the_day_is_listed_with_the_cause(rebuilt):
@@ -100,7 +101,8 @@ def test_storage_that_refuses_is_no_damage(rebuilt, monkeypatch):
 def test_storage_that_refuses_is_one_line(monkeypatch, capsys):
     def refuse(*args): raise StoreError('s3://bucket/x cannot be listed: AccessDenied')
     monkeypatch.setattr(cli, 'day_ledger', refuse)
-    with pytest.raises(SystemExit) as end: cli.main(['history', '--output-path', 's3://bucket/x', '--partition-date', DAY])
+    with pytest.raises(SystemExit) as end:
+        cli.main(['history', '--output-path', 's3://bucket/x', '--partition-date', DAY])
     out, err = capsys.readouterr()
     assert end.value.code == 1 and not out and err == 's3://bucket/x cannot be listed: AccessDenied\n'
 
@@ -132,7 +134,8 @@ def test_everything_from_outside_is_escaped(tmp_path, spark):
                 zero_row_files=0.0)
     table = pq.read_table(folder/'part-0-0.parquet')
     def put(table, name, values):
-        return table.set_column(table.schema.get_field_index(name), name, pa.array(values, table.schema.field(name).type))
+        return table.set_column(
+            table.schema.get_field_index(name), name, pa.array(values, table.schema.field(name).type))
     n = len(table)
     table = put(table, 'chargeback_id', [evil] * n)
     table = put(put(table, 'status', ['<b>$won_{</b>'] * (n - 1) + [evil]), 'merchant_id', ['<i>m</i>'] * n)
@@ -166,16 +169,22 @@ def test_repair_where_there_is_no_ledger(rebuilt, tmp_path, capsys):
     for path in (tmp_path/'nothing', rebuilt/'out'):
         code, out, err = said([*words, str(path)], capsys)
         assert (code, out) == (2, '')
-        assert err == f'--output-path {path}: there is no ledger of 2025-11-05 in {path.with_name("_" + path.name)}, and nothing to repair\n'
+        assert (
+            err
+            == f'--output-path {path}: there is no ledger of 2025-11-05 in {path.with_name("_" + path.name)}, and '
+               'nothing to repair\n'
+        )
     assert not list(tmp_path.iterdir()) and not list(Path(rebuilt).rglob('*day=05*'))
     litter = tmp_path/'out/year=2025/month=11/day=05'/'.part-0.parquet.0123456789ab.staged'
     litter.parent.mkdir(parents=True)
     litter.write_bytes(b'')
-    assert said([*words, str(tmp_path/'out')], capsys)[:2] == (0, 'removed 1 staged files\n'), 'what a killed first run left'
+    assert said([*words, str(tmp_path / 'out')], capsys)[:2] == (0, 'removed 1 staged files\n'), (
+        'what a killed first run left')
 
 
-HELPED = [[], ['consolidate'], ['backfill'], ['investigate'], *(['investigate', p.stem] for p in NOTEBOOKS.glob('*.ipynb')), ['land-sample'], ['history'], ['snapshot'],
-          ['repair'], ['warm-up']]
+HELPED = [
+    [], ['consolidate'], ['backfill'], ['investigate'], *(['investigate', p.stem] for p in NOTEBOOKS.glob('*.ipynb')),
+    ['land-sample'], ['history'], ['snapshot'], ['repair'], ['warm-up']]
 
 
 @pytest.mark.parametrize('words', HELPED, ids=' '.join)
@@ -211,47 +220,77 @@ def test_the_options_of_consolidate_are_the_arguments_of_the_job():
 
 
 DAY_WORDS = ['--output-path', 'out', '--partition-date', DAY]
-JOB_WORDS = '--catalog lake --source-database landing --source-table t --output-path out --output-file-count 3 --compression-codec zstd'.split()
+JOB_WORDS = (
+    '--catalog lake --source-database landing --source-table t --output-path out --output-file-count 3 '
+    '--compression-codec zstd').split()
 
 
-@pytest.mark.parametrize('words, says', [
-    (['consolidat'], "'consolidat' is not a command; did you mean consolidate?"),
-    (['nonsense'], "'nonsense' is not a command; there is backfill, consolidate, history, "),
-    (['--nonsense'], '--nonsense is not an option of chargeback-consolidation; '),
-    (['consolidate', *JOB_WORDS, '--parttion-date', DAY], '--parttion-date is not an option of consolidate; did you mean --partition-date?'),
-    (['consolidate', *JOB_WORDS, '--PARTITON_DATE', DAY], '--partiton-date is not an option of consolidate; did you mean --partition-date?'),
-    (['consolidate', *JOB_WORDS, '--xyzzy', '1'], '--xyzzy is not an option of consolidate; `consolidate --help` lists them'),
-    (['consolidate', *JOB_WORDS[2:-2]], '--compression-codec is required: How the consolidated files are compressed'),
-    (['consolidate', *JOB_WORDS, '--output-file-count', '5'], '--output-file-count is given twice: give it once'),
-    (['consolidate', *JOB_WORDS, '--OUTPUT_FILE_COUNT=5'], '--output-file-count is given twice: give it once'),
-    (['consolidate', *JOB_WORDS, '--partition-date', '2025-02-30'], '--partition-date must be a day of the calendar, written YYYY-MM-DD, not '),
-    (['consolidate', *JOB_WORDS, '--max-null-key-rate', '3'], "--max-null-key-rate must be from 0 to 1, not '3'"),
-    (['consolidate', *JOB_WORDS, '--dry-run', 'maybe'], "--dry-run must be true or false, not 'maybe'"),
-    (['consolidate', *JOB_WORDS, '--partition-date'], '--partition-date has no value: The day to consolidate'),
-    (['consolidate', *JOB_WORDS, '--partition-date='], '--partition-date is empty: The day to consolidate'),
-    (['consolidate', *JOB_WORDS, 'stray'], "argument 'stray' has no name: write --name value"),
-    (['consolidate', *JOB_WORDS, '--execution-sequence', '5'], '--EXECUTION_SEQUENCE 5 is more than --TOTAL_EXECUTIONS 4'),
-    (['backfill', *JOB_WORDS, '--to', DAY], '--from is required: First day'),
-    (['backfill', *JOB_WORDS, '--from', DAY, '--to', '2025-11-01'], '--from 2025-11-02 is after --to 2025-11-01'),
-    (['backfill', *JOB_WORDS, '--from', DAY, '--to', DAY, '--partition-date', DAY], '--partition-date has no place here: --from and --to say which days'),
-    (['history', '--output-path', 'out'], '--partition-date is required: The day'),
-    (['history', *DAY_WORDS, '--jsn'], '--jsn is not an option of history; did you mean --json?'),
-    (['snapshot', *DAY_WORDS, '--ledger-pth', 'x'], '--ledger-pth is not an option of snapshot; did you mean --ledger-path?'),
-    (['repair', '--output-path', 's3://lake', '--partition-date', DAY], '--LEDGER_PATH is required: beside s3://lake '),
-    (['investigate', '--output-path', 'out'], 'which investigation? There is duplicates, '),
-    (['investigate', 'tracee'], "'tracee' is not an investigation; did you mean trace?"),
-    (['investigate', 'trace', *DAY_WORDS, '--chargback-id', 'x'], '--chargback-id is not an option of trace; did you mean --chargeback-id?'),
-    (['investigate', 'trace', *DAY_WORDS], '--chargeback-id is required: the chargeback'),
-    (['investigate', 'trace', *DAY_WORDS, '--chargeback-id', 'x', '--mask', 'maybe'], "--mask must be true or false, not 'maybe'"),
-    (['investigate', 'reconcile', *DAY_WORDS, '--fail-on', 'never'], "--fail-on must be wrong or look, not 'never'"),
-    (['investigate', 'reconcile', *DAY_WORDS, '--again'], '--again has no value: '),
-    (['land-sample'], '--catalog is required: Folder of the local catalog'),
-    (['land-sample', '--catalog', 'x', '--files', 'many'], "--files must be a whole number, not 'many'"),
-    (['land-sample', '--catalog', 'x', '--ties', '2'], 'ties must be a share from 0 to 1'),
-    (['land-sample', '--catalog', 'x', '--names', 'flnk'], 'names must be one of plain, flink'),
-    (['land-sample', '--catalog', 'x', '--delivry', '1'], '--delivry is not an option of land-sample; did you mean --delivery?'),
-    (['warm-up', '--now'], '--now is not an option of warm-up; '),
-], ids=lambda o: ' '.join(o)[-60:] if isinstance(o, list) else '')
+@pytest.mark.parametrize(
+    'words, says',
+    [
+        (['consolidat'], "'consolidat' is not a command; did you mean consolidate?"),
+        (['nonsense'], "'nonsense' is not a command; there is backfill, consolidate, history, "),
+        (['--nonsense'], '--nonsense is not an option of chargeback-consolidation; '),
+        (
+            ['consolidate', *JOB_WORDS, '--parttion-date', DAY],
+            '--parttion-date is not an option of consolidate; did you mean --partition-date?'),
+        (
+            ['consolidate', *JOB_WORDS, '--PARTITON_DATE', DAY],
+            '--partiton-date is not an option of consolidate; did you mean --partition-date?'),
+        (
+            ['consolidate', *JOB_WORDS, '--xyzzy', '1'],
+            '--xyzzy is not an option of consolidate; `consolidate --help` lists them'),
+        (
+            ['consolidate', *JOB_WORDS[2:-2]],
+            '--compression-codec is required: How the consolidated files are compressed'),
+        (['consolidate', *JOB_WORDS, '--output-file-count', '5'], '--output-file-count is given twice: give it once'),
+        (['consolidate', *JOB_WORDS, '--OUTPUT_FILE_COUNT=5'], '--output-file-count is given twice: give it once'),
+        (
+            ['consolidate', *JOB_WORDS, '--partition-date', '2025-02-30'],
+            '--partition-date must be a day of the calendar, written YYYY-MM-DD, not '),
+        (['consolidate', *JOB_WORDS, '--max-null-key-rate', '3'], "--max-null-key-rate must be from 0 to 1, not '3'"),
+        (['consolidate', *JOB_WORDS, '--dry-run', 'maybe'], "--dry-run must be true or false, not 'maybe'"),
+        (['consolidate', *JOB_WORDS, '--partition-date'], '--partition-date has no value: The day to consolidate'),
+        (['consolidate', *JOB_WORDS, '--partition-date='], '--partition-date is empty: The day to consolidate'),
+        (['consolidate', *JOB_WORDS, 'stray'], "argument 'stray' has no name: write --name value"),
+        (
+            ['consolidate', *JOB_WORDS, '--execution-sequence', '5'],
+            '--EXECUTION_SEQUENCE 5 is more than --TOTAL_EXECUTIONS 4'),
+        (['backfill', *JOB_WORDS, '--to', DAY], '--from is required: First day'),
+        (['backfill', *JOB_WORDS, '--from', DAY, '--to', '2025-11-01'], '--from 2025-11-02 is after --to 2025-11-01'),
+        (
+            ['backfill', *JOB_WORDS, '--from', DAY, '--to', DAY, '--partition-date', DAY],
+            '--partition-date has no place here: --from and --to say which days'),
+        (['history', '--output-path', 'out'], '--partition-date is required: The day'),
+        (['history', *DAY_WORDS, '--jsn'], '--jsn is not an option of history; did you mean --json?'),
+        (
+            ['snapshot', *DAY_WORDS, '--ledger-pth', 'x'],
+            '--ledger-pth is not an option of snapshot; did you mean --ledger-path?'),
+        (
+            ['repair', '--output-path', 's3://lake', '--partition-date', DAY],
+            '--LEDGER_PATH is required: beside s3://lake '),
+        (['investigate', '--output-path', 'out'], 'which investigation? There is duplicates, '),
+        (['investigate', 'tracee'], "'tracee' is not an investigation; did you mean trace?"),
+        (
+            ['investigate', 'trace', *DAY_WORDS, '--chargback-id', 'x'],
+            '--chargback-id is not an option of trace; did you mean --chargeback-id?'),
+        (['investigate', 'trace', *DAY_WORDS], '--chargeback-id is required: the chargeback'),
+        (
+            ['investigate', 'trace', *DAY_WORDS, '--chargeback-id', 'x', '--mask', 'maybe'],
+            "--mask must be true or false, not 'maybe'"),
+        (
+            ['investigate', 'reconcile', *DAY_WORDS, '--fail-on', 'never'],
+            "--fail-on must be wrong or look, not 'never'"),
+        (['investigate', 'reconcile', *DAY_WORDS, '--again'], '--again has no value: '),
+        (['land-sample'], '--catalog is required: Folder of the local catalog'),
+        (['land-sample', '--catalog', 'x', '--files', 'many'], "--files must be a whole number, not 'many'"),
+        (['land-sample', '--catalog', 'x', '--ties', '2'], 'ties must be a share from 0 to 1'),
+        (['land-sample', '--catalog', 'x', '--names', 'flnk'], 'names must be one of plain, flink'),
+        (
+            ['land-sample', '--catalog', 'x', '--delivry', '1'],
+            '--delivry is not an option of land-sample; did you mean --delivery?'),
+        (['warm-up', '--now'], '--now is not an option of warm-up; ')],
+    ids=lambda o: ' '.join(o)[-60:] if isinstance(o, list) else '')
 def test_a_mistake_is_one_line_that_names_the_option_and_the_nearest(words, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'lake/landing/t').mkdir(parents=True)

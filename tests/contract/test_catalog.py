@@ -1,4 +1,5 @@
-"""Where the files of a day are: every way to write a day, on a disk and in the Glue catalog, and what is said when there is none."""
+"""Where the files of a day are: every way to write a day, on a disk and in the Glue catalog, and what is said when
+there is none."""
 from datetime import date
 from unittest.mock import Mock
 
@@ -10,8 +11,10 @@ from chargeback_consolidation.catalog import CatalogError, GlueCatalog, LocalCat
 from chargeback_consolidation.settings import ArgumentError, parse
 
 DAY = date(2025, 11, 2)
-WORDS = ['--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 't', '--OUTPUT_PATH', 's3://lake/out', '--OUTPUT_FILE_COUNT', '1',
-         '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', str(DAY), '--OUTPUT_DATABASE', 'lake', '--OUTPUT_TABLE', 'days']
+WORDS = [
+    '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 't', '--OUTPUT_PATH', 's3://lake/out', '--OUTPUT_FILE_COUNT', '1',
+    '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', str(DAY), '--OUTPUT_DATABASE', 'lake', '--OUTPUT_TABLE',
+    'days']
 
 
 @pytest.fixture(scope='module')
@@ -35,9 +38,12 @@ def landed(root, *folders):
 HOURS = [f'2025-11-02--{hour:02d}' for hour in range(24)]
 
 
-@pytest.mark.parametrize('folders', [
-    ['2025/11/02'], ['2025/11/2'], ['year=2025/month=11/day=2'], ['partition_0=2025/partition_1=11/partition_2=02'], ['2025-11-02'],
-    ['2025-11-2'], ['dt=2025-11-02'], ['dt=2025-11-2'], ['date=2025-11-02'], HOURS, ['2025/11/02', 'dt=2025-11-02', '2025-11-02--23']])
+@pytest.mark.parametrize(
+    'folders',
+    [
+        ['2025/11/02'], ['2025/11/2'], ['year=2025/month=11/day=2'], ['partition_0=2025/partition_1=11/partition_2=02'],
+        ['2025-11-02'], ['2025-11-2'], ['dt=2025-11-02'], ['dt=2025-11-2'], ['date=2025-11-02'], HOURS,
+        ['2025/11/02', 'dt=2025-11-02', '2025-11-02--23']])
 def test_every_way_to_write_a_day_on_a_disk(tmp_path, folders):
     catalog, table = landed(tmp_path, *folders, '2025-11-01--23', '2025-11-03--00', 'dt=2025-11-20', '2025/11/20')
     found = catalog.partition(table, DAY)
@@ -46,7 +52,8 @@ def test_every_way_to_write_a_day_on_a_disk(tmp_path, folders):
     assert days[DAY] == found and set(days) == {DAY, date(2025, 11, 1), date(2025, 11, 3), date(2025, 11, 20)}
 
 
-NO_DAYS = ['2025-11-02--24', '2025-11-02--7', '2025-11-02-07', 'dt=2025-11-32', '2025-13-01', 'dt=20251102', '2025-11-02x']
+NO_DAYS = [
+    '2025-11-02--24', '2025-11-02--7', '2025-11-02-07', 'dt=2025-11-32', '2025-13-01', 'dt=20251102', '2025-11-02x']
 
 
 @pytest.mark.parametrize('folder', NO_DAYS)
@@ -77,7 +84,9 @@ def in_glue(glue, name, keys, values=(), location=None):
     try: glue.create_database(DatabaseInput={'Name': 'landing'})
     except glue.exceptions.AlreadyExistsException: pass
     keys = [{'Name': k, 'Type': kind} for k, kind in keys]
-    glue.create_table(DatabaseName='landing', TableInput={'Name': name, 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
+    glue.create_table(
+        DatabaseName='landing',
+        TableInput={'Name': name, 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
     for v in values:
         wanted = {'Values': list(v), 'StorageDescriptor': {'Location': f'{location}/{"-".join(v)}'}}
         glue.create_partition(DatabaseName='landing', TableName=name, PartitionInput=wanted)
@@ -85,9 +94,11 @@ def in_glue(glue, name, keys, values=(), location=None):
     return catalog, catalog.table('landing', name)
 
 
-@pytest.mark.parametrize('key,kind,values', [
-    ('dt', 'string', ['2025-11-02']), ('dt', 'string', ['2025-11-2']), ('date', 'string', ['2025-11-02']), ('dt', 'date', ['2025-11-02']),
-    ('partition_0', 'string', HOURS)])
+@pytest.mark.parametrize(
+    'key,kind,values',
+    [
+        ('dt', 'string', ['2025-11-02']), ('dt', 'string', ['2025-11-2']), ('date', 'string', ['2025-11-02']),
+        ('dt', 'date', ['2025-11-02']), ('partition_0', 'string', HOURS)])
 def test_a_key_that_is_a_date_in_the_glue_catalog(glue, key, kind, values):
     name = f'{key}_{kind}_{len(values)}_{len(values[0])}'
     catalog, table = in_glue(glue, name, [(key, kind)], [(v,) for v in (*values, '2025-11-03', '2025-11-20')])
@@ -113,9 +124,11 @@ def test_flinks_folders_that_no_crawler_has_seen(glue, endpoint):
     assert catalog.nearby(table, date(2025, 11, 9)) == ['2025-11-03--00', '2025-11-02--00', '2025-11-02--01']
 
 
-@pytest.mark.parametrize('fault,said', [('400 expired', 'ExpiredToken'), ('403', 'AccessDenied'), ('reset', 'ConnectionClosedError')])
+@pytest.mark.parametrize(
+    'fault,said', [('400 expired', 'ExpiredToken'), ('403', 'AccessDenied'), ('reset', 'ConnectionClosedError')])
 def test_a_catalog_that_refuses_is_one_line_before_anything_is_touched(endpoint, fault, said):
-    with Proxy(endpoint, lambda number, done, path: fault) as proxy, environment(AWS_ENDPOINT_URL=proxy.endpoint, AWS_MAX_ATTEMPTS='1'):
+    with Proxy(endpoint, lambda number, done, path: fault) as proxy, environment(
+        AWS_ENDPOINT_URL=proxy.endpoint, AWS_MAX_ATTEMPTS='1'):
         with pytest.raises(ArgumentError) as raised: GlueCatalog().table('landing', 't')
     assert str(raised.value).startswith('--') and '\n' not in str(raised.value) and 'secret' not in str(raised.value)
 
@@ -135,7 +148,8 @@ def test_registering_fails_in_one_way(glue, endpoint, call, monkeypatch):
     for error in (denied, EndpointConnectionError(endpoint_url='x')):
         catalog = GlueCatalog(client('glue', endpoint))
         monkeypatch.setattr(catalog.client, call, Mock(side_effect=error))
-        with pytest.raises(CatalogError, match=f'2025-11-02 cannot be made known as a partition of lake.days_{call}: ') as raised:
+        with pytest.raises(
+            CatalogError, match=f'2025-11-02 cannot be made known as a partition of lake.days_{call}: ') as raised:
             register(catalog, settings, SCHEMA, DAY, 's3://lake/out/year=2025/month=11/day=02')
         assert '\n' not in str(raised.value)
 

@@ -1,4 +1,5 @@
-"""Input that is broken, odd or hostile: each file is set aside by name with its cause, or read rightly; none is missing from the counts (C6, C8)."""
+"""Input that is broken, odd or hostile: each file is set aside by name with its cause, or read rightly; none is
+missing from the counts (C6, C8)."""
 import os
 import random
 from pathlib import Path
@@ -15,7 +16,8 @@ from chargeback_consolidation.settings import parse
 from chargeback_consolidation.spark import find_java
 
 FUZZED = int(os.environ.get('CHARGEBACK_FUZZED', 5000))
-LENIENT = [word for rule in ('DUPLICATE', 'NULL_KEY', 'UNREADABLE', 'SCHEMA_CONFLICT') for word in (f'--MAX_{rule}_RATE', '1')]
+LENIENT = [
+    word for rule in ('DUPLICATE', 'NULL_KEY', 'UNREADABLE', 'SCHEMA_CONFLICT') for word in (f'--MAX_{rule}_RATE', '1')]
 
 
 class Lake:
@@ -30,19 +32,25 @@ class Lake:
         return path
 
     def run(self, spark, observe=plan.quiet, *more):
-        settings = parse(['--CATALOG', str(self.root), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', str(self.root / 'out'),
-                          '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd', '--PARTITION_DATE', '2025-11-02', *LENIENT, *more])
+        settings = parse([
+            '--CATALOG', str(self.root), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks',
+            '--OUTPUT_PATH', str(self.root / 'out'), '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd',
+            '--PARTITION_DATE', '2025-11-02', *LENIENT, *more])
         table, (partition,) = job.plan_runs(settings)
         return job.consolidate(plan.start_run(settings, table, partition, lambda: spark, observe))
 
-    def rows(self): return pa.concat_tables([pq.ParquetFile(p).read() for p in sorted((self.root / 'out').glob('year=*/month=*/day=*/*.parquet'))])
+    def rows(self):
+        return pa.concat_tables(
+            [pq.ParquetFile(p).read() for p in sorted((self.root / 'out').glob('year=*/month=*/day=*/*.parquet'))])
 
 
 @pytest.fixture
 def lake(tmp_path): return Lake(tmp_path)
 
 
-def good(*ids, **columns): return pa.table({'chargeback_id': list(ids), 'updated_at': pa.array(range(len(ids)), pa.timestamp('us')), **columns})
+def good(*ids, **columns):
+    return pa.table(
+        {'chargeback_id': list(ids), 'updated_at': pa.array(range(len(ids)), pa.timestamp('us')), **columns})
 
 
 def mutate(data, chance):
@@ -50,7 +58,8 @@ def mutate(data, chance):
     b, kind = bytearray(data), chance.random()
     footer = int.from_bytes(b[-8:-4], 'little')
     if kind < 0.45:
-        for _ in range(chance.choice([1, 1, 2, 4, 16])): b[len(b) - 8 - chance.randrange(footer)] = chance.randrange(256)
+        for _ in range(chance.choice([1, 1, 2, 4, 16])):
+            b[len(b) - 8 - chance.randrange(footer)] = chance.randrange(256)
     elif kind < 0.8:
         for _ in range(chance.choice([1, 2, 4, 16])): b[chance.randrange(len(b))] = chance.randrange(256)
     elif kind < 0.85: del b[chance.randrange(len(b)):]
@@ -62,15 +71,19 @@ def mutate(data, chance):
 
 @pytest.mark.parametrize('seed,timestamps,compression', [(1, 'us', 'snappy'), (2, 'int96', 'none')])
 def test_c6_mutated_files(tmp_path, spark, seed, timestamps, compression):
-    land_sample(str(tmp_path / 'seed'), files=8, records_per_file=6, payload_bytes=40, truncated_files=0.0, empty_files=0.0, timestamps=timestamps, compression=compression)
+    land_sample(
+        str(tmp_path / 'seed'), files=8, records_per_file=6, payload_bytes=40, truncated_files=0.0, empty_files=0.0,
+        timestamps=timestamps, compression=compression)
     originals = [p.read_bytes() for p in sorted((tmp_path / 'seed').rglob('part-*.parquet'))]
     lake, chance = Lake(tmp_path / 'lake'), random.Random(seed)
     for i in range(FUZZED // 2): lake.put(f'part-{i:05}.parquet', mutate(chance.choice(originals), chance))
     report = lake.run(spark)
     named = {path for path, _, _ in report.set_aside}
-    assert report.files_listed == FUZZED // 2 == report.files_taken + len(named) and all(cause for _, _, cause in report.set_aside)
+    assert report.files_listed == FUZZED // 2 == report.files_taken + len(named) and all(
+        cause for _, _, cause in report.set_aside)
     assert report.records_processed == report.rows_after + report.duplicates_removed + report.quarantined
-    assert len(named) > FUZZED // 10 and report.files_taken > FUZZED // 50, 'the mutations are too strong or too weak to show anything'
+    assert len(named) > FUZZED // 10 and report.files_taken > FUZZED // 50, (
+        'the mutations are too strong or too weak to show anything')
     assert lake.rows().num_rows == report.rows_after
     record('fuzz', seed=seed, files=FUZZED // 2, named=len(named))
 
@@ -84,7 +97,8 @@ def encrypted():
     properties = pe.CryptoFactory(lambda config: Client()).file_encryption_properties(
         pe.KmsConnectionConfig(), pe.EncryptionConfiguration(footer_key='k', column_keys={'k': ['chargeback_id']}))
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, good('x').schema, encryption_properties=properties) as writer: writer.write_table(good('x'))
+    with pq.ParquetWriter(sink, good('x').schema, encryption_properties=properties) as writer:
+        writer.write_table(good('x'))
     return sink.getvalue().to_pybytes()
 
 
@@ -95,9 +109,10 @@ def whole(table):
 
 
 BROKEN = {
-    'empty': lambda: b'', 'one-byte': lambda: b'P', 'magic-only': lambda: b'PAR1PAR1', 'garbage': lambda: bytes(range(256)) * 40, 'wrong-magic': lambda: whole(good('x'))[:-4] + b'PARX',
-    'truncated': lambda: whole(good('x'))[:-20], 'huge-footer': lambda: whole(good('x'))[:-8] + b'\xff\xff\xff\x7fPAR1', 'csv': lambda: b'chargeback_id,amount\nx,1\n',
-    'encrypted': encrypted}
+    'empty': lambda: b'', 'one-byte': lambda: b'P', 'magic-only': lambda: b'PAR1PAR1',
+    'garbage': lambda: bytes(range(256)) * 40, 'wrong-magic': lambda: whole(good('x'))[:-4] + b'PARX',
+    'truncated': lambda: whole(good('x'))[:-20], 'huge-footer': lambda: whole(good('x'))[:-8] + b'\xff\xff\xff\x7fPAR1',
+    'csv': lambda: b'chargeback_id,amount\nx,1\n', 'encrypted': encrypted}
 
 
 @pytest.mark.parametrize('kind', list(BROKEN))
@@ -113,8 +128,10 @@ def test_c6_a_broken_file_is_named_and_the_rest_is_done(lake, spark, kind):
 
 
 CONFLICTS = {
-    'key-missing': pa.table({'amount': [1]}), 'key-is-float': pa.table({'chargeback_id': [1.5]}), 'version-is-text': pa.table({'chargeback_id': ['x'], 'updated_at': ['today']}),
-    'text-for-number': good('x', amount=['1']), 'number-for-struct': good('x', amount=pa.array([{'a': 1}])), 'key-is-number': pa.table({'chargeback_id': [7]})}
+    'key-missing': pa.table({'amount': [1]}), 'key-is-float': pa.table({'chargeback_id': [1.5]}),
+    'version-is-text': pa.table({'chargeback_id': ['x'], 'updated_at': ['today']}),
+    'text-for-number': good('x', amount=['1']), 'number-for-struct': good('x', amount=pa.array([{'a': 1}])),
+    'key-is-number': pa.table({'chargeback_id': [7]})}
 
 
 @pytest.mark.parametrize('kind', list(CONFLICTS))
@@ -123,7 +140,8 @@ def test_c8_a_column_that_changes_its_type_in_mid_day(lake, spark, kind):
     lake.put('part-b.parquet', good('cb-2', amount=[2]))
     lake.put('part-0.parquet', CONFLICTS[kind])
     report = lake.run(spark)
-    assert [(path, rule) for path, rule, _ in report.set_aside] == [('2025/11/02/part-0.parquet', 'schema')] and 'column' in report.set_aside[0][2]
+    assert [(path, rule) for path, rule, _ in report.set_aside] == [
+        ('2025/11/02/part-0.parquet', 'schema')] and 'column' in report.set_aside[0][2]
     assert report.schema_conflicts == 1 and sorted(lake.rows()['chargeback_id'].to_pylist()) == ['cb-1', 'cb-2']
 
 
@@ -133,7 +151,10 @@ def test_ten_thousand_columns(lake, spark):
     lake.put('part-b.parquet', good('cb-3', c7=[7]))
     lake.run(spark)
     rows = lake.rows().sort_by('chargeback_id')
-    assert rows.num_columns == wide.num_columns and rows['c7'].to_pylist() == [0, 1, 7] and rows['c9999'].to_pylist() == [0, 1, None]
+    assert (
+        rows.num_columns == wide.num_columns
+        and rows['c7'].to_pylist() == [0, 1, 7]
+        and rows['c9999'].to_pylist() == [0, 1, None])
 
 
 def test_very_long_strings(lake, spark):
@@ -148,8 +169,8 @@ def test_very_long_strings(lake, spark):
 @pytest.mark.parametrize('stage', ['look', 'decide'])
 @pytest.mark.parametrize('change', ['rewritten', 'deleted'])
 def test_a_landing_file_that_changes_while_the_run_reads(lake, spark, stage, change):
-    """Before the index it is set aside as changed, and the next run takes what is there then. Before the copy the run looks again by
-    itself: what was rewritten is another file, which is not blamed for what the first one was."""
+    """Before the index it is set aside as changed, and the next run takes what is there then. Before the copy the
+    run looks again by itself: what was rewritten is another file, which is not blamed for what the first one was."""
     lake.put('part-a.parquet', good('cb-1'))
     path, once = lake.put('part-b.parquet', good('cb-2', 'cb-3')), []
     def observe(name, seconds, facts):

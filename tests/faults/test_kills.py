@@ -1,7 +1,6 @@
 """A run is killed at every phase, on both stores; the next run ends with the result of an undisturbed one (C11).
-
-Between kill and recovery both kinds of reader look: who asks the ledger sees one consistent day, who lists the folder sees no fewer rows than the last commit has.
-"""
+Between kill and recovery both kinds of reader look: who asks the ledger sees one consistent day, who lists the
+folder sees no fewer rows than the last commit has."""
 import os
 import signal
 import subprocess
@@ -13,9 +12,13 @@ import pytest
 from matrices import record
 from world import LocalWorld, S3World, prepared
 
-PHASES = ['look', 'index', 'decide', 'copying', 'copy', 'audit', 'prepare', 'creating', 'commit', 'settling 1', 'settling 3', 'settling 4', 'settle']
+PHASES = [
+    'look', 'index', 'decide', 'copying', 'copy', 'audit', 'prepare', 'creating', 'commit', 'settling 1', 'settling 3',
+    'settling 4', 'settle']
 
-TWICE = {'look': 'copying', 'copying': 'copying', 'prepare': 'commit', 'commit': 'settling 1', 'settling 1': 'settling 1', 'settling 3': 'settling 1'}    # killed at the one, then at the other
+TWICE = {
+    'look': 'copying', 'copying': 'copying', 'prepare': 'commit', 'commit': 'settling 1', 'settling 1': 'settling 1',
+    'settling 3': 'settling 1'}  # killed at the one, then at the other
 
 
 @pytest.fixture(scope='module')
@@ -29,21 +32,23 @@ def worlds(session, endpoint, tmp_path_factory):
     assert cloud_before == before and before != after and max(after.values()) == 1
     numbers = count()
     return {'local': (local, before, after, lambda: local.copy(tmp_path_factory.mktemp('copy') / 'lake')),
-            's3': (cloud, before, after, lambda: cloud.copy(f"copy-{next(numbers)}"))}
+            's3': (cloud, before, after, lambda: cloud.copy(f'copy-{next(numbers)}'))}
 
 
 def kill(world, phase):
     "Run the job in a process group of its own until it is killed"
     with world.environment():
-        run = subprocess.run([sys.executable, str(Path(__file__).parents[1] / 'support/killed.py'), phase, *world.arguments()], start_new_session=True, capture_output=True, text=True,
-                             timeout=180, env=dict(os.environ))
+        run = subprocess.run(
+            [sys.executable, str(Path(__file__).parents[1] / 'support/killed.py'), phase, *world.arguments()],
+            start_new_session=True, capture_output=True, text=True, timeout=180, env=dict(os.environ))
     assert run.returncode == -signal.SIGKILL, f'not killed at {phase}: {run.stdout[-2000:]}{run.stderr[-2000:]}'
 
 
 def check_readers(world, before, after):
     assert world.asked() in (before, after)
     listed = world.listed()
-    assert sum(listed.values()) >= sum(before.values()) and {key for key, _, _ in listed} >= {key for key, _, _ in before}
+    assert sum(listed.values()) >= sum(before.values()) and {key for key, _, _ in listed} >= {
+        key for key, _, _ in before}
 
 
 def cases():

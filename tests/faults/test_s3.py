@@ -1,4 +1,5 @@
-"""The job against S3 and the Glue catalog, over HTTP: same result as on a disk, few requests, and faults that leave no trace (C2, C10, C15)."""
+"""The job against S3 and the Glue catalog, over HTTP: same result as on a disk, few requests, and faults that leave
+no trace (C2, C10, C15)."""
 import json
 
 import pytest
@@ -26,26 +27,40 @@ def test_same_as_the_local_store_and_registered(cloud_day, spark, endpoint):
     with world.environment(): assert job.main(world.arguments(*more), session) == 0
     assert world.listed() == after and world.orphans() == []
     table = glue.get_table(DatabaseName='lake', Name='consolidated')['Table']
-    assert [k['Name'] for k in table['PartitionKeys']] == ['year', 'month', 'day'] and table['StorageDescriptor']['Location'] == world.output + '/'
-    partition = glue.get_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))['Partition']
+    assert [k['Name'] for k in table['PartitionKeys']] == ['year', 'month', 'day'] and table['StorageDescriptor'][
+        'Location'] == world.output + '/'
+    partition = glue.get_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))[
+        'Partition']
     assert partition['StorageDescriptor']['Location'] == f'{world.output}/year=2025/month=11/day=02/'
     names = {m['MetricName'] for m in client('cloudwatch', endpoint).list_metrics(Namespace='Chargebacks')['Metrics']}
     assert {'RecordsProcessed', 'DuplicatesRemoved', 'UnreadableFiles', 'DurationSeconds', 'Succeeded'} <= names
-    assert landing == {o['Key']: o['ETag'] for o in client('s3', endpoint).list_objects_v2(Bucket=cloud.landing)['Contents']}
+    assert landing == {
+        o['Key']: o['ETag'] for o in client('s3', endpoint).list_objects_v2(Bucket=cloud.landing)['Contents']}
     glue.delete_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))
-    with world.environment(): assert job.main(world.arguments(*more), session) == 0     # nothing new, but the catalog is repaired
+    with world.environment():
+        assert job.main(world.arguments(*more), session) == 0  # nothing new, but the catalog is repaired
     assert glue.get_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))
 
 
-@pytest.mark.parametrize('names,types,values', [
-    (('year', 'month', 'day'), 'string', ('2025', '11', '02')), (('year', 'month', 'day'), 'int', ('2025', '11', '2')),
-    (('year', 'month', 'day'), 'string', ('2025', '11', '2')), (('partition_0', 'partition_1', 'partition_2'), 'string', ('2025', '11', '02'))])
+@pytest.mark.parametrize(
+    'names,types,values',
+    [
+        (('year', 'month', 'day'), 'string', ('2025', '11', '02')),
+        (('year', 'month', 'day'), 'int', ('2025', '11', '2')),
+        (('year', 'month', 'day'), 'string', ('2025', '11', '2')),
+        (('partition_0', 'partition_1', 'partition_2'), 'string', ('2025', '11', '02'))])
 def test_c2_partition_styles_in_the_glue_catalog(cloud_day, session, endpoint, names, types, values):
     cloud, _, after, copy = cloud_day
     glue, name = client('glue', endpoint), f'styles_{types}_{names[0]}_{values[2]}'
     location = f's3://{cloud.landing}/landing/chargebacks'
-    glue.create_table(DatabaseName='landing', TableInput={'Name': name, 'PartitionKeys': [{'Name': n, 'Type': types} for n in names], 'StorageDescriptor': {'Location': location}})
-    glue.create_partition(DatabaseName='landing', TableName=name, PartitionInput={'Values': list(values), 'StorageDescriptor': {'Location': f'{location}/2025/11/02'}})
+    glue.create_table(
+        DatabaseName='landing',
+        TableInput={
+            'Name': name, 'PartitionKeys': [{'Name': n, 'Type': types} for n in names],
+            'StorageDescriptor': {'Location': location}})
+    glue.create_partition(
+        DatabaseName='landing', TableName=name,
+        PartitionInput={'Values': list(values), 'StorageDescriptor': {'Location': f'{location}/2025/11/02'}})
     with cloud.environment():
         settings = parse([*cloud.arguments()[:2], '--SOURCE_TABLE', name, *cloud.arguments()[4:]])
         table, (partition,) = job.plan_runs(settings)
@@ -56,9 +71,12 @@ def test_c2_a_day_that_no_crawler_has_seen(cloud_day, session, endpoint):
     cloud, _, after, copy = cloud_day
     location = f's3://{cloud.landing}/landing/chargebacks'
     keys = [{'Name': f'partition_{i}', 'Type': 'string'} for i in range(3)]
-    client('glue', endpoint).create_table(DatabaseName='landing', TableInput={'Name': 'uncrawled', 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
+    client('glue', endpoint).create_table(
+        DatabaseName='landing',
+        TableInput={'Name': 'uncrawled', 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
     world = copy()
-    client('s3', endpoint).put_object(Bucket=world.bucket, Key='_chargebacks/_ledger/source-table', Body=b'landing.uncrawled')   # renamed
+    client('s3', endpoint).put_object(
+        Bucket=world.bucket, Key='_chargebacks/_ledger/source-table', Body=b'landing.uncrawled')  # renamed
     with world.environment():
         settings = parse([*world.arguments()[:2], '--SOURCE_TABLE', 'uncrawled', *world.arguments()[4:]])
         table, (partition,) = job.plan_runs(settings)
@@ -66,7 +84,9 @@ def test_c2_a_day_that_no_crawler_has_seen(cloud_day, session, endpoint):
     assert not partition.known and any('has the crawler run?' in w for w in report.warnings) and world.listed() == after
 
 
-@pytest.mark.parametrize('change,argument', [(('SOURCE_DATABASE', 'nowhere'), '--SOURCE_DATABASE'), (('SOURCE_TABLE', 'nothing'), '--SOURCE_TABLE')])
+@pytest.mark.parametrize(
+    'change,argument',
+    [(('SOURCE_DATABASE', 'nowhere'), '--SOURCE_DATABASE'), (('SOURCE_TABLE', 'nothing'), '--SOURCE_TABLE')])
 def test_c1_what_the_glue_catalog_lacks_is_a_bad_argument(cloud_day, change, argument, capsys):
     cloud = cloud_day[0]
     words = cloud.arguments()
@@ -81,7 +101,8 @@ def test_requests_are_few(cloud_day, spark, endpoint):
     cloud, _, after, copy = cloud_day
     world = copy()
     with Proxy(endpoint) as proxy:
-        with world.environment(proxy.endpoint): job.consolidate(world.start(lambda: spark, plan.quiet, '--REPROCESS', 'true'))
+        with world.environment(proxy.endpoint):
+            job.consolidate(world.start(lambda: spark, plan.quiet, '--REPROCESS', 'true'))
     under, files = f'/{cloud.landing}', 12
     assert proxy.count('GET', under=under) <= 2.2 * files
     assert proxy.count('LIST', under=under) == 1
@@ -93,7 +114,9 @@ def test_requests_are_few(cloud_day, spark, endpoint):
 @pytest.mark.parametrize('group', range(GROUPS))
 def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, request, hasty):
     "Whatever fails, the run ends right or with a clear message; the next one ends right; nothing is left over"
-    spark = request.getfixturevalue('spark') if not group else None     # for some of the group: a task waits before it asks again
+    spark = (
+        request.getfixturevalue('spark') if not group else None
+    )  # for some of the group: a task waits before it asks again
     cloud, _, after, copy = cloud_day
     for seed in range(group, SEEDS, GROUPS):
         world, failed = copy(), ''
@@ -133,7 +156,8 @@ def test_the_first_request_of_a_kind_fails(cloud_day, session, endpoint, what, k
 def test_an_endpoint_without_conditional_writes_is_refused(endpoint):
     "It would let two runs commit the same number"
     if SERVER == 'ceph': pytest.skip('Ceph checks the signature of the header that the proxy takes away')
-    client('s3', endpoint).create_bucket(Bucket='careless', CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
+    client('s3', endpoint).create_bucket(
+        Bucket='careless', CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
     class Careless(Proxy):
         pass
     with Proxy(endpoint) as proxy:
@@ -160,8 +184,11 @@ def test_an_object_that_changes_is_not_taken(cloud_day, session, endpoint):
         if stage == 'look': s3.put_object(Bucket=cloud.landing, Key=key, Body=body + b'PAR1')
     try:
         with world.environment(): report = job.consolidate(world.start(session, observe))
-        assert [(p, rule) for p, rule, _ in report.set_aside if key.endswith(p)] == [(key[len('landing/chargebacks/'):], 'changed')]
-        assert 'changed since it was listed' in dict((p, c) for p, _, c in report.set_aside)[key[len('landing/chargebacks/'):]]
+        assert [(p, rule) for p, rule, _ in report.set_aside if key.endswith(p)] == [
+            (key[len('landing/chargebacks/') :], 'changed')]
+        assert (
+            'changed since it was listed'
+            in dict((p, c) for p, _, c in report.set_aside)[key[len('landing/chargebacks/') :]])
     finally: s3.put_object(Bucket=cloud.landing, Key=key, Body=body)
     world.run(session)
     assert world.listed() == after
@@ -176,7 +203,8 @@ def test_kms_and_credentials(cloud_day, session, endpoint):
         job.consolidate(world.start(session, plan.quiet, '--KMS_KEY_ID', 'alias/chargebacks'))
         ledger = world.ledger()
         head = ledger.head()
-    written = client('s3', endpoint).head_object(Bucket=world.bucket, Key=ledger.path(head.files[0]['path'])[len(f's3://{world.bucket}/'):])
+    written = client('s3', endpoint).head_object(
+        Bucket=world.bucket, Key=ledger.path(head.files[0]['path'])[len(f's3://{world.bucket}/') :])
     assert written['ServerSideEncryption'] == 'aws:kms' and written['SSEKMSKeyId'].endswith('alias/chargebacks')
     assert 'testing' not in json.dumps(head.__dict__)
 
@@ -185,7 +213,8 @@ def test_a_catalog_that_refuses_is_one_line(endpoint):
     with pytest.raises(ArgumentError, match='SOURCE_DATABASE'):
         world = S3World(endpoint, 'none')
         world.catalog = []
-        with world.environment(): job.plan_runs(parse([w if w != 'landing' else 'elsewhere' for w in world.arguments()]))
+        with world.environment():
+            job.plan_runs(parse([w if w != 'landing' else 'elsewhere' for w in world.arguments()]))
 
 
 def test_small_objects_are_read_directly(cloud_day, monkeypatch):
@@ -193,7 +222,8 @@ def test_small_objects_are_read_directly(cloud_day, monkeypatch):
     with cloud.environment():
         store = S3Store()
         entries = store.list(f's3://{cloud.landing}/landing/chargebacks')
-        wanted = [store.client.get_object(Bucket=cloud.landing, Key=e.path.split('/', 3)[3])['Body'].read() for e in entries]
+        wanted = [
+            store.client.get_object(Bucket=cloud.landing, Key=e.path.split('/', 3)[3])['Body'].read() for e in entries]
         monkeypatch.setattr(store.client, 'get_object', None)
         assert [store.read(e) for e in entries] == wanted
 
@@ -205,9 +235,13 @@ def answer(status, body, length):
     return AWSResponse('http://x', status, {'Content-Length': str(length)}, Raw())
 
 
-@pytest.mark.parametrize('spoil', [
-    lambda got: answer(200, got.content[:-1], len(got.content)), lambda got: answer(200, got.content, 0), lambda got: answer(206, got.content, len(got.content)),
-    lambda got: answer(503, b'', 0), lambda got: answer(403, b'', 0), lambda got: 1 / 0], ids=['short', 'length', 'part', 'busy', 'refused', 'broken'])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda got: answer(200, got.content[:-1], len(got.content)), lambda got: answer(200, got.content, 0),
+        lambda got: answer(206, got.content, len(got.content)), lambda got: answer(503, b'', 0),
+        lambda got: answer(403, b'', 0), lambda got: 1 / 0],
+    ids=['short', 'length', 'part', 'busy', 'refused', 'broken'])
 def test_a_direct_read_that_fails_is_asked_again(cloud_day, monkeypatch, request, spoil):
     cloud = cloud_day[0]
     with cloud.environment():

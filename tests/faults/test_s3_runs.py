@@ -1,4 +1,5 @@
-"""Runs on S3 that meet what only S3 does: actions that are denied, uploads that vanish, odd names, kills at any moment."""
+"""Runs on S3 that meet what only S3 does: actions that are denied, uploads that vanish, odd names, kills at any
+moment."""
 import os
 import random
 import signal
@@ -55,12 +56,15 @@ def test_landing_files_with_odd_names(cloud_day, session, endpoint):
             keys.append(f'landing/chargebacks/{DAY.replace("-", "/")}/{name}.parquet')
             s3.put_object(Bucket=cloud.landing, Key=keys[-1], Body=sink.getvalue().to_pybytes())
         report = world.run(session)
-        assert report.set_aside == () and {f'odd-{i}' for i in range(len(names))} <= {key for key, _, _ in world.listed()}
+        assert report.set_aside == () and {f'odd-{i}' for i in range(len(names))} <= {
+            key for key, _, _ in world.listed()}
     finally:
         for key in keys: s3.delete_object(Bucket=cloud.landing, Key=key)
 
 
-DENIED = {'PUT': '', 'LIST': '', 'LIST_UPLOADS': '', 'GET': '', 'CREATE_UPLOAD': '', 'UPLOAD_PART': '', 'COMPLETE': '', 'DELETE': ''}
+DENIED = {
+    'PUT': '', 'LIST': '', 'LIST_UPLOADS': '', 'GET': '', 'CREATE_UPLOAD': '', 'UPLOAD_PART': '', 'COMPLETE': '',
+    'DELETE': ''}
 
 
 @pytest.mark.parametrize('denied', DENIED)
@@ -71,7 +75,9 @@ def test_an_action_that_is_denied_is_named_and_leaves_the_day_right(cloud_day, s
     def fault(number, done, path):
         to_catalog = path == '/'
         return '403' if done == denied and DENIED[denied] in path and not to_catalog else None
-    spark = request.getfixturevalue('spark') if denied in ('GET', 'CREATE_UPLOAD', 'UPLOAD_PART') else None     # its tasks are refused
+    spark = (
+        request.getfixturevalue('spark') if denied in ('GET', 'CREATE_UPLOAD', 'UPLOAD_PART') else None
+    )  # its tasks are refused
     with Proxy(endpoint, fault) as proxy, world.environment(proxy.endpoint):
         report, error = job.run_day(world.start((lambda: spark) if spark else session))
     assert proxy.faults['403'] and ('AccessDenied' in report.message or 'no permission' in report.message)
@@ -101,7 +107,8 @@ def test_killed_at_a_random_moment(cloud_day, session, seed):
     world, chance = copy(), random.Random(seed)
     with world.environment():
         words = [sys.executable, str(SCRIPT), *world.arguments()]
-        run = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
+        run = subprocess.Popen(
+            words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
         try: run.wait(chance.uniform(0.5, LONGEST))
         except subprocess.TimeoutExpired: os.killpg(run.pid, signal.SIGKILL)
         run.wait()
@@ -114,12 +121,14 @@ def test_killed_at_a_random_moment(cloud_day, session, seed):
 
 @pytest.mark.parametrize('phase', ['copying', 'copy'])
 def test_a_stopped_run_leaves_no_upload(cloud_day, session, phase):
-    "SIGTERM, as Glue stops a job, while files are staged and once all are: its exit code, one line, and nothing that is staged"
+    """SIGTERM, as Glue stops a job, while files are staged and once all are: its exit code, one line, and nothing
+    that is staged"""
     _, before, after, copy = cloud_day
     world = copy()
     with world.environment():
         words = [sys.executable, str(KILLED), f'{phase}:SIGTERM', *world.arguments()]
-        run = subprocess.run(words, start_new_session=True, capture_output=True, text=True, timeout=180, env=dict(os.environ))
+        run = subprocess.run(
+            words, start_new_session=True, capture_output=True, text=True, timeout=180, env=dict(os.environ))
         ledger = world.ledger()
         staged = ledger.store.staged(ledger.partition) + ledger.store.staged(ledger.quarantine)
     assert run.returncode == 143 and run.stderr.count('\n') == 1 and 'nothing is lost' in run.stderr, run.stderr

@@ -1,4 +1,5 @@
-"""What an S3 store promises, on moto and on Ceph: faults are one line, publishing always finds out, and no thread stays behind."""
+"""What an S3 store promises, on moto and on Ceph: faults are one line, publishing always finds out, and no thread
+stays behind."""
 import gc
 import pickle
 import threading
@@ -83,15 +84,20 @@ def test_discarding_twice_and_after_publishing(store, bucket):
 
 OPERATIONS = {
     'LIST': lambda s, p: s.list(p), 'LIST folders': lambda s, p: s.folders(p), 'LIST_UPLOADS': lambda s, p: s.staged(p),
-    'GET': lambda s, p: s.read(FileEntry(p + '/file', 4, '')), 'GET direct': lambda s, p: s.read(FileEntry(p + '/file', 4, '0' * 32)),
-    'GET range': lambda s, p: s.open(FileEntry(p + '/file', 4, '')).read(2), 'GET load': lambda s, p: s.load(p + '/file'),
-    'LIST exists': lambda s, p: s.exists(p + '/file'), 'CREATE_UPLOAD': lambda s, p: s.stage(p + '/new'),
-    'UPLOAD_PART': lambda s, p: staged(s, p + '/new'), 'COMPLETE': lambda s, p: s.publish(p + '/new', 'a' * 32 + ' ' + 'b' * 32),
-    'LIST_PARTS': lambda s, p: s.publish(p + '/new', 'a' * 32 + ' ' + 'b' * 32), 'ABORT': lambda s, p: s.discard(p + '/new', 'a' * 32),
-    'DELETE': lambda s, p: s.delete([p + '/file']), 'PUT': lambda s, p: s.create(p + '/record', b'1')}
+    'GET': lambda s, p: s.read(FileEntry(p + '/file', 4, '')),
+    'GET direct': lambda s, p: s.read(FileEntry(p + '/file', 4, '0' * 32)),
+    'GET range': lambda s, p: s.open(FileEntry(p + '/file', 4, '')).read(2),
+    'GET load': lambda s, p: s.load(p + '/file'), 'LIST exists': lambda s, p: s.exists(p + '/file'),
+    'CREATE_UPLOAD': lambda s, p: s.stage(p + '/new'), 'UPLOAD_PART': lambda s, p: staged(s, p + '/new'),
+    'COMPLETE': lambda s, p: s.publish(p + '/new', 'a' * 32 + ' ' + 'b' * 32),
+    'LIST_PARTS': lambda s, p: s.publish(p + '/new', 'a' * 32 + ' ' + 'b' * 32),
+    'ABORT': lambda s, p: s.discard(p + '/new', 'a' * 32), 'DELETE': lambda s, p: s.delete([p + '/file']),
+    'PUT': lambda s, p: s.create(p + '/record', b'1')}
 
-CODES = {'403': ('AccessDenied', '403'), '403 archived': ('InvalidObjectState', '403'),
-         '400 expired': ('ExpiredToken', '400'), '403 wrong': ('InvalidAccessKeyId', '403'), '400 key': ('KMS.DisabledException', '400')}
+CODES = {
+    '403': ('AccessDenied', '403'), '403 archived': ('InvalidObjectState', '403'),
+    '400 expired': ('ExpiredToken', '400'), '403 wrong': ('InvalidAccessKeyId', '403'),
+    '400 key': ('KMS.DisabledException', '400')}
 
 
 @pytest.mark.parametrize('fault', CODES)
@@ -99,7 +105,8 @@ CODES = {'403': ('AccessDenied', '403'), '403 archived': ('InvalidObjectState', 
 def test_every_refusal_is_one_line_that_names_path_and_code(endpoint, bucket, name, fault):
     "And what does survives the way from a Spark worker, without the words of the cause"
     denied = name.split()[0]
-    def refusing(number, done, path): return fault if done == denied or done == 'LIST_PARTS' and denied == 'COMPLETE' else None
+    def refusing(number, done, path):
+        return fault if done == denied or done == 'LIST_PARTS' and denied == 'COMPLETE' else None
     client('s3', endpoint).put_object(Bucket=bucket, Key='dir/file', Body=b'rows')
     with Proxy(endpoint, refusing) as proxy:
         with pytest.raises(StoreError) as raised: OPERATIONS[name](through(proxy), f's3://{bucket}/dir')
@@ -124,13 +131,17 @@ def test_a_missing_object_is_gone_also_for_who_may_not_list_all(endpoint, store,
     with Proxy(endpoint, lambda number, done, path: '403' if done == 'GET' else None) as proxy:
         denied = through(proxy)
         assert denied.load(f's3://{bucket}/missing') is None
-        with pytest.raises(SourceChanged, match='is gone'): denied.read(FileEntry(f's3://{bucket}/missing', 4, '0' * 32))
+        with pytest.raises(SourceChanged, match='is gone'):
+            denied.read(FileEntry(f's3://{bucket}/missing', 4, '0' * 32))
         with pytest.raises(StoreError, match='AccessDenied'): denied.load(f's3://{bucket}/file')
 
 
-@pytest.mark.parametrize('name', ['LIST', 'LIST folders', 'LIST_UPLOADS', 'GET', 'GET load', 'LIST exists', 'CREATE_UPLOAD', 'DELETE', 'PUT'])
+@pytest.mark.parametrize(
+    'name',
+    ['LIST', 'LIST folders', 'LIST_UPLOADS', 'GET', 'GET load', 'LIST exists', 'CREATE_UPLOAD', 'DELETE', 'PUT'])
 def test_a_missing_bucket_is_named(store, name):
-    with pytest.raises(StoreError, match='^the bucket no-such-bucket does not exist'): OPERATIONS[name](store, 's3://no-such-bucket/dir')
+    with pytest.raises(StoreError, match='^the bucket no-such-bucket does not exist'):
+        OPERATIONS[name](store, 's3://no-such-bucket/dir')
 
 
 def test_throttling_is_waited_for(endpoint, store, bucket):
@@ -144,11 +155,15 @@ def test_throttling_is_waited_for(endpoint, store, bucket):
         assert S3Store().load(f's3://{bucket}/file') == b'rows'
     assert proxy.faults['503'] == 3
     with Proxy(endpoint, lambda number, done, path: '503') as proxy:
-        with pytest.raises(StoreError, match='SlowDown: the service is throttling'): through(proxy).load(f's3://{bucket}/file')
+        with pytest.raises(StoreError, match='SlowDown: the service is throttling'):
+            through(proxy).load(f's3://{bucket}/file')
 
 
-@pytest.mark.parametrize('fault,said', [('403', 'no permission to write there'), ('400 key', 'the KMS key cannot be used'),
-                                        ('400 expired', 'renew the credentials'), ('503', 'throttling')])
+@pytest.mark.parametrize(
+    'fault,said',
+    [
+        ('403', 'no permission to write there'), ('400 key', 'the KMS key cannot be used'),
+        ('400 expired', 'renew the credentials'), ('503', 'throttling')])
 def test_the_probe_says_what_is_lacking(endpoint, bucket, fault, said):
     with Proxy(endpoint, lambda number, done, path: fault) as proxy:
         with pytest.raises(StoreUnfit, match=said) as raised: through(proxy).probe(f's3://{bucket}/_ledger')
@@ -157,7 +172,8 @@ def test_the_probe_says_what_is_lacking(endpoint, bucket, fault, said):
 
 def test_the_probe_names_a_missing_bucket_and_finds_a_good_one_fit(store, bucket):
     for _ in range(2): store.probe(f's3://{bucket}/_ledger')
-    with pytest.raises(StoreUnfit, match='the bucket no-such-bucket does not exist'): store.probe('s3://no-such-bucket/_ledger')
+    with pytest.raises(StoreUnfit, match='the bucket no-such-bucket does not exist'):
+        store.probe('s3://no-such-bucket/_ledger')
 
 
 def test_of_many_that_create_one_succeeds(store, bucket):

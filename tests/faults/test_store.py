@@ -1,4 +1,5 @@
-"""What a local store promises: only regular files are read, faults are one line, and a record never outlives its files."""
+"""What a local store promises: only regular files are read, faults are one line, and a record never outlives its
+files."""
 import errno
 import os
 import pickle
@@ -39,7 +40,8 @@ def test_what_is_no_file_is_listed_and_says_so(store, tmp_path):
     os.mkfifo(tmp_path / 'pipe.parquet')
     Path(os.fsdecode(os.fsencode(tmp_path) + b'/latin-\xe9.parquet')).write_bytes(b'rows')
     found = {e.path.rsplit('/', 1)[-1]: e for e in store.list(str(tmp_path))}
-    assert set(found) == {'part-0.parquet', 'dangling.parquet', 'itself.parquet', 'above', 'pipe.parquet', r'latin-\udce9.parquet'}
+    assert set(found) == {
+        'part-0.parquet', 'dangling.parquet', 'itself.parquet', 'above', 'pipe.parquet', r'latin-\udce9.parquet'}
     assert store.read(found.pop('part-0.parquet')) == b'rows'
     said = {}
     for name, entry in found.items():
@@ -47,9 +49,10 @@ def test_what_is_no_file_is_listed_and_says_so(store, tmp_path):
         with pytest.raises(SourceChanged): store.open(entry)
         said[name] = str(raised.value).removeprefix(f'{tmp_path}/{name} ')
         assert entry.size == 0 and entry.path.isprintable()
-    assert said == {'dangling.parquet': 'is a link that leads nowhere', 'itself.parquet': 'is a link that leads back to itself',
-                    'above': 'is a link to a folder above it', 'pipe.parquet': 'is not a regular file',
-                    r'latin-\udce9.parquet': 'has a name that is not UTF-8, rename it'}
+    assert said == {
+        'dangling.parquet': 'is a link that leads nowhere', 'itself.parquet': 'is a link that leads back to itself',
+        'above': 'is a link to a folder above it', 'pipe.parquet': 'is not a regular file',
+        r'latin-\udce9.parquet': 'has a name that is not UTF-8, rename it'}
 
 
 def test_a_link_to_another_folder_is_followed(store, tmp_path):
@@ -78,15 +81,20 @@ def test_a_pipe_never_makes_a_reader_wait(store, tmp_path):
 
 OPERATIONS = {
     'list': ('os.scandir', lambda s, p: s.list(p)), 'folders': ('os.scandir', lambda s, p: s.folders(p)),
-    'staged': ('os.scandir', lambda s, p: s.staged(p)), 'open': ('os.open', lambda s, p: s.open(FileEntry(p + '/file', 1, ''))),
-    'read': ('os.open', lambda s, p: s.read(FileEntry(p + '/file', 1, ''))), 'load': ('os.open', lambda s, p: s.load(p + '/file')),
-    'exists': ('os.stat', lambda s, p: s.exists(p + '/file')), 'stage': ('os.makedirs', lambda s, p: s.stage(p + '/new/file')),
-    'close': ('os.fsync', lambda s, p: s.stage(p + '/file2').close()), 'publish': ('os.rename', lambda s, p: s.publish(p + '/file', 't')),
-    'create': ('os.link', lambda s, p: s.create(p + '/record', b'1')), 'delete': ('os.unlink', lambda s, p: s.delete([p + '/file'])),
+    'staged': ('os.scandir', lambda s, p: s.staged(p)),
+    'open': ('os.open', lambda s, p: s.open(FileEntry(p + '/file', 1, ''))),
+    'read': ('os.open', lambda s, p: s.read(FileEntry(p + '/file', 1, ''))),
+    'load': ('os.open', lambda s, p: s.load(p + '/file')), 'exists': ('os.stat', lambda s, p: s.exists(p + '/file')),
+    'stage': ('os.makedirs', lambda s, p: s.stage(p + '/new/file')),
+    'close': ('os.fsync', lambda s, p: s.stage(p + '/file2').close()),
+    'publish': ('os.rename', lambda s, p: s.publish(p + '/file', 't')),
+    'create': ('os.link', lambda s, p: s.create(p + '/record', b'1')),
+    'delete': ('os.unlink', lambda s, p: s.delete([p + '/file'])),
     'discard': ('os.unlink', lambda s, p: s.discard(p + '/file', 't'))}
 
 
-@pytest.mark.parametrize('number', [errno.EACCES, errno.EIO, errno.ENOSPC, errno.EROFS, errno.ELOOP], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    'number', [errno.EACCES, errno.EIO, errno.ENOSPC, errno.EROFS, errno.ELOOP], ids=errno.errorcode.get)
 @pytest.mark.parametrize('name', OPERATIONS)
 def test_every_fault_is_one_line_that_names_path_and_cause(store, tmp_path, monkeypatch, name, number):
     "No OSError leaves a store; what does survives the way from a Spark worker"
@@ -117,10 +125,13 @@ def test_reading_and_writing_fail_as_one_line_too(store, tmp_path, monkeypatch):
         except OSError: pass
 
 
-@pytest.mark.parametrize('function,number,said', [
-    ('os.makedirs', errno.EACCES, 'no permission to write there'), ('os.fsync', errno.EROFS, 'the file system is read-only'),
-    ('os.fsync', errno.ENOSPC, 'the disk is full'), ('os.link', errno.EPERM, 'its file system has no hard links'),
-    ('os.link', errno.EOPNOTSUPP, 'its file system has no hard links')])
+@pytest.mark.parametrize(
+    'function,number,said',
+    [
+        ('os.makedirs', errno.EACCES, 'no permission to write there'),
+        ('os.fsync', errno.EROFS, 'the file system is read-only'), ('os.fsync', errno.ENOSPC, 'the disk is full'),
+        ('os.link', errno.EPERM, 'its file system has no hard links'),
+        ('os.link', errno.EOPNOTSUPP, 'its file system has no hard links')])
 def test_the_probe_says_what_is_lacking(store, tmp_path, monkeypatch, function, number, said):
     folder, name = str(tmp_path / 'ledger'), function.split('.')[1]
     monkeypatch.setattr(stores.os, name, refuse(number))

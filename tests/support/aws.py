@@ -1,7 +1,5 @@
-"""AWS on this machine: moto over HTTP, Ceph as a second S3, and a proxy before them that counts requests and makes some fail.
-
-CHARGEBACK_S3=ceph lets all tests of S3 run on Ceph; without it most run on moto alone.
-"""
+"""AWS on this machine: moto over HTTP, Ceph as a second S3, and a proxy before them that counts requests and makes
+some fail.  CHARGEBACK_S3=ceph lets all tests of S3 run on Ceph; without it most run on moto alone."""
 import http.client
 import os
 import random
@@ -37,7 +35,8 @@ def free_port():
 def moto():
     "The address of a moto server in a process of its own"
     port = free_port()
-    server = subprocess.Popen([sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
             try:
@@ -96,22 +95,26 @@ def operation(method, path):
     query = parse_qs(url.query, keep_blank_values=True)
     has_key = '/' in url.path.strip('/')
     if method == 'GET' and 'uploadId' in query: return 'LIST_PARTS'
-    if method == 'GET': return 'GET' if has_key and 'uploads' not in query else 'LIST_UPLOADS' if 'uploads' in query else 'LIST'
-    if method == 'POST': return 'CREATE_UPLOAD' if 'uploads' in query else 'COMPLETE' if 'uploadId' in query else 'DELETE'
+    if method == 'GET':
+        return 'GET' if has_key and 'uploads' not in query else 'LIST_UPLOADS' if 'uploads' in query else 'LIST'
+    if method == 'POST':
+        return 'CREATE_UPLOAD' if 'uploads' in query else 'COMPLETE' if 'uploadId' in query else 'DELETE'
     if method == 'PUT': return 'UPLOAD_PART' if 'uploadId' in query else 'PUT'
     return 'ABORT' if method == 'DELETE' and 'uploadId' in query else method
 
 
-REFUSALS = {'503': 'SlowDown', '403': 'AccessDenied', '403 archived': 'InvalidObjectState', '400 expired': 'ExpiredToken',
-            '403 wrong': 'InvalidAccessKeyId', '400 key': 'KMS.DisabledException'}
+REFUSALS = {
+    '503': 'SlowDown', '403': 'AccessDenied', '403 archived': 'InvalidObjectState', '400 expired': 'ExpiredToken',
+    '403 wrong': 'InvalidAccessKeyId', '400 key': 'KMS.DisabledException'}
 
 
 class Proxy:
-    """A proxy to S3. `requests` holds (operation, path); `fault` decides for each request: None, one of REFUSALS, 'reset',
-    'lost' (done, but the answer is not sent) or 'slow'."""
+    """A proxy to S3. `requests` holds (operation, path); `fault` decides for each request: None, one of REFUSALS,
+    'reset', 'lost' (done, but the answer is not sent) or 'slow'."""
 
     def __init__(self, target, fault=lambda number, operation, path: None):
-        self.target, self.fault, self.requests, self.faults, self.lock = urlsplit(target), fault, [], Counter(), threading.Lock()
+        self.target, self.fault, self.requests, self.faults, self.lock = (
+            urlsplit(target), fault, [], Counter(), threading.Lock())
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -130,7 +133,8 @@ class Proxy:
                 if fault == 'slow': time.sleep(0.2)
                 if fault == 'reset': return self.hang_up()
                 if fault in REFUSALS:
-                    text = f'<?xml version="1.0"?><Error><Code>{REFUSALS[fault]}</Code><Message>secret</Message></Error>'
+                    text = (
+                        f'<?xml version="1.0"?><Error><Code>{REFUSALS[fault]}</Code><Message>secret</Message></Error>')
                     return self.answer(int(fault[:3]), [('Content-Type', 'application/xml')], text.encode())
                 status, headers, text = self.forward(body)
                 if fault == 'lost': return self.hang_up()
@@ -138,7 +142,8 @@ class Proxy:
 
             def forward(self, body):
                 connection = http.client.HTTPConnection(proxy.target.hostname, proxy.target.port, timeout=60)
-                connection.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != 'expect'})
+                connection.request(
+                    self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != 'expect'})
                 answer = connection.getresponse()
                 text = answer.read()
                 connection.close()
@@ -188,7 +193,8 @@ class Proxy:
 def seeded(seed, share):
     "A fault for a `share` of all requests"
     chance = random.Random(seed)
-    return lambda number, operation, path: chance.choice(['503', 'reset', 'lost', 'slow']) if chance.random() < share else None
+    return lambda number, operation, path: (
+        chance.choice(['503', 'reset', 'lost', 'slow']) if chance.random() < share else None)
 
 
 @contextmanager
@@ -209,4 +215,5 @@ def upload(endpoint, folder, bucket, prefix=''):
     s3 = client('s3', endpoint)
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={'LocationConstraint': REGION})
     for path in sorted(Path(folder).rglob('*')):
-        if path.is_file(): s3.put_object(Bucket=bucket, Key=prefix + path.relative_to(folder).as_posix(), Body=path.read_bytes())
+        if path.is_file():
+            s3.put_object(Bucket=bucket, Key=prefix + path.relative_to(folder).as_posix(), Body=path.read_bytes())

@@ -1,12 +1,8 @@
 """A real S3 server on this machine: Ceph's RADOS gateway, as Debian packages it.
-
-`python tests/support/ceph.py start FOLDER` starts one and prints what to export, `python tests/support/ceph.py stop FOLDER` ends it.
-In tests: `with ceph() as address:`.
-
-It is one monitor, one manager and one object store in memory, all on loopback and on free ports. It checks signatures,
-honours If-None-Match and answers some requests otherwise than moto does, so it is a second opinion on what the job may
-take for granted.
-"""
+`python tests/support/ceph.py start FOLDER` starts one and prints what to export, `python tests/support/ceph.py stop
+FOLDER` ends it. In tests: `with ceph() as address:`.  It is one monitor, one manager and one object store in memory,
+all on loopback and on free ports. It checks signatures, honours If-None-Match and answers some requests otherwise
+than moto does, so it is a second opinion on what the job may take for granted."""
 import os
 import shutil
 import signal
@@ -77,7 +73,9 @@ class Absent(Exception):
 def check_installed():
     "`Absent` if a program is missing, or the right to start it"
     lacking = [name for name in PROGRAMS if not shutil.which(name)]
-    if lacking: raise Absent(f'radosgw is not installed ({lacking[0]} is missing): apt-get install --no-install-recommends {PACKAGES}')
+    if lacking:
+        raise Absent(
+            f'radosgw is not installed ({lacking[0]} is missing): apt-get install --no-install-recommends {PACKAGES}')
     if os.geteuid(): raise Absent('radosgw needs root')
 
 
@@ -178,7 +176,8 @@ def ceph():
 
 def main(what, folder):
     if what == 'stop': return stop(folder)
-    print(f'export AWS_ENDPOINT_URL_S3={start(folder)} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}')
+    print(
+        f'export AWS_ENDPOINT_URL_S3={start(folder)} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}')
 
 
 if __name__ == '__main__':

@@ -1,8 +1,6 @@
-"""A day in two halves, in a local folder or in S3, for the tests that kill, race and disturb runs.
-
-The first half is committed in three files; the second half has landed and is what the disturbed runs are about. Execution two writes other files for all
-three slots, so it publishes three and deletes three.
-"""
+"""A day in two halves, in a local folder or in S3, for the tests that kill, race and disturb runs.  The first half
+is committed in three files; the second half has landed and is what the disturbed runs are about. Execution two
+writes other files for all three slots, so it publishes three and deletes three."""
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -16,7 +14,11 @@ from chargeback_consolidation.ledger import MANIFEST_NAME, number_of, repair, sn
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 
-DAY, SAMPLE = '2025-11-02', dict(files=12, records_per_file=10, payload_bytes=30, versions=0.2, null_keys=0.05, truncated_files=0.0, empty_files=0.0, deliveries=2)
+DAY, SAMPLE = (
+    '2025-11-02',
+    dict(
+        files=12, records_per_file=10, payload_bytes=30, versions=0.2, null_keys=0.05, truncated_files=0.0,
+        empty_files=0.0, deliveries=2))
 RATES = [word for rule in ('DUPLICATE', 'NULL_KEY', 'UNREADABLE') for word in (f'--MAX_{rule}_RATE', '1')]
 
 
@@ -27,8 +29,10 @@ class World:
     "What a scenario runs in: the job's arguments, and what a reader sees"
 
     def arguments(self, *more):
-        return ['--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', self.output, '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd',
-                '--PARTITION_DATE', DAY, *RATES, *self.catalog, *more]
+        return [
+            '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', self.output,
+            '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd', '--PARTITION_DATE', DAY, *RATES, *self.catalog,
+            *more]
 
     def start(self, session, observe=plan.quiet, *more):
         "A run, not yet started"
@@ -46,7 +50,8 @@ class World:
         "How often each row is in these files: a row is known by key, version and status"
         found = Counter()
         for entry in entries:
-            with self.ledger().store.open(entry) as f: table = pq.read_table(pa.BufferReader(f.read()), columns=['chargeback_id', 'updated_at', 'status'])
+            with self.ledger().store.open(entry) as f:
+                table = pq.read_table(pa.BufferReader(f.read()), columns=['chargeback_id', 'updated_at', 'status'])
             found.update(tuple(row.values()) for row in table.to_pylist())
         return found
 
@@ -66,10 +71,21 @@ class World:
             named = {ledger.path(f['path']) for f in head.files + head.quarantine}
             lineage = {ledger.path(f['lineage']) for f in head.files}
             manifests = {ledger.path(ledger.load(n).manifest) for n in ledger.numbers()}
-            files = [e.path for folder in (ledger.partition, ledger.quarantine) for e in store.list(folder) if e.path not in named and not e.path.rsplit('/', 1)[-1].startswith('.')]
-            files += [e.path for e in store.list(ledger.folder) if number_of(e.path) is not None and e.path not in lineage]
-            files += [e.path for e in store.list(ledger.folder) if MANIFEST_NAME.match(e.path.rsplit('/', 1)[-1]) and e.path not in manifests]
-            return files + [path for folder in (ledger.partition, ledger.quarantine, ledger.folder) for path, _ in store.staged(folder)]
+            files = [
+                e.path
+                for folder in (ledger.partition, ledger.quarantine)
+                for e in store.list(folder)
+                if e.path not in named and not e.path.rsplit('/', 1)[-1].startswith('.')]
+            files += [
+                e.path for e in store.list(ledger.folder) if number_of(e.path) is not None and e.path not in lineage]
+            files += [
+                e.path
+                for e in store.list(ledger.folder)
+                if MANIFEST_NAME.match(e.path.rsplit('/', 1)[-1]) and e.path not in manifests]
+            return files + [
+                path
+                for folder in (ledger.partition, ledger.quarantine, ledger.folder)
+                for path, _ in store.staged(folder)]
 
     def repair(self):
         with self.environment(): return repair(self.ledger(), 'abad1dea')
@@ -97,14 +113,19 @@ class S3World(World):
     def environment(self, endpoint=None): return environment(**place(endpoint or self.endpoint))
 
     def create(self):
-        client('s3', self.endpoint).create_bucket(Bucket=self.landing, CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
+        client('s3', self.endpoint).create_bucket(
+            Bucket=self.landing, CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
         upload(self.endpoint, self.folder, self.bucket)
         glue, location = client('glue', self.endpoint), f's3://{self.landing}/landing/chargebacks'
         glue.create_database(DatabaseInput={'Name': 'landing'})
         keys = [{'Name': f'partition_{i}', 'Type': 'string'} for i in range(3)]
-        glue.create_table(DatabaseName='landing', TableInput={'Name': 'chargebacks', 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
-        glue.create_partition(DatabaseName='landing', TableName='chargebacks',
-                              PartitionInput={'Values': DAY.split('-'), 'StorageDescriptor': {'Location': f'{location}/{DAY.replace("-", "/")}'}})
+        glue.create_table(
+            DatabaseName='landing',
+            TableInput={'Name': 'chargebacks', 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
+        glue.create_partition(
+            DatabaseName='landing', TableName='chargebacks',
+            PartitionInput={
+                'Values': DAY.split('-'), 'StorageDescriptor': {'Location': f'{location}/{DAY.replace("-", "/")}'}})
         return self
 
     def land(self, delivery):
