@@ -1,7 +1,10 @@
 # ruff: noqa: F821   the names are the script's
 """The script with its guarantees taken out: no quality rules, no audit, no ledger, no lineage, no sync; index,
-decide, copy and a rename are left.  It exists to be compared with. It takes the script's arguments. The replaced
-functions are defined where the script defines them, so that Spark ships them to its tasks."""
+decide, copy and a rename are left.
+
+It exists to be compared with. It takes the script's arguments. The replaced functions are defined where the script
+defines them, so that Spark ships them to its tasks.
+"""
 import sys
 from pathlib import Path
 

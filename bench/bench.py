@@ -1,10 +1,15 @@
-"""Measure the job beside what one would pick instead, on this machine, in one go, whole processes, in turn.  python
-bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,duckdb,polars,tuned,textbook,late] [--write]  `bare` is
-our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the files, after
-the others.  Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them
-in bench/results.json, from which the README's table and plot are made. The day is generated once for each size and
-kept under build/bench. Before each run its files are read once and what waits for the disk is written, so that every
-way finds the same, whatever the one before left behind."""
+"""Measure the job beside what one would pick instead, on this machine, in one go, whole processes, in turn.
+
+    python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,duckdb,polars,tuned,textbook,late] [--write]
+
+`bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the
+files, after the others.
+
+Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in
+bench/results.json, from which the README's table and plot are made. The day is generated once for each size and kept
+under build/bench. Before each run its files are read once and what waits for the disk is written, so that every way
+finds the same, whatever the one before left behind.
+"""
 import argparse
 import json
 import os

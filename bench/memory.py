@@ -1,7 +1,12 @@
 """Days whose landing files are small and whose records are not, or the other way round: time and memory of whole
-runs.  python bench/memory.py [--only repeated,thin,cut,many]  repeated: 920 files of 75 KB, a text of 20 KB the same
-in all records of a file. thin: 30 million records of two columns in 60 files. cut: one file of 1.1 GB into 1 and
-into 10 output files. many: one small file into 3,000 output files."""
+runs.
+
+    python bench/memory.py [--only repeated,thin,cut,many]
+
+repeated: 920 files of 75 KB, a text of 20 KB the same in all records of a file. thin: 30 million records of two
+columns in 60 files. cut: one file of 1.1 GB into 1 and into 10 output files. many: one small file into 3,000 output
+files.
+"""
 import argparse
 import shutil
 import sys

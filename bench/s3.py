@@ -1,9 +1,12 @@
 """An S3 endpoint in which every request takes 30 ms, and how many landing files a second the job does over it.
-python bench/s3.py [--files 12500] [--rounds 3] [--latency 30] [--output disk|s3] [--write]  The landing bucket is
-served from a folder by a small asynchronous server, since nothing else here answers a thousand requests a second;
-all other requests, those that write included, it hands to moto. The latency is added to each request, and many can
-wait at once, as in S3. The consolidated files go to the disk unless `--output s3` sends them to moto, which takes
-most of a core for hashing them: then one measures moto."""
+
+    python bench/s3.py [--files 12500] [--rounds 3] [--latency 30] [--output disk|s3] [--write]
+
+The landing bucket is served from a folder by a small asynchronous server, since nothing else here answers a thousand
+requests a second; all other requests, those that write included, it hands to moto. The latency is added to each
+request, and many can wait at once, as in S3. The consolidated files go to the disk unless `--output s3` sends them
+to moto, which takes most of a core for hashing them: then one measures moto.
+"""
 import argparse
 import asyncio
 import hashlib

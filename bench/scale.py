@@ -1,8 +1,12 @@
 """What a day of 50 million records in 500,000 files asks of the driver: the job's own planning, over synthetic
-entries.  python bench/scale.py [--files 500000] [--records 100] [--output-files 100] [--write]  Nothing is read or
-written but the ledger's records. The listing, the notes on files, the losers, the layout, the pieces as Spark gets
-them, the manifest and the commit record are the real ones, of real size. Prints seconds and the peak memory of
-Python and JVM after each step."""
+entries.
+
+    python bench/scale.py [--files 500000] [--records 100] [--output-files 100] [--write]
+
+Nothing is read or written but the ledger's records. The listing, the notes on files, the losers, the layout, the
+pieces as Spark gets them, the manifest and the commit record are the real ones, of real size. Prints seconds and the
+peak memory of Python and JVM after each step.
+"""
 import argparse
 import os
 import resource

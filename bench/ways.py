@@ -1,5 +1,8 @@
-"""What one would pick instead, each as a whole process: `python ways.py WAY LANDING OUT`.  All of them keep the
-latest version of each chargeback and write ten Snappy files. None of them checks, quarantines, audits or commits."""
+"""What one would pick instead, each as a whole process: `python ways.py WAY LANDING OUT`.
+
+All of them keep the latest version of each chargeback and write ten Snappy files. None of them checks, quarantines,
+audits or commits.
+"""
 import sys
 from pathlib import Path
 

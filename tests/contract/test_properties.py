@@ -1,6 +1,8 @@
 """Whatever the day, and however it falls into executions: the same rows as an independent oracle finds, bit for bit.
+
 CHARGEBACK_DAYS is the number of days (200), CHARGEBACK_SEED where their sequence begins (0): the same two give the
-same days."""
+same days.
+"""
 import os
 import tempfile
 from dataclasses import replace

@@ -1,6 +1,8 @@
-"""C16: whoever reads the root of the table, in whatever way, gets its rows and nothing else.  The lake has what
-could get in between: days in several executions, rows without a key, broken files, and a run that was killed before
-it committed."""
+"""C16: whoever reads the root of the table, in whatever way, gets its rows and nothing else.
+
+The lake has what could get in between: days in several executions, rows without a key, broken files, and a run that
+was killed before it committed.
+"""
 import os
 import re
 import shutil

@@ -1,6 +1,8 @@
-"""Every command of OPERATIONS.md is run, in the order of the page, in the shell that the page sets up.  Ours run for
-real, on a small lake. There is no AWS account here, so `aws` and `terraform` are stand-ins that check every word
-(`stand_ins`), and Glue is the exported script in a process."""
+"""Every command of OPERATIONS.md is run, in the order of the page, in the shell that the page sets up.
+
+Ours run for real, on a small lake. There is no AWS account here, so `aws` and `terraform` are stand-ins that check
+every word (`stand_ins`), and Glue is the exported script in a process.
+"""
 import json
 import os
 import re

@@ -1,6 +1,8 @@
-"""What goes wrong with a file, with a store and with the output, and who is blamed for it (C2 to C6, C8, C22).  A
-file that is not good is set aside by name and cause, a store that refuses ends the run, and what a commit made
-stands whatever follows it. The runs are whole; where Spark's part does not matter it is played in this process."""
+"""What goes wrong with a file, with a store and with the output, and who is blamed for it (C2 to C6, C8, C22).
+
+A file that is not good is set aside by name and cause, a store that refuses ends the run, and what a commit made
+stands whatever follows it. The runs are whole; where Spark's part does not matter it is played in this process.
+"""
 import json
 import os
 import struct

@@ -1,6 +1,8 @@
 """A run is killed at every phase, on both stores; the next run ends with the result of an undisturbed one (C11).
+
 Between kill and recovery both kinds of reader look: who asks the ledger sees one consistent day, who lists the
-folder sees no fewer rows than the last commit has."""
+folder sees no fewer rows than the last commit has.
+"""
 import os
 import signal
 import subprocess

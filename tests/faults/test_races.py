@@ -1,6 +1,9 @@
 """Two runs of the same day, interleaved at every pair of phases, and four at once: one consistent result, whoever
-wins (C10).  Both runs live in this process. The first stops at the end of phase A, the second then goes to the end
-of phase B and stops; the first finishes, then the second."""
+wins (C10).
+
+Both runs live in this process. The first stops at the end of phase A, the second then goes to the end of phase B and
+stops; the first finishes, then the second.
+"""
 import threading
 from itertools import count, product
 

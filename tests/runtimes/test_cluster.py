@@ -1,5 +1,8 @@
 """The exported script on a standalone cluster: a master and two workers, each a process with a folder of its own and
-without our package.  A worker is killed in mid-run, and the rows are the same."""
+without our package.
+
+A worker is killed in mid-run, and the rows are the same.
+"""
 import os
 import re
 import shutil

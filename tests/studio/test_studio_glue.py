@@ -1,6 +1,8 @@
 """All Studio notebooks through the real Glue kernel, in sessions that have what Glue 5.1 has and nothing of ours but
-the wheel, with the sample in S3.  `make studio-test`; not part of `make test`, because the environment takes as long
-to make as all notebooks to run."""
+the wheel, with the sample in S3.
+
+`make studio-test`; not part of `make test`, because the environment takes as long to make as all notebooks to run.
+"""
 import os
 import subprocess
 import sys

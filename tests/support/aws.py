@@ -1,5 +1,8 @@
 """AWS on this machine: moto over HTTP, Ceph as a second S3, and a proxy before them that counts requests and makes
-some fail.  CHARGEBACK_S3=ceph lets all tests of S3 run on Ceph; without it most run on moto alone."""
+some fail.
+
+CHARGEBACK_S3=ceph lets all tests of S3 run on Ceph; without it most run on moto alone.
+"""
 import http.client
 import os
 import random

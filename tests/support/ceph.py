@@ -1,8 +1,12 @@
 """A real S3 server on this machine: Ceph's RADOS gateway, as Debian packages it.
+
 `python tests/support/ceph.py start FOLDER` starts one and prints what to export, `python tests/support/ceph.py stop
-FOLDER` ends it. In tests: `with ceph() as address:`.  It is one monitor, one manager and one object store in memory,
-all on loopback and on free ports. It checks signatures, honours If-None-Match and answers some requests otherwise
-than moto does, so it is a second opinion on what the job may take for granted."""
+FOLDER` ends it. In tests: `with ceph() as address:`.
+
+It is one monitor, one manager and one object store in memory, all on loopback and on free ports. It checks
+signatures, honours If-None-Match and answers some requests otherwise than moto does, so it is a second opinion on
+what the job may take for granted.
+"""
 import os
 import shutil
 import signal

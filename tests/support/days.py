@@ -1,6 +1,8 @@
 """Small days, generated, and a lake to land them in.
+
 hypothesis draws the shape of a day: files, rows, columns, executions. What is in a row follows from the day's seed,
-the file and the row number, so a smaller day is a part of a larger one, and a failing day prints on a few lines."""
+the file and the row number, so a smaller day is a part of a larger one, and a failing day prints on a few lines.
+"""
 import hashlib
 import os
 from dataclasses import dataclass

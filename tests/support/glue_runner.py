@@ -1,8 +1,10 @@
 """AWS Glue on this machine: a moto server that runs the jobs it is asked to start.
+
 `run_job` does what Glue does with a job and a job run as the API has them: it merges the arguments and adds its own,
 fetches the script from S3, runs it with spark-submit in the runtime of the job's GlueVersion, and writes what it
 prints to the job's log group. `LocalGlue` is the server: StartJobRun, whoever calls it, starts that in the
-background, and GetJobRun tells how it went."""
+background, and GetJobRun tells how it went.
+"""
 import hashlib
 import re
 import subprocess

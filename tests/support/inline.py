@@ -1,5 +1,8 @@
-"""Spark's part played in this process: the job's own code, task after task, without a JVM.  For tests that need
-thousands of runs. What is true of Spark itself (shipping, retries, several workers) is tested with Spark."""
+"""Spark's part played in this process: the job's own code, task after task, without a JVM.
+
+For tests that need thousands of runs. What is true of Spark itself (shipping, retries, several workers) is tested
+with Spark.
+"""
 
 
 class Rows:

@@ -1,8 +1,11 @@
-"""A run of the job that is ended at a named phase: `python killed.py PHASE argument ...`.  The whole process group
-gets SIGKILL, the JVM and Spark's workers included; with PHASE:SIGINT or PHASE:SIGTERM the run itself gets that
-signal, as from a terminal (SIGINT, the whole group) or from Glue (SIGTERM, the run alone). A phase is a stage of the
-job ('look', 'index', ...: at its end), 'copying' (as soon as a file is staged), 'creating' and 'created' (before and
-after the link that makes the commit record, on a disk), or 'settling N' (after the N-th change of the roll forward)."""
+"""A run of the job that is ended at a named phase: `python killed.py PHASE argument ...`.
+
+The whole process group gets SIGKILL, the JVM and Spark's workers included; with PHASE:SIGINT or PHASE:SIGTERM the
+run itself gets that signal, as from a terminal (SIGINT, the whole group) or from Glue (SIGTERM, the run alone). A
+phase is a stage of the job ('look', 'index', ...: at its end), 'copying' (as soon as a file is staged), 'creating'
+and 'created' (before and after the link that makes the commit record, on a disk), or 'settling N' (after the N-th
+change of the roll forward).
+"""
 import os
 import signal
 import sys

@@ -1,6 +1,8 @@
 """What the fault tests have shown, one line for each case that held.
+
 CHARGEBACK_MATRICES names the file that a test run adds its cases to; without it nothing is kept. `python
-tests/support/matrices.py FILE` makes the README's table of it, in nbs/evidence.json."""
+tests/support/matrices.py FILE` makes the README's table of it, in nbs/evidence.json.
+"""
 import json
 import os
 import sys
@@ -8,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 STORES = {'local': 'a local disk', 's3': 'S3'}
+RIGHT = 'next run equal to the undisturbed one'
 
 
 def record(matrix, **case):
@@ -27,8 +30,7 @@ def summary(cases):
             what = f'SIGKILL to the whole process tree at {phases} phases of a run, on {name}'
             rows.append((
                 f'{what}; {twice} of them killed a second time', len(kills) + twice,
-                'next run equal to the undisturbed one; readers never saw less than the last commit; '
-                'no orphan after `repair`'))
+                f'{RIGHT}; readers never saw less than the last commit; no orphan after `repair`'))
         pairs = [c for c in of['races'] if c['store'] == store and c['second']]
         what = f'two runs interleaved at pairs of phases, on {name}'
         if pairs: rows.append((what, len(pairs), 'one consistent day, equal to the reference'))

@@ -1,7 +1,10 @@
 """What a consolidated day must hold, found without the package: DuckDB decides which row wins, pyarrow reads its
-values.  Rows are compared bit for bit. A value becomes something hashable that says all about it and nothing about
-how wide its column is: a float its 64 bits, a decimal its exact ratio, a timestamp its nanoseconds since 1970. A
-null is left out of its row, or of its struct, because a column that a file lacks is null."""
+values.
+
+Rows are compared bit for bit. A value becomes something hashable that says all about it and nothing about how wide
+its column is: a float its 64 bits, a decimal its exact ratio, a timestamp its nanoseconds since 1970. A null is left
+out of its row, or of its struct, because a column that a file lacks is null.
+"""
 from collections import namedtuple
 from pathlib import Path
 

@@ -1,7 +1,12 @@
 """The runtimes of AWS Glue on this machine: for each release an environment with its Python, Spark, Java and
-libraries.  .venv/bin/python tests/support/runtimes.py [release ...]  runs the exported script in each over the same
-landing, local and in S3 (moto), and fails unless the results are one digest. The environments are made when they are
-first asked for, under .runtimes/, and hold nothing of ours: the script has to be enough."""
+libraries.
+
+    .venv/bin/python tests/support/runtimes.py [release ...]
+
+runs the exported script in each over the same landing, local and in S3 (moto), and fails unless the results are one
+digest. The environments are made when they are first asked for, under .runtimes/, and hold nothing of ours: the
+script has to be enough.
+"""
 import fcntl
 import hashlib
 import json

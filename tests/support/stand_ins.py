@@ -1,9 +1,11 @@
 """`aws` and `terraform` for the commands of our pages, on a machine without an account.
+
 Each word is checked: those of `aws` by botocore's own model of the service, those of `terraform` by the module's
 files. Then `aws s3` does what it says with local folders, `aws glue start-job-run` runs the exported script with the
 deployed job's arguments and the given ones, as Glue would, and keeps its exit code in `$RUNS`, and `terraform
 output` tells of the local lake. Whatever else is right prints nothing. What is wrong is one line on stderr, exit
-code 252 as the AWS CLI has it."""
+code 252 as the AWS CLI has it.
+"""
 import json
 import os
 import re

@@ -1,6 +1,8 @@
-"""A day in two halves, in a local folder or in S3, for the tests that kill, race and disturb runs.  The first half
-is committed in three files; the second half has landed and is what the disturbed runs are about. Execution two
-writes other files for all three slots, so it publishes three and deletes three."""
+"""A day in two halves, in a local folder or in S3, for the tests that kill, race and disturb runs.
+
+The first half is committed in three files; the second half has landed and is what the disturbed runs are about.
+Execution two writes other files for all three slots, so it publishes three and deletes three.
+"""
 import shutil
 from collections import Counter
 from pathlib import Path
