@@ -19,13 +19,12 @@ CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-ta
 	--output-path $(OUTPUT) --output-file-count 10 --compression-codec snappy
 
 RUNTIMES := $(addprefix tests/runtimes/,test_runtimes.py test_cluster.py test_glue_end_to_end.py)
-CLUSTER  := tests/runtimes/test_cluster.py
 STUDIO   := tests/studio/test_studio_glue.py
 ON_S3    := $(addprefix tests/faults/,test_s3.py test_s3_store.py test_s3_runs.py test_kills.py test_races.py)
 EVIDENCE := $(addprefix tests/faults/,test_kills.py test_races.py test_s3.py test_hostile.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test s3 runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
+.PHONY: help demo test test-all s3 runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,8 +43,11 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	@echo 'A look at the data:'
 	@echo '  $(BIN)/python -c "import duckdb; duckdb.sql(\"SELECT status, count(*) FROM read_parquet('"'$(OUTPUT)/year=*/*/*/*.parquet'"', union_by_name=true) GROUP BY ALL ORDER BY 2 DESC\").show()"'
 
-test: $(READY) ## Run all tests but that of the cluster; the script on the oldest, the default and the newest Glue that is here
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --ignore=$(CLUSTER) --ignore=$(STUDIO)
+test: $(READY) ## Run the tests but the slow ones; the script on the oldest, the default and the newest Glue that is here
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not slow'
+
+test-all: $(READY) ## Run all tests, also those on a cluster and in Glue Studio
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 s3: $(READY) ## Run all tests of S3 on a real server: Ceph, from Debian's packages (see tests/support/ceph.py)
 	@CHARGEBACK_S3=ceph $(BIN)/pytest -n $(WORKERS) --dist loadfile -rs -k 'not local and not moto' $(ON_S3)

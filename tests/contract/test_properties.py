@@ -10,18 +10,21 @@ from dataclasses import replace
 import pytest
 from days import LENIENT, Day, Execution, File, Lake, days, land, tree
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from inline import inline
 from oracle import by_key, columns, consolidated, rows_of
 
 from chargeback_consolidation import job, plan, versions
 from chargeback_consolidation.plan import NoData
+from chargeback_consolidation.spark import get_spark
 
 DAYS, SEED, ITEMS = int(os.environ.get('CHARGEBACK_DAYS', 200)), int(os.environ.get('CHARGEBACK_SEED', 0)), 10
 
 
-def execute(lake, execution):
+def execute(lake, execution, session):
     "An execution's report, or None where nothing has landed yet"
     try:
         return lake.run(
+            session=session,
             OUTPUT_FILE_COUNT=execution.count, COMPRESSION_CODEC=execution.codec, REPROCESS=execution.reprocess,
             **LENIENT)
     except NoData:
@@ -53,25 +56,31 @@ def check_day(lake, execution, report):
     assert [path for path, _, _ in report.set_aside] == wanted.unreadable
 
 
-def check(day):
+def check(day, session=get_spark):
     "Land a day, execute it as it says, then at once: the same"
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
         for number, execution in enumerate(day.executions):
             land(lake, day, number)
             before = tree(lake.table)
-            report = execute(lake, execution)
+            report = execute(lake, execution, session)
             check_day(lake, execution, report)
             assert tree(lake.table) == before, 'the landing folder has changed'
         if day.at_once and len(day.executions) > 1 and report is not None:
             parts = by_key(rows_of(lake.files()))
             lake.output = lake.root / 'at once'
-            check_day(lake, execution, execute(lake, replace(execution, reprocess=False)))
+            check_day(lake, execution, execute(lake, replace(execution, reprocess=False), session))
             assert by_key(rows_of(lake.files())) == parts
 
 
-@pytest.mark.parametrize('item', range(ITEMS))
-def test_every_day_is_what_the_oracle_says(spark, item):
+def cases():
+    for item in range(ITEMS):
+        yield pytest.param(inline, item, id=f'{item}')
+        yield pytest.param(get_spark, item, id=f'{item}-spark', marks=() if item < 2 else pytest.mark.slow)
+
+
+@pytest.mark.parametrize('session, item', cases())
+def test_every_day_is_what_the_oracle_says(spark, session, item):
     number = SEED * ITEMS + item
 
     @seed(number)
@@ -80,7 +89,7 @@ def test_every_day_is_what_the_oracle_says(spark, item):
         phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck))
     @given(days())
     def every(day):
-        check(day)
+        check(day, session)
 
     every()
 

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 
 import pytest
 from matrices import record
 from world import LocalWorld, S3World, prepared
 
+KILLED = Path(__file__).parents[1] / 'support/killed.py'
 PHASES = [
     'look', 'index', 'decide', 'copying', 'copy', 'audit', 'prepare', 'creating', 'commit', 'settling 1', 'settling 3',
     'settling 4', 'settle']
@@ -21,6 +22,9 @@ PHASES = [
 TWICE = {
     'look': 'copying', 'copying': 'copying', 'prepare': 'commit', 'commit': 'settling 1', 'settling 1': 'settling 1',
     'settling 3': 'settling 1'}  # killed at the one, then at the other
+
+# With a JVM and its workers; at the other phases of a quick run Spark is played
+SPARK = {'local': ['look', 'copying', 'copy', 'commit', 'settling 1'], 's3': ['copying', 'commit']}
 
 
 @pytest.fixture(scope='module')
@@ -37,11 +41,11 @@ def worlds(session, endpoint, tmp_path_factory):
             's3': (cloud, before, after, lambda: cloud.copy(f'copy-{next(numbers)}'))}
 
 
-def kill(world, phase):
+def kill(world, phase, *spark):
     "Run the job in a process group of its own until it is killed"
     with world.environment():
         run = subprocess.run(
-            [sys.executable, str(Path(__file__).parents[1] / 'support/killed.py'), phase, *world.arguments()],
+            [sys.executable, str(KILLED), *spark, phase, *world.arguments()],
             start_new_session=True, capture_output=True, text=True, timeout=180, env=dict(os.environ))
     assert run.returncode == -signal.SIGKILL, f'not killed at {phase}: {run.stdout[-2000:]}{run.stderr[-2000:]}'
 
@@ -54,19 +58,21 @@ def check_readers(world, before, after):
 
 
 def cases():
-    for store in ('local', 's3'):
-        for phase in PHASES:
-            if (store, phase) != ('s3', 'creating'): yield store, phase
+    for store, phase in product(('local', 's3'), PHASES):
+        if (store, phase) == ('s3', 'creating'): continue
+        yield pytest.param(store, phase, ['inline'], id=f'{store}-{phase}')
+        quick = phase in SPARK[store]
+        yield pytest.param(store, phase, [], id=f'{store}-{phase}-spark', marks=() if quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize('store,phase', list(cases()))
-def test_c11_killed_at_any_phase(worlds, session, store, phase):
+@pytest.mark.parametrize('store,phase,spark', list(cases()))
+def test_c11_killed_at_any_phase(worlds, session, store, phase, spark):
     _, before, after, copy = worlds[store]
     world = copy()
-    kill(world, phase)
+    kill(world, phase, *spark)
     check_readers(world, before, after)
     if phase in TWICE:
-        kill(world, TWICE[phase])
+        kill(world, TWICE[phase], *spark)
         check_readers(world, before, after)
     world.run(session)
     assert world.listed() == world.asked() == after

@@ -122,6 +122,8 @@ def stop_at(started, stage, number, wait=0.0):
     return lines + out, err
 
 
+SLOW = pytest.mark.slow
+SLOW = pytest.mark.slow
 SIGNALS = pytest.mark.parametrize(
     'number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['SIGINT', 'SIGTERM'])
 
@@ -131,10 +133,9 @@ SIGNALS = pytest.mark.parametrize(
 @pytest.mark.parametrize(
     'command, stage, wait',
     [
-        *(
-            (JOB, *at)
-            for at in [('look', 0), ('look', 0.4), ('look', 1.5), ('index', 0), ('decide', 0.05), ('commit', 0)]),
-        *((COMMAND, *at) for at in [('look', 0.4), ('index', 0), ('commit', 0)])],
+        (JOB, 'look', 0.4), (JOB, 'index', 0), (JOB, 'commit', 0), (COMMAND, 'index', 0),
+        *(pytest.param(JOB, *at, marks=SLOW) for at in [('look', 0), ('look', 1.5), ('decide', 0.05)]),
+        *(pytest.param(COMMAND, *at, marks=SLOW) for at in [('look', 0.4), ('commit', 0)])],
     ids=lambda v: '' if v in (JOB, COMMAND) else str(v))
 def test_a_stopped_run_says_so_in_one_line_and_leaves_nothing(place, stage, wait, command, number, code):
     started = place.start(command=command)
@@ -159,11 +160,24 @@ def half(tmp_path):
     place.end()
 
 
+# With a JVM and its workers; at the other phases of a quick run Spark is played
+WITH_SPARK = [('copy', 'SIGINT'), ('copy', 'SIGTERM'), ('created', 'SIGTERM'), ('settling 1', 'SIGINT')]
+
+
+PHASES = ['copy', 'audit', 'prepare', 'creating', 'created', 'settling 1', 'settling 3', 'settling 4', 'settle']
+
+
+def commits():
+    for phase in PHASES:
+        for number, code in [(signal.SIGINT, 130), (signal.SIGTERM, 143)]:
+            yield pytest.param(phase, number, code, ['inline'], id=f'{phase}-{number.name}')
+            marks = () if (phase, number.name) in WITH_SPARK else SLOW
+            yield pytest.param(phase, number, code, [], id=f'{phase}-{number.name}-spark', marks=marks)
+
+
 @pytest.mark.timeout(200)
-@SIGNALS
-@pytest.mark.parametrize(
-    'phase', ['copy', 'audit', 'prepare', 'creating', 'created', 'settling 1', 'settling 3', 'settling 4', 'settle'])
-def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code):
+@pytest.mark.parametrize('phase, number, code, spark', commits())
+def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code, spark):
     """Before the record is asked for nothing has changed; from then on the next run finds out, and ends as if
     nothing had been"""
     def lasting():
@@ -172,7 +186,7 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code):
             for path, found in tree(half.root / 'out').items()
             if found[1] and '_ledger/source-table' not in path}
     before, rows = lasting(), half.rows()
-    ended, out, err = half.run(command=(sys.executable, str(KILLED), f'{phase}:{number.name}'))
+    ended, out, err = half.run(command=(sys.executable, str(KILLED), *spark, f'{phase}:{number.name}'))
     assert ended == code and err.count('\n') == 1 and not NOISE.search(err + out), (out, err)
     report = told(out)
     assert (
@@ -195,11 +209,12 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code):
 
 
 @pytest.mark.timeout(300)
-def test_an_undisturbed_run_leaves_nothing_and_a_run_with_nothing_new_ends_well(place):
+@pytest.mark.parametrize('times', [5, pytest.param(25, marks=SLOW)])
+def test_an_undisturbed_run_leaves_nothing_and_a_run_with_nothing_new_ends_well(place, times):
     code, out, err = place.run()
     assert (code, err) == (0, '') and 'METRICS: ' in out
     assert place.settled() == []
-    for _ in range(25):
+    for _ in range(times):
         code, out, err = place.run()
         assert (code, err) == (0, '') and 'nothing new' in out
     assert place.settled(0) == []
@@ -455,9 +470,10 @@ def test_a_rebuild_whose_files_change_all_the_time_gives_up(place):
 
 
 @pytest.mark.timeout(300)
-def test_the_command_ends_as_well_when_nothing_is_new(place):
+@pytest.mark.parametrize('times', [2, pytest.param(10, marks=SLOW)])
+def test_the_command_ends_as_well_when_nothing_is_new(place, times):
     assert place.run(command=COMMAND)[::2] == (0, '') and place.settled() == []
-    for _ in range(10):
+    for _ in range(times):
         code, out, err = place.run(command=COMMAND)
         assert (code, err) == (0, '') and told(out)['status'] == 'nothing new'
     code, out, err = place.run('--DRY_RUN', 'true', command=COMMAND)
@@ -500,11 +516,12 @@ QUESTIONS = {
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize('times', [2, pytest.param(8, marks=SLOW)])
 @pytest.mark.parametrize('name', QUESTIONS)
-def test_a_question_ends_well_every_time(place, name):
+def test_a_question_ends_well_every_time(place, name, times):
     "Whoever reads the answer, several processes at once, again and again"
     assert place.inside() == 0
-    words, times = [str(CLI), *QUESTIONS[name], *DAY], 2 if name == 'reconcile' else 8
+    words = [str(CLI), *QUESTIONS[name], *DAY]
     def ask(_):
         return subprocess.run(
             words, cwd=place.root, env=dict(os.environ, TMPDIR=str(place.temporary)), capture_output=True, text=True,

@@ -14,9 +14,17 @@ CHOSEN = sorted({r.glue for r in [FOUND[0], FOUND[-1]]} | {'5.1'}) if FOUND else
 
 
 @pytest.fixture(scope='module', params=CHOSEN)
-def runtime(request):
-    if request.param in MISSING: pytest.skip(f'Glue {request.param}: {MISSING[request.param]}')
-    try: return runtimes.prepare(runtimes.RUNTIMES[request.param])
+def runtime(request): return prepared(request.param)
+
+
+@pytest.fixture(scope='module', params=[CHOSEN[0], *(pytest.param(g, marks=pytest.mark.slow) for g in CHOSEN[1:])])
+def runtime_on_s3(request): return prepared(request.param)
+
+
+def prepared(glue):
+    "The runtime of a release of Glue; the test is skipped where there is none"
+    if glue in MISSING: pytest.skip(f'Glue {glue}: {MISSING[glue]}')
+    try: return runtimes.prepare(runtimes.RUNTIMES[glue])
     except runtimes.Missing as e: pytest.skip(str(e))
 
 
@@ -49,8 +57,8 @@ def test_same_digest_from_local_folders(runtime, landing, here, tmp_path):
     assert digest(run_local(runtime, landing, tmp_path)) == digest(here)
 
 
-def test_same_digest_from_s3(runtime, landing, here, tmp_path, endpoint):
-    assert digest(run_s3(runtime, landing, tmp_path, endpoint)) == digest(here)
+def test_same_digest_from_s3(runtime_on_s3, landing, here, tmp_path, endpoint):
+    assert digest(run_s3(runtime_on_s3, landing, tmp_path, endpoint)) == digest(here)
 
 
 def test_order_of_arguments_does_not_matter(runtime, tmp_path):

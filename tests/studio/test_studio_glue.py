@@ -17,6 +17,7 @@ from chargeback_consolidation.studio import workbench
 from chargeback_consolidation.studio.sessions import Endpoint
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 GLUE = runtimes.RUNTIMES['5.1']
 NOTEBOOKS = workbench.studio_notebooks(ROOT)
 

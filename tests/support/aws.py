@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -35,11 +36,12 @@ def free_port():
 
 
 @contextmanager
-def moto():
-    "The address of a moto server in a process of its own"
+def moto(**settings):
+    "The address of a moto server in a process of its own, with these environment variables"
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=dict(os.environ, **settings))
     try:
         for _ in range(300):
             try:
@@ -82,7 +84,12 @@ BOTH = ('moto', 'ceph') if SERVER == 'moto' else (SERVER,)
 
 
 def client(service, endpoint):
-    address = str(endpoint) if service == 's3' else catalog_of(endpoint)
+    return client_at(service, str(endpoint) if service == 's3' else str(catalog_of(endpoint)))
+
+
+@cache
+def client_at(service, address):
+    "One client for each address: to make one takes longer than most requests"
     return boto3.client(service, endpoint_url=address, region_name=REGION)
 
 

@@ -1,4 +1,6 @@
-"""A run of the job that is ended at a named phase: `python killed.py PHASE argument ...`.
+"""A run of the job that is ended at a named phase: `python killed.py [inline] PHASE argument ...`.
+
+After `inline` Spark's part is played in the process itself, which starts in a fraction of the time.
 
 The whole process group gets SIGKILL, the JVM and Spark's workers included; with PHASE:SIGINT or PHASE:SIGTERM the
 run itself gets that signal, as from a terminal (SIGINT, the whole group) or from Glue (SIGTERM, the run alone). A
@@ -11,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+
+from inline import inline
 
 from chargeback_consolidation import job
 from chargeback_consolidation.ledger import Ledger
@@ -48,9 +52,10 @@ def die_when_linking(phase):
 
 
 if __name__ == '__main__':
-    phase, _, name = sys.argv[1].partition(':')
+    words = sys.argv[1:]
+    more = dict(session=inline) if words[0] == 'inline' and words.pop(0) else {}
+    phase, _, name = words.pop(0).partition(':')
     if name: NUMBER = signal.Signals[name]
-    words = sys.argv[2:]
     if phase in ('creating', 'created'): die_when_linking(phase)
     if phase == 'copying': threading.Thread(target=die_when_staged, args=(parse(words),), daemon=True).start()
-    sys.exit(job.main(words, observe=killer(phase)))
+    sys.exit(job.main(words, observe=killer(phase), **more))

@@ -3,6 +3,7 @@
 The first half is committed in three files; the second half has landed and is what the disturbed runs are about.
 Execution two writes other files for all three slots, so it publishes three and deletes three.
 """
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 from aws import client, environment, place, upload
 
 from chargeback_consolidation import job, plan
-from chargeback_consolidation.ledger import MANIFEST_NAME, number_of, repair, snapshot
+from chargeback_consolidation.ledger import MANIFEST_NAME, Ledger, number_of, repair, snapshot
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
+from chargeback_consolidation.store import store_for
 
 DAY, SAMPLE = (
     '2025-11-02',
@@ -29,6 +31,7 @@ def land(folder, delivery): land_sample(str(folder), delivery=delivery, workers=
 
 class World:
     "What a scenario runs in: the job's arguments, and what a reader sees"
+    stores = {}
 
     def arguments(self, *more):
         return [
@@ -46,13 +49,17 @@ class World:
         with self.environment(): return job.consolidate(self.start(session, observe, *more))
 
     def ledger(self):
-        return self.start(None).ledger
+        "The day's ledger. Its store is the same for one address: a client of S3 takes longer to make than a request"
+        settings = parse(self.arguments())
+        at = type(self), os.environ.get('AWS_ENDPOINT_URL'), os.environ.get('AWS_ENDPOINT_URL_S3')
+        if at not in self.stores: self.stores[at] = store_for(self.output)
+        return Ledger(self.stores[at], self.output, settings.partition_date, settings.ledger_path)
 
     def keys(self, entries):
         "How often each row is in these files: a row is known by key, version and status"
-        found = Counter()
+        found, store = Counter(), self.ledger().store
         for entry in entries:
-            with self.ledger().store.open(entry) as f:
+            with store.open(entry) as f:
                 table = pq.read_table(pa.BufferReader(f.read()), columns=['chargeback_id', 'updated_at', 'status'])
             found.update(tuple(row.values()) for row in table.to_pylist())
         return found
