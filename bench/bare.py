@@ -1,22 +1,19 @@
 # ruff: noqa: F821   the names are the script's
 """The script with its guarantees taken out: no quality rules, no audit, no ledger, no lineage, no sync; index,
-decide, copy and a rename are left.
-
-It exists to be compared with. It takes the script's arguments. The replaced functions are defined where the script
-defines them, so that Spark ships them to its tasks.
-"""
+decide, copy and a rename are left.  It exists to be compared with. It takes the script's arguments. The replaced
+functions are defined where the script defines them, so that Spark ships them to its tasks."""
 import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parent.parent / 'glue_export/consolidate_chargebacks.py'
 exec(compile(SCRIPT.read_text().split("\nif __name__ == '__main__':")[0], str(SCRIPT), 'exec'), globals())
 
-def measure(batch, day):
+def measure(batch, day, tables=()):
     source = field_of(batch, 'source').to_numpy()
     starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
     first = np.minimum.reduceat(field_of(batch, 'event').fill_null(2**62).to_numpy(), starts).tolist()
     return {
-        id: dict(null_keys=0, missing_versions=0, outside_day=0, first_event=event, digest=0)
+        id: dict(counts={}, first_event=event, digest=0)
         for id, event in zip(source[starts].tolist(), first, strict=True)}
 
 def judge_run(*args): return ()

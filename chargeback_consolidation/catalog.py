@@ -6,8 +6,8 @@
 __all__ = ['KEY_STYLES', 'DATE_KEYS', 'HOURS', 'LEVELS', 'WHOLE_NUMBERS', 'KEYS_EXPECTED', 'HIVE_TYPES', 'HIVE_PARQUET',
            'HIVE_FORMAT', 'KEPT_OF_TABLE', 'Table', 'Partition', 'spellings', 'dates', 'day_folders', 'read_day',
            'table_folders', 'nearest_folders', 'check_readable', 'LocalCatalog', 'condition', 'expression_for',
-           'plain_location', 'GlueCatalog', 'open_catalog', 'CatalogError', 'hive_type', 'register', 'register_table',
-           'register_partition', 'merge_columns', 'glue_get', 'glue_create']
+           'plain_location', 'GlueQuestions', 'GlueListing', 'GlueCatalog', 'open_catalog', 'CatalogError', 'hive_type',
+           'register', 'register_table', 'register_partition', 'merge_columns', 'glue_get', 'glue_create']
 
 # %% ../nbs/04_catalog.ipynb #0a54b862
 import os
@@ -34,6 +34,7 @@ class Table:
     location: str       # root of its files
     keys: tuple = ()    # (name, type) of its partition columns in the catalog's order; empty for a local folder
 
+# %% ../nbs/04_catalog.ipynb #e5a3993e
 @dataclass(frozen=True)
 class Partition:
     "The landing folders of one day"
@@ -45,6 +46,7 @@ def spellings(day):
     "The ways to write year, month and day: three lists of texts"
     return [[str(day.year)]] + [sorted({f'{n:02d}', str(n)}) for n in (day.month, day.day)]
 
+# %% ../nbs/04_catalog.ipynb #49e88c7b
 def dates(day):
     "The ways to write a day in one word"
     return ['-'.join(words) for words in product(*spellings(day))]
@@ -56,6 +58,7 @@ def day_folders(day):
     single = dates(day) + [f'{key}={word}' for key in DATE_KEYS for word in dates(day)]
     return ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
 
+# %% ../nbs/04_catalog.ipynb #f6a29803
 def read_day(words):
     "The `date` that the parts of a path, or the values of a partition, name; None if they name none"
     plain = [re.sub(r'^[A-Za-z_0-9]+=', '', w) for w in words]
@@ -86,6 +89,7 @@ def table_folders(
             below = list(table_folders(store, location, path, level - 1))
             yield from below or [(None, path)]
 
+# %% ../nbs/04_catalog.ipynb #bbc8790e
 def nearest_folders(folders, day, most=3):
     "The names of some `folders`, (day, name) pairs: the nearest to `day` first, those that name no day last"
     def distance(item): return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
@@ -97,6 +101,7 @@ def check_readable(folder):
     if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK): return folder
     raise ArgumentError(f'--SOURCE_TABLE: no permission to read the folder {shown(folder)}')
 
+# %% ../nbs/04_catalog.ipynb #431f63fd
 class LocalCatalog:
     "Databases are folders, tables are folders in them"
     def __init__(self, root):
@@ -144,6 +149,7 @@ def condition(name, kind, words):
     quoted = ', '.join(f"'{w}'" for w in words)
     return f'({name} IN ({quoted}))'
 
+# %% ../nbs/04_catalog.ipynb #4b00a898
 def expression_for(
     keys,   # (name, type) of the partition columns
     day,    # date
@@ -165,8 +171,9 @@ def plain_location(location):
     "The location that the catalog gives, as the stores write it"
     return re.sub(r'^s3[an]://', 's3://', location).rstrip('/')
 
-class GlueCatalog:
-    "The Glue Data Catalog, through boto3"
+# %% ../nbs/04_catalog.ipynb #51d874cf
+class GlueQuestions:
+    "Questions to the Glue Data Catalog, whose refusals name the argument that asked"
     def __init__(self, client=None):
         self._client = client
 
@@ -188,16 +195,9 @@ class GlueCatalog:
                 raise ArgumentError(f'--{argument}: {words}') from None
             raise ArgumentError(f'--CATALOG: the Glue catalog cannot be reached: {cause(e)}') from None
 
-    def table(self, database, name):
-        "The `Table`; `ArgumentError` if database or table do not exist or are not ours to read"
-        self.ask('SOURCE_DATABASE', 'get_database', Name=database)
-        known = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
-        location = plain_location(known.get('StorageDescriptor', {}).get('Location', ''))
-        if not location: raise ArgumentError(f'--SOURCE_TABLE: {name!r} has no location in the Glue catalog')
-        keys = tuple((k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ()))
-        expression_for(keys, date(2000, 1, 1))
-        return Table(f'{database}.{name}', location, keys)
-
+# %% ../nbs/04_catalog.ipynb #086fd275
+class GlueListing(GlueQuestions):
+    "The partitions that the catalog lists"
     def _listed(self, table, **filter):
         "Partitions in the catalog as {day: [locations]}"
         database, name = table.name.split('.', 1)
@@ -212,6 +212,19 @@ class GlueCatalog:
                 if day and location not in listed.setdefault(day, []): listed[day].append(location)
             if not answer.get('NextToken'): return listed
             request['NextToken'] = answer['NextToken']
+
+# %% ../nbs/04_catalog.ipynb #dcb8fccb
+class GlueCatalog(GlueListing):
+    "The Glue Data Catalog, through boto3"
+    def table(self, database, name):
+        "The `Table`; `ArgumentError` if database or table do not exist or are not ours to read"
+        self.ask('SOURCE_DATABASE', 'get_database', Name=database)
+        known = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
+        location = plain_location(known.get('StorageDescriptor', {}).get('Location', ''))
+        if not location: raise ArgumentError(f'--SOURCE_TABLE: {name!r} has no location in the Glue catalog')
+        keys = tuple((k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ()))
+        expression_for(keys, date(2000, 1, 1))
+        return Table(f'{database}.{name}', location, keys)
 
     def partition(self, table, day):
         "The `Partition` of `day`, from the catalog or else from the table's location"
@@ -241,6 +254,7 @@ def open_catalog(settings):
 class CatalogError(Exception):
     "The catalog refuses to make a day known; the message is one line. The commit stands."
 
+# %% ../nbs/04_catalog.ipynb #1a6b7a77
 HIVE_TYPES = (
     ('boolean', 'boolean'), ('int8', 'tinyint'), ('int16', 'smallint'), ('uint8', 'smallint'), ('int32', 'int'),
     ('uint16', 'int'), ('date32', 'date'), ('time32', 'int'), ('integer', 'bigint'), ('time', 'bigint'),
@@ -285,6 +299,7 @@ def register(
         raise CatalogError(f'{day} cannot be made known as a partition of {table}: {tried}') from None
     return done
 
+# %% ../nbs/04_catalog.ipynb #e9764551
 def register_table(client, settings, columns, done):
     "The table, with at least these columns"
     where, name = {'DatabaseName': settings.output_database}, settings.output_table
@@ -304,6 +319,7 @@ def register_table(client, settings, columns, done):
     client.update_table(TableInput=dict(kept, StorageDescriptor=storage), **where)
     done.append('columns')
 
+# %% ../nbs/04_catalog.ipynb #03d77f38
 def register_partition(client, settings, columns, day, location, done):
     "The partition of the day, in its folder"
     where = {'DatabaseName': settings.output_database, 'TableName': settings.output_table}
@@ -319,6 +335,7 @@ def register_partition(client, settings, columns, day, location, done):
     client.update_partition(PartitionValueList=values, PartitionInput=wanted, **where)
     done.append('partition')
 
+# %% ../nbs/04_catalog.ipynb #18590912
 def merge_columns(known, new):
     "The columns of a table after `new` ones came: known ones keep their place, types follow the newest day"
     types, names = {c['Name']: c for c in new}, {k['Name'] for k in known}
@@ -331,6 +348,7 @@ def glue_get(operation, field, **request):
         if error_code(e) == 'EntityNotFoundException': return None
         raise
 
+# %% ../nbs/04_catalog.ipynb #80f52f53
 def glue_create(create, get, field, request, key, done, word):
     "Create an entry of the catalog and return it; another run may have been faster"
     try:

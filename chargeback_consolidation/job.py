@@ -22,7 +22,7 @@ from .store import StoreError, StoreUnfit, attempt, join, store_for
 from .catalog import CatalogError, GlueCatalog, open_catalog, register
 from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import Balance, ConservationBroken, QualityFailed, audit
-from .landing import SetAside
+from .landing import SetAside, keyless
 from .versions import build_index, forget
 from .layout import SETTLED
 from .copying import copy_slots, create_once, slot_parts
@@ -76,7 +76,6 @@ def consolidate(run):
 Written = namedtuple('Written', 'slots bad')
 Written.__doc__ = """slots: {slot: what was staged for it}. bad: {(path, etag): SetAside} of sources that turned out
 to be broken; the race is lost if it holds `OVERTAKEN`."""
-
 OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 
 def write(run, state, plan):
@@ -84,8 +83,8 @@ def write(run, state, plan):
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
-    keyless = {i: n.null_keys for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
+    without_key = {i: keyless(n) for i, n in plan.used.items()}
+    parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan))
@@ -97,6 +96,7 @@ def write(run, state, plan):
     if lost_race(run, state, aside): return Written({}, OVERTAKEN)
     return Written(slots, {(state.sources[i].path, state.sources[i].etag): a for i, a in aside.items()})
 
+# %% ../nbs/16_job.ipynb #31bb5106
 def spark_versions(parts, plan):
     "{slot: version of the Spark that wrote all of its sources}; slots with others among them are left out"
     found = {slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()}
@@ -112,6 +112,7 @@ def balance(state, plan, written):
                    duplicates=sum(map(len, plan.lost.values())), quarantined=sum(aside),
                    winners=winners % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
 
+# %% ../nbs/16_job.ipynb #73f0c021
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
     def file(i, slot):
@@ -126,6 +127,7 @@ def relative(run, file):
     paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
     return dict(file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))})
 
+# %% ../nbs/16_job.ipynb #702c2923
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
     number, ledger = next_number(state), run.ledger
@@ -141,6 +143,7 @@ def commit_of(run, state, plan, written):
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
                   kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name)
 
+# %% ../nbs/16_job.ipynb #95212de2
 def taken_now(state, plan, number):
     "The `Taken` of the files that this run looked at. One that changed while it was read is to be looked at again"
     def taken(i, e):
@@ -169,6 +172,7 @@ def finish(run, state, plan, commit):
     report = final_report(run, state, plan, commit.files, commit.number)
     return with_aftermath(report, commit.number, settled, make_known(run, commit))
 
+# %% ../nbs/16_job.ipynb #a6686d74
 def make_known(run, commit):
     "Register the day in the Glue catalog, where that is asked for; why it could not be done, or ''"
     s = run.settings
@@ -178,6 +182,7 @@ def make_known(run, commit):
     run.mark('register')
     return ''
 
+# %% ../nbs/16_job.ipynb #05b0ec3d
 def with_aftermath(report, number, settled, unknown):
     "`report`, 'unfinished' if something could not be done. unknown: why the catalog does not know the day, or ''"
     words = [f'superseded files are still there: {settled.left}'] if settled.left else []
@@ -186,6 +191,7 @@ def with_aftermath(report, number, settled, unknown):
     return replace(report, status='unfinished', message=f'commit {number} stands, but ' + '; '.join(words) +
                    '; the next run tries it again')
 
+# %% ../nbs/16_job.ipynb #ba19f478
 def clean_up(run):
     "Drop what this run staged and did not commit; if it cannot know whether it did, the next run finds out"
     ledger, word = run.ledger, '-' + run.name
@@ -221,6 +227,7 @@ def dry_report(run, state, plan):
                f'{size:.1f} MB uncompressed, {writes} of them rewritten')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
+# %% ../nbs/16_job.ipynb #62ab38e6
 def nothing_new(run, state):
     "A day that is up to date is a success"
     unknown, head = make_known(run, state.head), state.head
@@ -229,6 +236,7 @@ def nothing_new(run, state):
                         **dict(facts, records_processed=0))
     return with_aftermath(report, head.number, state.settled, unknown) if head else report
 
+# %% ../nbs/16_job.ipynb #d40100cd
 def ended(run, status, error):
     "The report of a run that ends with an error, or with words that say why"
     known, told = dict(run.facts, output_files=0), isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
@@ -242,6 +250,7 @@ def real(path):
     "`path` without links; on S3 there are none"
     return path if path.startswith('s3://') else os.path.realpath(path)
 
+# %% ../nbs/16_job.ipynb #ca622189
 def check_output(settings, table, partitions):
     "`ArgumentError` if what is written could touch what is read, or cannot be written at all"
     output, ledger = settings.output_path, settings.ledger_path
@@ -254,6 +263,7 @@ def check_output(settings, table, partitions):
         if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
     refuse_old_place(store_for(output), output, ledger)
 
+# %% ../nbs/16_job.ipynb #70924685
 def check_folder(name, path, read_only):
     "`ArgumentError` if the local folder `path` can be neither used nor made"
     folder = path
@@ -262,6 +272,7 @@ def check_folder(name, path, read_only):
     if not read_only and not os.access(folder, os.W_OK | os.X_OK):
         raise ArgumentError(f'--{name} {path}: no permission to write in {folder}')
 
+# %% ../nbs/16_job.ipynb #5ac50afc
 def plan_runs(settings):
     "The table and the partitions that the settings ask for; `ArgumentError` for what is wrong with them"
     catalog = open_catalog(settings)
@@ -304,6 +315,7 @@ def main(argv, session=get_spark, observe=log_stage, tell=tell):
             return failed(e)
     return 0
 
+# %% ../nbs/16_job.ipynb #e43450cb
 def failed(error):
     "Say why a run failed; the exit code. What is not foreseen is raised again."
     for kind, code in EXIT_CODES:
@@ -314,6 +326,7 @@ def failed(error):
              f'{type(error).__name__}: {words}')
     return 1
 
+# %% ../nbs/16_job.ipynb #bf28c8a1
 def is_outside_fault(error):
     "True for faults of storage, network and AWS, which a traceback does not help to understand"
     from botocore.exceptions import BotoCoreError, ClientError
@@ -331,6 +344,7 @@ def run_day(run):
     except Exception as e: return ended(run, 'failed', e), e
     return report, AftermathFailed(report.message) if report.status == 'unfinished' else None
 
+# %% ../nbs/16_job.ipynb #62db4acc
 def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.
     The days stand alone: all are tried before the first error is raised."""

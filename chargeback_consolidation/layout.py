@@ -57,6 +57,7 @@ def cut(
     bounds = np.concatenate(([0], bounds, [total]))
     return [take_range(held, ends - kept, ends, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:])]
 
+# %% ../nbs/11_layout.ipynb #94c36b39
 def take_range(held, starts, ends, a, b):
     "The pieces that make up the rows from `a` to `b` (exclusive) of a sequence"
     if a >= b: return []
@@ -77,6 +78,7 @@ def fill_levels(weights, amount):
     wet = np.flatnonzero(levels >= order)[-1]
     return np.maximum(levels[wet] - weights, 0)
 
+# %% ../nbs/11_layout.ipynb #9724906a
 def receivers(
     weights,    # of the slots, without the new rows
     touched,    # slots that are written anyway

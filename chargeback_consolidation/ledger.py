@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'Taken', 'Settled', 'day_folder', 'number_of', 'up_to',
-           'slot_paths', 'Commit', 'read_commit', 'write_manifest', 'read_manifest', 'LedgerDamaged', 'Ledger',
-           'settle', 'remove_superseded', 'remove_litter', 'manifests', 'dead_manifests', 'open_ledger', 'snapshot',
-           'is_rolling', 'repair', 'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary',
+           'slot_paths', 'Commit', 'read_commit', 'write_manifest', 'read_manifest', 'LedgerDamaged', 'CommitRecords',
+           'Ledger', 'settle', 'remove_superseded', 'remove_litter', 'manifests', 'dead_manifests', 'open_ledger',
+           'snapshot', 'is_rolling', 'repair', 'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary',
            'claim_table', 'refuse_old_place']
 
 # %% ../nbs/13_ledger.ipynb #ec0511a9
@@ -38,6 +38,7 @@ def number_of(path):
     match = DATA_NAME.match(path.rsplit('/', 1)[-1])
     return int(match.group(1)) if match else None
 
+# %% ../nbs/13_ledger.ipynb #4545aa37
 def up_to(path, number):
     "True for a data file of ours whose commit has a number up to `number`"
     own = number_of(path)
@@ -73,6 +74,7 @@ class Commit:
         "The bytes of the record"
         return (json.dumps(dict(self.__dict__, format=1), indent=1, sort_keys=True) + '\n').encode()
 
+# %% ../nbs/13_ledger.ipynb #5e8cd4e6
 def read_commit(data):
     "A `Commit` from the bytes of its record; ValueError, KeyError or TypeError if it is none"
     fields = json.loads(data.decode())
@@ -94,6 +96,7 @@ def write_manifest(taken):
     pq.write_table(pa.Table.from_arrays(arrays, names=list(Taken._fields)), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
+# %% ../nbs/13_ledger.ipynb #64e6a063
 def read_manifest(data):
     "The list of `Taken` files, by number"
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
@@ -103,22 +106,9 @@ def read_manifest(data):
 class LedgerDamaged(Exception):
     "The output folder does not hold what the ledger says, or what no commit wrote; names the file and what to do."
 
-class Ledger:
-    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
-    def __init__(self, store, root, day, home=None):
-        self.root, self.day, self.home = root, day, ledger_path(root, home)
-        self.store = store.staging(root, self.path('_staged'))
-        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
-        self.folder = self.path(f'_ledger/{day_folder(day)}')
-
-    def path(self, relative):
-        "The full path of what a commit names"
-        return join(self.home if relative.startswith('_') else self.root, relative)
-
-    def relative(self, path):
-        "A full path as a commit names it"
-        return path[len(self.home if lies_in(path, self.home) else self.root) + 1:]
-
+# %% ../nbs/13_ledger.ipynb #8bec080a
+class CommitRecords:
+    "The commit records of a day; `store` and `folder` say where they lie"
     def record_path(self, number): return join(self.folder, f'{number:06d}.json')
 
     def load(self, number):
@@ -151,14 +141,31 @@ class Ledger:
             raise LedgerDamaged(f'{path} {how}, though commit {commit.number} of {commit.day} names it: '
                                 'restore it, or rebuild the day with --REPROCESS true') from None
 
+    def publish_commit(self, commit):
+        "Create the record: the commit point. False if another run has taken the number."
+        return self.store.create(self.record_path(commit.number), commit.data())
+
+# %% ../nbs/13_ledger.ipynb #d5fee24a
+class Ledger(CommitRecords):
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
+    def __init__(self, store, root, day, home=None):
+        self.root, self.day, self.home = root, day, ledger_path(root, home)
+        self.store = store.staging(root, self.path('_staged'))
+        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
+        self.folder = self.path(f'_ledger/{day_folder(day)}')
+
+    def path(self, relative):
+        "The full path of what a commit names"
+        return join(self.home if relative.startswith('_') else self.root, relative)
+
+    def relative(self, path):
+        "A full path as a commit names it"
+        return path[len(self.home if lies_in(path, self.home) else self.root) + 1:]
+
     def visible(self):
         "The data files that a reader who lists the partition sees, as `FileEntry`s"
         return [e for e in self.store.list(self.partition)
                 if not e.path.rsplit('/', 1)[-1].startswith(('_', '.'))]
-
-    def publish_commit(self, commit):
-        "Create the record: the commit point. False if another run has taken the number."
-        return self.store.create(self.record_path(commit.number), commit.data())
 
 # %% ../nbs/13_ledger.ipynb #54d5f31d
 Settled = namedtuple('Settled', 'expired left')
@@ -204,6 +211,7 @@ def remove_superseded(ledger, commit, paths, passed):
         ledger.store.delete([path])
         passed()
 
+# %% ../nbs/13_ledger.ipynb #97432fb3
 def remove_litter(ledger, commit):
     "Remove staged files, lineage and manifests that can never be committed any more"
     store, number = ledger.store, commit.number
@@ -216,6 +224,7 @@ def remove_litter(ledger, commit):
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
     dead_manifests(ledger, commit)
 
+# %% ../nbs/13_ledger.ipynb #b6c24fd6
 def manifests(ledger):
     "The manifests that are there: {commit number: list of paths}"
     found = {}
@@ -224,6 +233,7 @@ def manifests(ledger):
         if match: found.setdefault(int(match.group(1)), []).append(entry.path)
     return found
 
+# %% ../nbs/13_ledger.ipynb #37a36375
 def dead_manifests(ledger, commit):
     "Remove manifests of runs that lost the race for their number"
     for number, paths in manifests(ledger).items():
@@ -257,6 +267,7 @@ def snapshot(ledger):
         if not numbers or numbers == [1] and is_rolling(ledger, commit, there): return None, []
     raise LedgerDamaged(f'{ledger.partition} does not hold the files of its last commit: run repair')
 
+# %% ../nbs/13_ledger.ipynb #b90673ca
 def is_rolling(ledger, commit, there):
     "True if all files of `commit` that are not among the paths `there` are still staged"
     staged = {path for path, _ in ledger.store.staged(ledger.partition)}
@@ -279,6 +290,7 @@ def repair(ledger, run):
     done += [f'removed the manifest {path.rsplit("/", 1)[-1]}, which no commit names' for path in unnamed]
     return done + settle_temporary(ledger)
 
+# %% ../nbs/13_ledger.ipynb #f25e41ac
 def fence_after(ledger, head, run):
     "The commit that takes the number after `head` and changes nothing"
     if head: return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
@@ -291,6 +303,7 @@ def litter_ahead(ledger, head):
     lineage = [e for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > last]
     return len(staged) + len(lineage) + sum(len(p) for n, p in manifests(ledger).items() if n > last)
 
+# %% ../nbs/13_ledger.ipynb #e6888b32
 def unnamed_manifests(ledger):
     "The manifests, with numbers up to the last commit's, that no commit names"
     commits = [ledger.load(number) for number in ledger.numbers()]
@@ -298,6 +311,7 @@ def unnamed_manifests(ledger):
     last = commits[-1].number if commits else 0
     return [p for n, paths in manifests(ledger).items() if n <= last for p in paths if p not in named]
 
+# %% ../nbs/13_ledger.ipynb #eb785662
 def settle_temporary(ledger):
     "Remove what a crash left of files that are created in one step, hidden and complete for no one; words for each"
     done = []

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['GONE', 'NOWHERE', 'CIRCLE', 'ABOVE', 'NO_FILE', 'NO_TEXT', 'ODD', 'PROBE', 'PROBE_SECONDS', 'sync_folder',
            'make_folder', 'LocalSink', 'is_text', 'leads_to', 'local_etag', 'check_regular', 'list_local', 'LocalFile',
-           'open_local', 'LocalStore', 'local_create', 'sweep_probes', 'local_probe']
+           'open_local', 'LocalListing', 'LocalReading', 'LocalStaged', 'LocalStaging', 'LocalStore', 'local_create',
+           'sweep_probes', 'local_probe']
 
 # %% ../nbs/02_local.ipynb #ec76cd8d
 import errno
@@ -29,6 +30,7 @@ def sync_folder(folder):
     try: os.fsync(handle)
     finally: os.close(handle)
 
+# %% ../nbs/02_local.ipynb #5a8898e4
 def make_folder(folder):
     "Make `folder` and those above it, where they are missing, so that they survive a power failure"
     missing = []
@@ -39,6 +41,7 @@ def make_folder(folder):
         os.makedirs(new, exist_ok=True)
         sync_folder(os.path.dirname(new) or '.')
 
+# %% ../nbs/02_local.ipynb #62718c03
 class LocalSink(Sink):
     "A staged file on a disk; `close` syncs it and its name, `token` is its hidden name, in `folder`."
     def __init__(self, path, folder):
@@ -85,6 +88,7 @@ def is_text(path):
     except UnicodeEncodeError: return False
     return True
 
+# %% ../nbs/02_local.ipynb #3ed29f6c
 def leads_to(item):
     "The stat result behind an item of `os.scandir`; a key of ODD if it is odd; None if it is gone"
     try: found = item.stat()
@@ -96,6 +100,7 @@ def leads_to(item):
     if not stat.S_ISREG(found.st_mode): return NO_FILE
     return found if is_text(item.path) else NO_TEXT
 
+# %% ../nbs/02_local.ipynb #9d7f351c
 def local_etag(found):
     "The ETag of a file on a disk, from its stat result: the time of the last change"
     return f'{found.st_mtime_ns:x}'
@@ -137,6 +142,7 @@ class LocalFile(io.FileIO):
     def readall(self):
         with access('read', self.name): return super().readall()
 
+# %% ../nbs/02_local.ipynb #2295ad32
 def open_local(path):
     "The opened file and its stat result; `SourceChanged` if there is no file"
     try: raw = LocalFile(path)
@@ -149,22 +155,8 @@ def open_local(path):
     raise SourceChanged(f'{shown(path)} is not a regular file')
 
 # %% ../nbs/02_local.ipynb #29913718
-class LocalStore:
-    "Files on a disk that this process and all Spark tasks can see"
-    threads = 1         # a disk needs no parallel requests
-    root, aside = '', ''    # what is to lie in `root` is staged in `aside`
-
-    def staging(self, root, aside):
-        "This store, with what is to lie in the folder `root` staged in the folder `aside`"
-        other = copy(self)
-        other.root, other.aside = root, aside
-        return other
-
-    def hidden_places(self, folder):
-        "The folders in which something may be staged for `folder`, the best one first"
-        if not self.root or not lies_in(folder, self.root): return [folder]
-        return [join(self.aside, folder[len(self.root) + 1:]), folder]
-
+class LocalListing:
+    "What there is in a folder"
     @accessing('listed')
     def list(self, folder, recursive=True):
         "The files below `folder` as `FileEntry`s in order of path; none if it does not exist"
@@ -177,6 +169,16 @@ class LocalStore:
         except GONE: return []
         return sorted(item.name for item in items if os.path.isdir(item.path))
 
+    @accessing('looked up')
+    def exists(self, path):
+        "True if there is something at `path`"
+        try: os.stat(path)
+        except GONE: return False
+        return True
+
+# %% ../nbs/02_local.ipynb #06b305ac
+class LocalReading(LocalListing):
+    "What is in a folder and in a file"
     def open(self, entry):
         "A seekable binary file with the content of `entry`; raises `SourceChanged`"
         check_regular(entry)
@@ -203,13 +205,30 @@ class LocalStore:
             raise StoreError(str(e)) from None
         with opened: return opened.read()
 
-    @accessing('looked up')
-    def exists(self, path):
-        "True if there is something at `path`"
-        try: os.stat(path)
-        except GONE: return False
-        return True
+# %% ../nbs/02_local.ipynb #868fd730
+class LocalStaged:
+    "Hidden names of files that are to appear"
+    def staging(self, root, aside):
+        "This store, with what is to lie in the folder `root` staged in the folder `aside`"
+        other = copy(self)
+        other.root, other.aside = root, aside
+        return other
 
+    def hidden_places(self, folder):
+        "The folders in which something may be staged for `folder`, the best one first"
+        if not self.root or not lies_in(folder, self.root): return [folder]
+        return [join(self.aside, folder[len(self.root) + 1:]), folder]
+
+    def staged(self, folder):
+        "What lies staged in `folder`: (final path, token) pairs"
+        there = [e for place in self.hidden_places(folder) for e in self.list(place, recursive=False)]
+        names = [os.path.basename(e.path) for e in there]
+        hidden = [name for name in names if name.startswith('.') and name.endswith('.staged')]
+        return [(join(folder, name[1:].rsplit('.', 2)[0]), name) for name in hidden]
+
+# %% ../nbs/02_local.ipynb #1129be2e
+class LocalStaging(LocalStaged):
+    "Files that appear complete or not at all"
     def stage(self, path):
         "A `Sink` for a file that stays invisible until `publish(path, sink.token)`"
         folder = os.path.dirname(path)
@@ -232,13 +251,6 @@ class LocalStore:
             return True
         return self.exists(path)
 
-    def staged(self, folder):
-        "What lies staged in `folder`: (final path, token) pairs"
-        there = [e for place in self.hidden_places(folder) for e in self.list(place, recursive=False)]
-        names = [os.path.basename(e.path) for e in there]
-        hidden = [name for name in names if name.startswith('.') and name.endswith('.staged')]
-        return [(join(folder, name[1:].rsplit('.', 2)[0]), name) for name in hidden]
-
     def discard(self, path, token):
         "Remove a staged file; nothing happens if it is gone"
         self.delete([join(place, token) for place in self.hidden_places(os.path.dirname(path))])
@@ -249,6 +261,13 @@ class LocalStore:
             try: os.unlink(path)
             except GONE: pass
             except OSError as e: raise StoreError(trouble(e, 'deleted', path)) from None
+
+# %% ../nbs/02_local.ipynb #fec9bd85
+class LocalStore(LocalReading, LocalStaging):
+    "Files on a disk that this process and all Spark tasks can see"
+    threads = 1         # a disk needs no parallel requests
+
+    root, aside = '', ''    # what is to lie in `root` is staged in `aside`
 
 STORES['local'] = LocalStore
 
@@ -282,6 +301,7 @@ def sweep_probes(store, folder):
         if os.path.basename(path) != PROBE or not store.exists(left): continue
         if time.time() - os.stat(left).st_mtime > PROBE_SECONDS: store.delete([left])
 
+# %% ../nbs/02_local.ipynb #7ce5b5c5
 def local_probe(self, folder):
     "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
     first, second = (join(folder, f'.{PROBE}.{uuid.uuid4().hex[:12]}.staged') for _ in range(2))

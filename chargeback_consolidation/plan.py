@@ -24,7 +24,7 @@ from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
 from .schema import common_schema, in_unit
 from .quality import check_verdict, check_versions, judge, sentence
-from .landing import Inventory, SetAside, Source, take_inventory
+from .landing import RECORD_RULES, Inventory, SetAside, Source, keyless, take_inventory
 from .versions import find_losers, path_ranks
 from .layout import SETTLED, Held, add_readers, lay_out
 from .ledger import Commit, Ledger, LedgerDamaged, Settled, claim_table, open_ledger
@@ -33,6 +33,7 @@ from .ledger import Commit, Ledger, LedgerDamaged, Settled, claim_table, open_le
 class NoData(Exception):
     "Nothing ever landed for the day; the message names the place and what to check."
 
+# %% ../nbs/15_plan.ipynb #56d97856
 @dataclass
 class Run:
     "One run over one day"
@@ -58,6 +59,7 @@ class Run:
         self.stages.append((stage, round(seconds, 3)))
         self.observe(stage, seconds, facts)
 
+# %% ../nbs/15_plan.ipynb #f0ca7a91
 def quiet(stage, seconds, facts): pass
 
 def start_run(settings, table, partition, session=get_spark, observe=quiet):
@@ -87,6 +89,7 @@ class State:
         "What the numbers of landing files refer to"
         return () if self.reprocess else self.before
 
+# %% ../nbs/15_plan.ipynb #1a816f12
 def look(run):
     "The `State` of the day"
     s, ledger = run.settings, run.ledger
@@ -121,6 +124,7 @@ def state_of(run, head, settled, before, inventory):
         head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
 
+# %% ../nbs/15_plan.ipynb #7f14f02e
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
     return {SETTLED + i: Source(SETTLED + i, ledger.path(f['path']), f['bytes'], '', ledger.path(f['lineage']))
@@ -132,6 +136,7 @@ def remembered(head, paths):
         path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
+# %% ../nbs/15_plan.ipynb #b8ba8038
 def files_before(run, head):
     "What earlier executions looked at, by number; None where a day that is rebuilt has lost that list"
     try: return tuple(run.ledger.taken(head))
@@ -154,6 +159,7 @@ def day_facts(state):
         schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
         output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
 
+# %% ../nbs/15_plan.ipynb #afd398cf
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
     ignored, rewritten, aside = state.inventory.ignored, state.rewritten, state.remembered
@@ -180,6 +186,7 @@ def check_table(run, claim=False):
             f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
             f'another (if the table was renamed, change its name in {s.ledger_path}/_ledger/source-table)')
 
+# %% ../nbs/15_plan.ipynb #83cc32e7
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
     if head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
@@ -193,6 +200,7 @@ def check_complete(run, before, there, what):
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
                             f'{run.partition.day} was built from are {what}, for example {lost[0]}')
 
+# %% ../nbs/15_plan.ipynb #41a89486
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
@@ -228,6 +236,7 @@ def decide(run, state, index, bad):
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
 
+# %% ../nbs/15_plan.ipynb #ce9dff78
 def left_out(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
@@ -241,21 +250,24 @@ def name_of(state, i):
     "The path of a source as people know it: of a landing file relative to the table, of the day's own in full"
     return state.sources[i].path if i >= SETTLED else state.new[i].path
 
+# %% ../nbs/15_plan.ipynb #34bf04a5
 def remembering(aside):
     "The numbers of landing files that need not be looked at again before they change"
     return [i for i, a in aside.items() if i < SETTLED and a.rule != 'changed']
 
+# %% ../nbs/15_plan.ipynb #4d145e8f
 def slots_of(run, state, used, lost, schema, settled, new):
     "The `Slot`s of the day. settled, new: numbers of the sources that take part, in order"
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
     def held(i):
         n = used[i]
         stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
-        return Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, stale)
+        return Held(i, n.rows - len(lost.get(i, ())) - keyless(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if used[i].null_keys])
+    return add_readers(slots, [i for i in new if keyless(used[i])])
 
+# %% ../nbs/15_plan.ipynb #fc709d0f
 def schema_of(commit):
     "The day's schema as of a commit, or None"
     if not commit or not commit.schema: return None
@@ -265,27 +277,26 @@ def schema_of(commit):
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
-    def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
-    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'),
-              'missing_version': total('missing_versions'), 'outside_day': total('outside_day'),
-              'unreadable': files('unreadable', 'changed') + len(state.inventory.set_aside),
-              'schema_conflict': files('schema')}
+    counts = {rule.name: sum(n.counts.get(rule.name, 0) for n in new) for rule in RECORD_RULES}
+    counts.update(duplicate=sum(map(len, lost.values())), schema_conflict=files('schema'),
+                  unreadable=files('unreadable', 'changed') + len(state.inventory.set_aside))
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
               'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
 
+# %% ../nbs/15_plan.ipynb #603cab03
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
     aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
     def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
-        worst = sorted((-getattr(n, name), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
+        worst = sorted((-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
         return [f'{path}: {-count:,} records' for count, path in worst if count]
-    return {'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema'),
-            'null_key': records('null_keys'), 'missing_version': records('missing_versions'),
-            'outside_day': records('outside_day')}
+    return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
+                unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
 
+# %% ../nbs/15_plan.ipynb #f8d57bc9
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < SETTLED]
@@ -298,9 +309,10 @@ def check_plan(run, state, plan):
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
 
+# %% ../nbs/15_plan.ipynb #1701e079
 def check_no_fewer(state, plan):
     "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
-    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(n.null_keys for n in plan.used.values())
+    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(keyless, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')

@@ -85,6 +85,7 @@ def metric_data(report):
             'Dimensions': [{'Name': 'Table', 'Value': report.table}]}
         for name, value, unit in values]
 
+# %% ../nbs/14_report.ipynb #2f2566ae
 def put_metrics(namespace, report, client=None):
     "Send the report to CloudWatch; a line of warning if that fails, because the work itself is done"
     from botocore.exceptions import BotoCoreError, ClientError
@@ -125,6 +126,7 @@ class Steady:
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
 
+# %% ../nbs/14_report.ipynb #80dbf7c4
 @contextmanager
 def steady_output():
     "stdout and stderr are `Steady` meanwhile"
@@ -136,12 +138,12 @@ def steady_output():
             if stream is not None: stream.flush()
         sys.stdout, sys.stderr = before
 
+# %% ../nbs/14_report.ipynb #6ac2e9bc
 def complain(message):
     "One line on stderr, red where a person looks"
     words = shown(' '.join(message.split()))
     red = sys.stderr.isatty() and 'NO_COLOR' not in os.environ
     print(f'\x1b[31m{words}\x1b[0m' if red else words, file=sys.stderr, flush=True)
-
 
 # %% ../nbs/14_report.ipynb #3e41765a
 def log_stage(stage, seconds, facts):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS_OF_A_REQUEST', 'NO_UPLOAD', 'HIDDEN', 'ALREADY_THERE', 'BEING_WRITTEN', 'NO_CONDITIONS',
-           'split_s3', 'aws_place', 'aws_client', 'S3File', 'S3Sink', 'S3Store', 's3_waits', 's3_publish', 's3_create',
-           'conditional_put', 's3_probe']
+           'split_s3', 'aws_place', 'aws_client', 'S3File', 'S3Upload', 'S3Sink', 'S3Connection', 'S3Listing',
+           'S3Direct', 'S3Reading', 'S3Writing', 'S3Store', 's3_waits', 's3_publish', 's3_create', 'conditional_put',
+           's3_probe']
 
 # %% ../nbs/03_s3.ipynb #a29be89f
 import io
@@ -30,6 +31,7 @@ def aws_place(service):
     endpoint = os.environ.get('AWS_ENDPOINT_URL_' + service.upper()) or os.environ.get('AWS_ENDPOINT_URL')
     return endpoint or None, os.environ.get('AWS_REGION') or os.environ.get('AWS_DEFAULT_REGION')
 
+# %% ../nbs/03_s3.ipynb #5f99443d
 def aws_client(
     service,        # of AWS: 's3', 'glue', ...
     threads=1,      # how many will use it at once
@@ -78,8 +80,8 @@ class S3File(io.RawIOBase):
 # %% ../nbs/03_s3.ipynb #2e918507
 NO_UPLOAD = ('404', 'NoSuchUpload', 'NoSuchKey')    # the last one is what Ceph says
 
-class S3Sink(Sink):
-    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the parts' ETags."
+class S3Upload(Sink):
+    "A multipart upload that is never completed here, sent part by part from two threads"
     part_bytes = 16 << 20
 
     def __init__(self, store, path):
@@ -106,6 +108,9 @@ class S3Sink(Sink):
         part = dict(Bucket=bucket, Key=key, UploadId=self._id, PartNumber=number, Body=data)
         with access('written', self._path): return self._store.client.upload_part(**part)['ETag'].strip('"')
 
+# %% ../nbs/03_s3.ipynb #fa647e0a
+class S3Sink(S3Upload):
+    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the parts' ETags."
     def close(self):
         if self.closed: return
         try:
@@ -126,19 +131,13 @@ class S3Sink(Sink):
 # %% ../nbs/03_s3.ipynb #7b598ef5
 HIDDEN = ('AccessDenied', '403')
 
-class S3Store:
-    "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
-    threads = 32    # requests at once in a task, so that latency is hidden
-
+class S3Connection:
+    "The clients of a store, made once in each process; what travels to a task is where they go"
     def __init__(self, kms_key_id=None):
         self.kms_key_id, self.place = kms_key_id, aws_place('s3')
         self._client, self._hasty, self._places = None, None, {}
 
     def __getstate__(self): return dict(self.__dict__, _client=None, _hasty=None, _places={})
-
-    def staging(self, root, aside):
-        "This store: an upload that is not completed is seen by nobody"
-        return self
 
     @property
     def client(self):
@@ -160,6 +159,13 @@ class S3Store:
         "Arguments of a write that ask for SSE-KMS, where a key is given"
         return {'ServerSideEncryption': 'aws:kms', 'SSEKMSKeyId': self.kms_key_id} if self.kms_key_id else {}
 
+    def staging(self, root, aside):
+        "This store: an upload that is not completed is seen by nobody"
+        return self
+
+# %% ../nbs/03_s3.ipynb #f575169e
+class S3Listing:
+    "What there is, by listings"
     @accessing('listed')
     def list(self, folder, recursive=True):
         "The objects below `folder` as `FileEntry`s in order of path; one request for 1,000 of them"
@@ -177,26 +183,24 @@ class S3Store:
         pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, Delimiter='/')
         return sorted(p['Prefix'][len(prefix):-1] for page in pages for p in page.get('CommonPrefixes', ()))
 
-    @accessing('read')
-    def get(self, entry, **options):
-        "Bytes of `entry`, all or a `Range`; raises `SourceChanged`. A connection lost within the body is tried again."
-        from botocore.exceptions import ClientError
-        bucket, key = split_s3(entry.path)
-        if entry.etag: options['IfMatch'] = f'"{entry.etag}"'
-        data = self.get_directly(bucket, key, options['IfMatch']) if list(options) == ['IfMatch'] else None
-        if data is not None: return data
-        for attempt in range(5):
-            try: body = self.client.get_object(Bucket=bucket, Key=key, **options)['Body']
-            except ClientError as e:
-                if error_code(e) in ('412', 'PreconditionFailed'):
-                    raise SourceChanged(f'{shown(entry.path)} has changed since it was listed') from None
-                if error_code(e) in ('404', 'NoSuchKey') or error_code(e) in HIDDEN and not self.exists(entry.path):
-                    raise SourceChanged(f'{shown(entry.path)} is gone since it was listed') from None
-                raise
-            try: return body.read()
-            except Exception as e:
-                if attempt == 4 or not is_fault(e): raise
+    @accessing('looked up')
+    def exists(self, path):
+        "True if there is an object at `path`"
+        bucket, key = split_s3(path)
+        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        return any(o['Key'] == key for o in answer.get('Contents', ()))
 
+    @accessing('listed')
+    def staged(self, folder):
+        "Uploads below `folder` that are not completed: (final path, token) pairs"
+        bucket, prefix = split_s3(folder + '/')
+        pages = self.client.get_paginator('list_multipart_uploads').paginate(Bucket=bucket, Prefix=prefix)
+        uploads = [u for page in pages for u in page.get('Uploads', ()) if u['Key'].startswith(prefix)]
+        return [(f's3://{bucket}/{u["Key"]}', u['UploadId']) for u in uploads]
+
+# %% ../nbs/03_s3.ipynb #69005b93
+class S3Direct:
+    "Whole objects, read past most of botocore"
     def address(self, bucket):
         "Where the client finds the objects of `bucket`: an address that ends before the key, made once in each process"
         if bucket not in self._places:
@@ -223,6 +227,29 @@ class S3Store:
         except Exception: pass      # whatever it is, the client itself will say it better
         return None
 
+# %% ../nbs/03_s3.ipynb #ab46842e
+class S3Reading(S3Direct):
+    "What is in an object"
+    @accessing('read')
+    def get(self, entry, **options):
+        "Bytes of `entry`, all or a `Range`; raises `SourceChanged`. A connection lost within the body is tried again."
+        from botocore.exceptions import ClientError
+        bucket, key = split_s3(entry.path)
+        if entry.etag: options['IfMatch'] = f'"{entry.etag}"'
+        data = self.get_directly(bucket, key, options['IfMatch']) if list(options) == ['IfMatch'] else None
+        if data is not None: return data
+        for attempt in range(5):
+            try: body = self.client.get_object(Bucket=bucket, Key=key, **options)['Body']
+            except ClientError as e:
+                if error_code(e) in ('412', 'PreconditionFailed'):
+                    raise SourceChanged(f'{shown(entry.path)} has changed since it was listed') from None
+                if error_code(e) in ('404', 'NoSuchKey') or error_code(e) in HIDDEN and not self.exists(entry.path):
+                    raise SourceChanged(f'{shown(entry.path)} is gone since it was listed') from None
+                raise
+            try: return body.read()
+            except Exception as e:
+                if attempt == 4 or not is_fault(e): raise
+
     def open(self, entry):
         "A seekable binary file over ranged requests"
         return S3File(self, entry)
@@ -236,24 +263,12 @@ class S3Store:
         try: return self.get(FileEntry(path, 0, ''))
         except SourceChanged: return None
 
+# %% ../nbs/03_s3.ipynb #20846dc5
+class S3Writing:
+    "Objects that appear and go"
     def stage(self, path):
         "A `Sink` for an object that stays invisible until `publish(path, sink.token)`"
         return S3Sink(self, path)
-
-    @accessing('looked up')
-    def exists(self, path):
-        "True if there is an object at `path`"
-        bucket, key = split_s3(path)
-        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-        return any(o['Key'] == key for o in answer.get('Contents', ()))
-
-    @accessing('listed')
-    def staged(self, folder):
-        "Uploads below `folder` that are not completed: (final path, token) pairs"
-        bucket, prefix = split_s3(folder + '/')
-        pages = self.client.get_paginator('list_multipart_uploads').paginate(Bucket=bucket, Prefix=prefix)
-        uploads = [u for page in pages for u in page.get('Uploads', ()) if u['Key'].startswith(prefix)]
-        return [(f's3://{bucket}/{u["Key"]}', u['UploadId']) for u in uploads]
 
     @accessing('discarded')
     def discard(self, path, token):
@@ -275,6 +290,11 @@ class S3Store:
                 words = f'{error["Code"]}: {ADVICE[error["Code"]]}' if error['Code'] in ADVICE else error['Code']
                 raise StoreError(f's3://{batch[0][0]}/{shown(error["Key"])} cannot be deleted: {words}')
 
+# %% ../nbs/03_s3.ipynb #b6a778ed
+class S3Store(S3Connection, S3Listing, S3Reading, S3Writing):
+    "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
+    threads = 32    # requests at once in a task, so that latency is hidden
+
 STORES['s3'] = S3Store
 
 # %% ../nbs/03_s3.ipynb #4472fe07
@@ -288,6 +308,7 @@ def s3_waits(self, path, upload):
         raise
     return True
 
+# %% ../nbs/03_s3.ipynb #b39ca404
 def s3_publish(self, path, token):
     "Complete a staged upload; True if the object is visible now, whoever completed it"
     bucket, key = split_s3(path)
@@ -322,6 +343,7 @@ def s3_create(self, path, data):
             return self.load(path) == data
     raise StoreError(f'{shown(path)} cannot be created: it is written by others all the time')
 
+# %% ../nbs/03_s3.ipynb #6fdba39e
 def conditional_put(client, **arguments):
     "put_object that fails with 412 where the object exists; also for a boto3 that does not know IfNoneMatch"
     if 'IfNoneMatch' in client.meta.service_model.operation_model('PutObject').input_shape.members:

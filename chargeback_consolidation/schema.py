@@ -30,6 +30,7 @@ def plain_type(kind):
     if str(kind).startswith(('decimal32', 'decimal64')): return pa.decimal128(kind.precision, kind.scale)
     return kind
 
+# %% ../nbs/07_schema.ipynb #a14198e7
 def plain_field(field):
     return pa.field(field.name, plain_type(field.type), field.nullable)
 
@@ -41,6 +42,7 @@ def plain_schema(schema):
     if ours <= {f.name for f in fields}: fields = [f for f in fields if f.name not in ours]
     return pa.schema(fields)
 
+# %% ../nbs/07_schema.ipynb #fe539206
 def check_names(fields, within=''):
     """`SchemaConflict` where two of `fields`, or of the fields within them, differ at most in case: Spark and Glue
     see one"""
@@ -52,6 +54,7 @@ def check_names(fields, within=''):
         seen[f.name.lower()] = f.name
         check_names(children_of(f.type), f'{within}{f.name}.')
 
+# %% ../nbs/07_schema.ipynb #febe9e05
 def children_of(kind):
     "The fields of a struct, or of the structs in a list or map; none for other types"
     t = pa.types
@@ -92,6 +95,7 @@ def wider_type(a, b, old=False):
     if found is None: raise SchemaConflict(f'is {b} here and {a} elsewhere')
     return found
 
+# %% ../nbs/07_schema.ipynb #655555f1
 def storage_of(kind):
     "What a type is without an annotation such as JSON or UUID"
     return getattr(kind, 'storage_type', kind)
@@ -103,6 +107,7 @@ def wider_integer(a, b):
     need = max(k.bit_width * (1 if own else 2) for k, own in zip((a, b), signed))
     return {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(need)
 
+# %% ../nbs/07_schema.ipynb #e5fb4668
 def wider_decimal(a, b):
     "The decimal type that holds both, or None"
     scale = max(a.scale, b.scale)
@@ -124,6 +129,7 @@ def wider_field(a, b, old=False):
     name = a.name if a.name == b.name else a.name.lower()
     return pa.field(name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
 
+# %% ../nbs/07_schema.ipynb #9ef13a66
 def wider_fields(a, b, old=False):
     "The union of two lists of fields by name, whatever its case; a field that one side lacks may be null"
     names, other = {f.name.lower() for f in a}, {f.name.lower(): f for f in b}
@@ -160,6 +166,7 @@ def common_schema(
         schema = pa.schema([in_unit(as_int96(f), unit) for f in schema])
     return schema, unit, conflicts
 
+# %% ../nbs/07_schema.ipynb #157eee64
 def as_int96(field):
     "A field with timestamps as INT96; any other field as it is"
     return field.with_metadata({'int96': '1'}) if 'timestamp[' in str(field.type) else field
@@ -193,6 +200,7 @@ def absent(kind, n, nullable=True):
         return pa.Array.from_buffers(kind, n, [None, empty.buffers()[1]], children=[pa.nulls(0, kind.value_type)])
     return pa.Array.from_buffers(kind, n, [None] + empty.buffers()[1:])
 
+# %% ../nbs/07_schema.ipynb #a1745229
 def fitted(array, kind, nullable=True):
     "An Array with the type `kind`; ArrowInvalid or ArrowNotImplementedError if a value would change"
     t, n, own = pa.types, len(array), array.type
@@ -217,6 +225,7 @@ def fitted(array, kind, nullable=True):
         return pa.Array.from_buffers(kind, n, [validity(array), ends_of(array)], children=[values])
     return array.cast(kind)
 
+# %% ../nbs/07_schema.ipynb #508f343e
 def validity(array):
     "The bits of an array's validity, from its first row on; None where nothing is missing"
     return packed_bits(known(array)) if array.null_count else None
@@ -236,6 +245,7 @@ def adapt_column(column, field):
     except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as e:
         raise SchemaConflict(f'column {field.name} does not fit: {type(e).__name__}') from None
 
+# %% ../nbs/07_schema.ipynb #50129f5b
 def adapt(table, schema):
     "`table` with exactly the columns of `schema`, found by name in any case"
     if table.schema.equals(schema, check_metadata=True): return table

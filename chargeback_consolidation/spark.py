@@ -47,6 +47,7 @@ def running():
         if state != 'Z': found[int(name)] = int(parent)
     return found
 
+# %% ../nbs/05_spark.ipynb #744d680a
 def descendants():
     "The processes below this one"
     parents, found, more = running(), set(), {os.getpid()}
@@ -55,6 +56,7 @@ def descendants():
         found |= more
     return found
 
+# %% ../nbs/05_spark.ipynb #da1d5581
 def kill_below(
     spared=(),      # processes that are not ours to end
     seconds=5.0,    # how long to wait
@@ -70,6 +72,7 @@ def kill_below(
             except OSError: pass     # it has ended meanwhile
         time.sleep(0.02)
 
+# %% ../nbs/05_spark.ipynb #b83ed19f
 def hush():
     "From here on Spark's Python part does not mention that its JVM goes"
     logging.disable(logging.CRITICAL)
@@ -82,6 +85,7 @@ def hush_accumulators():
     for name in ('AccumulatorServer', 'AccumulatorTCPServer', 'AccumulatorUnixServer'):     # as the version has it
         if hasattr(accumulators, name): getattr(accumulators, name).handle_error = lambda *about: None
 
+# %% ../nbs/05_spark.ipynb #a6e41283
 @contextmanager
 def untold():
     "Meanwhile Spark's Python part does not log that its JVM is gone: the exception that follows says so"
@@ -91,7 +95,6 @@ def untold():
     try: yield
     finally: logging.root.removeFilter(other)
 
-
 # %% ../nbs/05_spark.ipynb #c4f0a9d2
 def private_folder():
     "A temporary folder for Spark, which goes when this process ends, after Spark"
@@ -99,6 +102,7 @@ def private_folder():
     atexit.register(end_spark, folder, os.getpid())
     return folder
 
+# %% ../nbs/05_spark.ipynb #2a7271fc
 def end_spark(
     folder,     # of its temporary files
     owner,      # the process that started it; a fork of that leaves it alone
@@ -112,7 +116,6 @@ def end_spark(
         try: java.wait(5)
         except subprocess.TimeoutExpired: java.kill()
     shutil.rmtree(folder, ignore_errors=True)
-
 
 # %% ../nbs/05_spark.ipynb #10cae731
 def find_java():
@@ -133,6 +136,7 @@ def warm_home():
     key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
     return os.path.join(sys.prefix, f'spark-{pyspark.__version__}-{key}')
 
+# %% ../nbs/05_spark.ipynb #900be0b3
 @contextmanager
 def spark_home():
     "SPARK_HOME is the warm one meanwhile, unless there is one already, or the tasks run in another Python"
@@ -193,12 +197,14 @@ def spark_settings(
         'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}
 
+# %% ../nbs/05_spark.ipynb #5c6f8215
 @contextmanager
 def starting():
     "What goes wrong while Spark starts is told in one line"
     try: yield
     except Exception as e: raise TaskFailed(f'Spark could not be started: {told_by(e)}') from None
 
+# %% ../nbs/05_spark.ipynb #0851df20
 @starting()
 def get_spark(
     cores='*',      # of this machine, where the session is started here
@@ -217,6 +223,7 @@ def get_spark(
 class TaskFailed(Exception):
     "A task could not do its work; the message is its one cause."
 
+# %% ../nbs/05_spark.ipynb #384f5d9b
 FAULT = 'task fault: '
 
 def run_tasks(
@@ -236,11 +243,13 @@ def run_tasks(
     packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
     return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)
 
+# %% ../nbs/05_spark.ipynb #01d928e8
 def collect(rdd):
     "The rows of an RDD; the one cause as `StoreError` or `TaskFailed` where a task failed"
     try: return rdd.collect()
     except Exception as e: raise cause_in(e) from None
 
+# %% ../nbs/05_spark.ipynb #4eec9735
 def cause_in(error):
     "The exception that a failed job goes back to"
     text = str(error)
@@ -251,6 +260,7 @@ def cause_in(error):
     if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError): return error
     return TaskFailed(f'Spark could not finish the work: {told_by(error)}')
 
+# %% ../nbs/05_spark.ipynb #e3093477
 def told_by(error):
     "What an exception of Spark comes to, in one line"
     lines = [line.strip(': ') for line in str(error).split('\n') if line.strip() and not line.strip().startswith('at ')]
@@ -266,6 +276,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stopped(BaseException):
     "The run was told to stop; its argument is the number of the signal."
 
+# %% ../nbs/05_spark.ipynb #7cb49cab
 def let_go(
     joined,     # True: Spark was there before us
     spared,     # processes that were there before us
@@ -280,7 +291,6 @@ def let_go(
             target=context.cancelAllJobs, daemon=True)  # this thread's connection awaits an answer
         cancel.start()
         cancel.join(5)
-
 
 # %% ../nbs/05_spark.ipynb #a27e4c91
 @contextmanager

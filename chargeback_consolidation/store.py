@@ -31,6 +31,7 @@ def join(root, *parts):
     "A path under `root`, local or S3"
     return posixpath.join(root, *parts)
 
+# %% ../nbs/01_store.ipynb #f547ea7f
 def is_hidden(path):
     "True for what readers of Parquet folders skip: a part of the relative `path` begins with `_` or `.`"
     return any(part[:1] in ('_', '.') for part in path.split('/'))
@@ -85,6 +86,7 @@ def is_fault(error):
     makers = {kind.__module__.split('.')[0] for kind in type(error).__mro__}
     return isinstance(error, OSError) or bool(makers & {'botocore', 'boto3', 'urllib3'})
 
+# %% ../nbs/01_store.ipynb #14f37684
 def cause(error):
     "What is behind a fault, in one short text: its code, and what to do where that is known"
     number = getattr(error, 'errno', None)
@@ -104,6 +106,7 @@ def trouble(
     bucket = path.split('/')[2]
     return f'the bucket {shown(bucket)} does not exist: {shown(path)} cannot be {deed}'
 
+# %% ../nbs/01_store.ipynb #81110eb2
 @contextmanager
 def access(deed, path):
     "A block whose faults become `StoreError`s that name `path`"
@@ -112,6 +115,7 @@ def access(deed, path):
         if not is_fault(e): raise
         raise StoreError(trouble(e, deed, path)) from None
 
+# %% ../nbs/01_store.ipynb #7fbcf506
 def accessing(deed):
     "A decorator: the faults of a store's operation name its first argument: a path, an entry or a list of paths"
     def decorate(operation):
@@ -172,6 +176,7 @@ def scheme_of(path):
     before, separator, _ = path.partition('://')
     return before if separator else 'local'
 
+# %% ../nbs/01_store.ipynb #7a3ef6d6
 def store_for(
     path,
     kms_key_id=None,    # for stores that encrypt what is written
@@ -184,6 +189,7 @@ def store_for(
     if scheme not in STORES: raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
     return STORES[scheme](kms_key_id) if kms_key_id else STORES[scheme]()
 
+# %% ../nbs/01_store.ipynb #8c7b12f4
 def attempt(work, *args):
     "The result of `work(*args)`, or the exception it raised"
     try: return work(*args)

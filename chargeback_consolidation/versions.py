@@ -30,6 +30,7 @@ def unpack(bundle):
     "The Table that `pack` made bytes of"
     return pa.ipc.open_stream(bundle).read_all()
 
+# %% ../nbs/10_versions.ipynb #f4e1c0c6
 def scatter(batches, buckets):
     """Batches of index rows as pairs (bucket, packed rows). Records without a key have no contender and stay behind;
     notes go to bucket 0."""
@@ -46,6 +47,7 @@ def scatter(batches, buckets):
         for i in range(buckets):
             for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches(): yield i, pack(rows)
 
+# %% ../nbs/10_versions.ipynb #cddddcf3
 def sift(bundles):
     "Of the bundles of a bucket: the contenders and the notes, packed"
     tables = [unpack(bundle) for bundle in bundles]
@@ -59,6 +61,7 @@ def sift(bundles):
     wanted |= integers(table['position']) < 0
     for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK): yield pack(rows)
 
+# %% ../nbs/10_versions.ipynb #50a8de70
 def notes_in(bundle):
     "The texts of the note rows among packed index rows"
     rows = unpack(bundle)
@@ -71,6 +74,7 @@ def task_count(spark, sources):
     "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
     return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
 
+# %% ../nbs/10_versions.ipynb #d3f4fb2e
 def rows_guessed(sources, stores):
     "About how many rows the sources have, by the densest of three"
     def density(s):
@@ -81,6 +85,7 @@ def rows_guessed(sources, stores):
     found = [answer for answer in (attempt(density, s) for s in some) if not isinstance(answer, Exception)]
     return max(found + [0]) * sum(s.size for s in sources)
 
+# %% ../nbs/10_versions.ipynb #d1ed91ac
 def bucket_count(spark, sources, stores):
     "How many buckets keep a bucket's rows few: one for `BUCKET_ROWS`, one for 256 MB of files, one for each core"
     size = sum(s.size for s in sources)
@@ -107,6 +112,7 @@ def build_index(
     sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
     return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)
 
+# %% ../nbs/10_versions.ipynb #15e29e13
 def forget(index):
     "Let Spark drop the contenders; if it cannot any more, they are gone anyway"
     attempt(index.contenders.unpersist)
@@ -117,6 +123,7 @@ def path_ranks(paths):
     ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
     return np.array([ranks[path] for path in paths], np.int32)
 
+# %% ../nbs/10_versions.ipynb #4d87555e
 def latest_last(rows, ranks):
     """The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of
     `path_ranks`"""
@@ -149,6 +156,7 @@ def gather(found):
     return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(
         hashes.view(np.uint64).sum(dtype=np.uint64))
 
+# %% ../nbs/10_versions.ipynb #892dd6e7
 def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file

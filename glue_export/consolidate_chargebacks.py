@@ -34,7 +34,7 @@ from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import partial, wraps
 from itertools import product
@@ -54,9 +54,37 @@ __version__ = '0.1.0'
 # --- Settings (00_settings.ipynb)
 
 
+Rule = namedtuple('Rule', 'name whole meaning warn fail columns flags')
+Rule.__new__.__defaults__ = ((), None)
+Rule.__doc__ = """A rule of quality.
+whole: what it counts a share of: 'rows' of the day, 'records' or 'files' that land. meaning: what is said of them.
+warn, fail: shares above which a run warns and fails, by default. columns: read for `flags`; flags: `RecordView` -> bool
+array, numpy's or Arrow's, for a rule about single records."""
+
+def outside_day(records):
+    "Where the event lies in another day"
+    event = records.values('event')
+    return records.known('event') & ((event < records.begins) | (event >= records.ends))
+
+RULES = (
+    Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback', 0.2, 0.5),
+    Rule('null_key', 'records', 'have no chargeback_id', 0.0, 0.01, (), lambda records: ~records.known('key')),
+    Rule('missing_version', 'records', 'have no updated_at', 0.1, 1.0, (), lambda records: ~records.known('updated')),
+    Rule('outside_day', 'records', 'have an event_timestamp outside the day', 0.05, 1.0, (), outside_day),
+    Rule('unreadable', 'files', 'cannot be read', 0.0, 0.01),
+    Rule('schema_conflict', 'files', 'have columns that fit no common schema', 0.0, 0.01))
+
+
 Argument = namedtuple('Argument', 'name kind default meaning limits')
 REQUIRED = '(required)'
 RATE = (0.0, 1.0)
+
+def thresholds(rules):
+    "The arguments that set when `rules` warn and fail, as rows of `ARGUMENTS`"
+    for r in rules:
+        what = f'share of {r.whole} that {r.meaning}'
+        yield f'MAX_{r.name}_RATE'.upper(), 'number', f'{r.fail:g}', f'fail above this {what}', RATE
+        yield f'WARN_{r.name}_RATE'.upper(), 'number', f'{r.warn:g}', 'warn above it', RATE
 
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
@@ -84,23 +112,8 @@ ARGUMENTS = [
         ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
-        ('MAX_DUPLICATE_RATE', 'number', '0.5', 'fail above this share of duplicate records', RATE),
-        ('WARN_DUPLICATE_RATE', 'number', '0.2', 'warn above it', RATE),
-        ('MAX_NULL_KEY_RATE', 'number', '0.01', 'fail above this share of records without a chargeback_id', RATE),
-        ('WARN_NULL_KEY_RATE', 'number', '0', 'warn above it', RATE),
-        ('MAX_MISSING_VERSION_RATE', 'number', '1', 'fail above this share of records without updated_at', RATE),
-        ('WARN_MISSING_VERSION_RATE', 'number', '0.1', 'warn above it', RATE),
-        (
-            'MAX_OUTSIDE_DAY_RATE', 'number', '1',
-            'fail above this share of records whose event_timestamp is outside the day', RATE),
-        ('WARN_OUTSIDE_DAY_RATE', 'number', '0.05', 'warn above it', RATE),
-        ('MAX_UNREADABLE_RATE', 'number', '0.01', 'fail above this share of files that cannot be read', RATE),
-        ('WARN_UNREADABLE_RATE', 'number', '0', 'warn above it', RATE),
-        (
-            'MAX_SCHEMA_CONFLICT_RATE', 'number', '0.01',
-            'fail above this share of files whose columns fit no common schema', RATE),
-        ('WARN_SCHEMA_CONFLICT_RATE', 'number', '0', 'warn above it', RATE),
-        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+        *thresholds(RULES),
+    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
         ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
@@ -118,6 +131,7 @@ def read_number(text, limits):
     "A decimal number within `limits`"
     if not re.match(r'^[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?$', text): raise ValueError('must be a number')
     return read_within(float(text), limits)
+
 
 def read_within(value, limits):
     if not limits[0] <= value <= limits[1]: raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
@@ -148,6 +162,7 @@ def read_time(text, limits=None):
     if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
     return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
+
 def read_text(text, limits=None):
     "A text as it is, on one line"
     if not text.isprintable(): raise ValueError('has a control character')
@@ -158,6 +173,7 @@ def read_name(text, limits=None):
     if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'):
         raise ValueError('must be a plain name, without slashes')
     return text
+
 
 def read_path(text, limits=None):
     "A local path made absolute, or an S3 location as s3://bucket/prefix"
@@ -174,8 +190,8 @@ READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'c
 
 
 @dataclass(frozen=True)
-class Settings:
-    "The checked arguments of a run; the meaning of each field stands in `ARGUMENTS`."
+class Words:
+    "The checked arguments of a run, but for the thresholds of the rules"
     source_database: str
     source_table: str
     output_path: str
@@ -191,18 +207,6 @@ class Settings:
     reprocess: bool = False
     dry_run: bool = False
     allow_empty: bool = False
-    max_duplicate_rate: float = 0.5
-    warn_duplicate_rate: float = 0.2
-    max_null_key_rate: float = 0.01
-    warn_null_key_rate: float = 0.0
-    max_missing_version_rate: float = 1.0
-    warn_missing_version_rate: float = 0.1
-    max_outside_day_rate: float = 1.0
-    warn_outside_day_rate: float = 0.05
-    max_unreadable_rate: float = 0.01
-    warn_unreadable_rate: float = 0.0
-    max_schema_conflict_rate: float = 0.01
-    warn_schema_conflict_rate: float = 0.0
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None
@@ -211,6 +215,11 @@ class Settings:
     def as_arguments(self):
         "The settings as a dict of argument name to text, for records and reports"
         return {f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None}
+
+LIMITS = [(name.lower(), float, float(default)) for name, _, default, _, _ in thresholds(RULES)]
+Settings = make_dataclass('Settings', LIMITS, bases=(Words,), frozen=True)
+Settings.__doc__ = "The checked arguments of a run; the meaning of each field stands in `ARGUMENTS`."
+Settings.__module__ = __name__      # so that it can be pickled
 
 
 def beside(path):
@@ -221,6 +230,7 @@ def beside(path):
 def lies_in(path, folder):
     "True if `path` is `folder` or lies in it"
     return (path + '/').startswith(folder.rstrip('/') + '/')
+
 
 def ledger_path(output_path, given=None):
     "LEDGER_PATH for an OUTPUT_PATH, both as `read_path` has them; `ArgumentError` if they do not go together"
@@ -245,6 +255,7 @@ def nearest(name, names):
     "A hint with the name in `names` that the user may have meant, or an empty text"
     close = difflib.get_close_matches(name.upper().replace('-', '_'), names, n=1, cutoff=0.6)
     return f"; did you mean --{close[0]}?" if close else '; --help lists the arguments'
+
 
 def split_arguments(argv):
     "`argv` (without the program's name) as a dict of argument name to text"
@@ -309,6 +320,7 @@ def limits_text(argument):
     if argument.kind == 'choice': return f" ({', '.join(argument.limits)})"
     return ' ({:,g} to {:,g})'.format(*argument.limits)
 
+
 def help_text(
     spelling='--{}'.format,  # argument name -> how the user writes it
 ):
@@ -337,6 +349,7 @@ class FileEntry:
 def join(root, *parts):
     "A path under `root`, local or S3"
     return posixpath.join(root, *parts)
+
 
 def is_hidden(path):
     "True for what readers of Parquet folders skip: a part of the relative `path` begins with `_` or `.`"
@@ -392,6 +405,7 @@ def is_fault(error):
     makers = {kind.__module__.split('.')[0] for kind in type(error).__mro__}
     return isinstance(error, OSError) or bool(makers & {'botocore', 'boto3', 'urllib3'})
 
+
 def cause(error):
     "What is behind a fault, in one short text: its code, and what to do where that is known"
     number = getattr(error, 'errno', None)
@@ -411,6 +425,7 @@ def trouble(
     bucket = path.split('/')[2]
     return f'the bucket {shown(bucket)} does not exist: {shown(path)} cannot be {deed}'
 
+
 @contextmanager
 def access(deed, path):
     "A block whose faults become `StoreError`s that name `path`"
@@ -418,6 +433,7 @@ def access(deed, path):
     except Exception as e:
         if not is_fault(e): raise
         raise StoreError(trouble(e, deed, path)) from None
+
 
 def accessing(deed):
     "A decorator: the faults of a store's operation name its first argument: a path, an entry or a list of paths"
@@ -479,6 +495,7 @@ def scheme_of(path):
     before, separator, _ = path.partition('://')
     return before if separator else 'local'
 
+
 def store_for(
     path,
     kms_key_id=None,    # for stores that encrypt what is written
@@ -490,6 +507,7 @@ def store_for(
         except (ImportError, TypeError): pass    # TypeError: the script is no package
     if scheme not in STORES: raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
     return STORES[scheme](kms_key_id) if kms_key_id else STORES[scheme]()
+
 
 def attempt(work, *args):
     "The result of `work(*args)`, or the exception it raised"
@@ -524,6 +542,7 @@ def sync_folder(folder):
     try: os.fsync(handle)
     finally: os.close(handle)
 
+
 def make_folder(folder):
     "Make `folder` and those above it, where they are missing, so that they survive a power failure"
     missing = []
@@ -533,6 +552,7 @@ def make_folder(folder):
     for new in reversed(missing):
         os.makedirs(new, exist_ok=True)
         sync_folder(os.path.dirname(new) or '.')
+
 
 class LocalSink(Sink):
     "A staged file on a disk; `close` syncs it and its name, `token` is its hidden name, in `folder`."
@@ -580,6 +600,7 @@ def is_text(path):
     except UnicodeEncodeError: return False
     return True
 
+
 def leads_to(item):
     "The stat result behind an item of `os.scandir`; a key of ODD if it is odd; None if it is gone"
     try: found = item.stat()
@@ -590,6 +611,7 @@ def leads_to(item):
     if stat.S_ISDIR(found.st_mode): return found
     if not stat.S_ISREG(found.st_mode): return NO_FILE
     return found if is_text(item.path) else NO_TEXT
+
 
 def local_etag(found):
     "The ETag of a file on a disk, from its stat result: the time of the last change"
@@ -632,6 +654,7 @@ class LocalFile(io.FileIO):
     def readall(self):
         with access('read', self.name): return super().readall()
 
+
 def open_local(path):
     "The opened file and its stat result; `SourceChanged` if there is no file"
     try: raw = LocalFile(path)
@@ -644,22 +667,8 @@ def open_local(path):
     raise SourceChanged(f'{shown(path)} is not a regular file')
 
 
-class LocalStore:
-    "Files on a disk that this process and all Spark tasks can see"
-    threads = 1         # a disk needs no parallel requests
-    root, aside = '', ''    # what is to lie in `root` is staged in `aside`
-
-    def staging(self, root, aside):
-        "This store, with what is to lie in the folder `root` staged in the folder `aside`"
-        other = copy(self)
-        other.root, other.aside = root, aside
-        return other
-
-    def hidden_places(self, folder):
-        "The folders in which something may be staged for `folder`, the best one first"
-        if not self.root or not lies_in(folder, self.root): return [folder]
-        return [join(self.aside, folder[len(self.root) + 1:]), folder]
-
+class LocalListing:
+    "What there is in a folder"
     @accessing('listed')
     def list(self, folder, recursive=True):
         "The files below `folder` as `FileEntry`s in order of path; none if it does not exist"
@@ -672,6 +681,16 @@ class LocalStore:
         except GONE: return []
         return sorted(item.name for item in items if os.path.isdir(item.path))
 
+    @accessing('looked up')
+    def exists(self, path):
+        "True if there is something at `path`"
+        try: os.stat(path)
+        except GONE: return False
+        return True
+
+
+class LocalReading(LocalListing):
+    "What is in a folder and in a file"
     def open(self, entry):
         "A seekable binary file with the content of `entry`; raises `SourceChanged`"
         check_regular(entry)
@@ -698,13 +717,30 @@ class LocalStore:
             raise StoreError(str(e)) from None
         with opened: return opened.read()
 
-    @accessing('looked up')
-    def exists(self, path):
-        "True if there is something at `path`"
-        try: os.stat(path)
-        except GONE: return False
-        return True
 
+class LocalStaged:
+    "Hidden names of files that are to appear"
+    def staging(self, root, aside):
+        "This store, with what is to lie in the folder `root` staged in the folder `aside`"
+        other = copy(self)
+        other.root, other.aside = root, aside
+        return other
+
+    def hidden_places(self, folder):
+        "The folders in which something may be staged for `folder`, the best one first"
+        if not self.root or not lies_in(folder, self.root): return [folder]
+        return [join(self.aside, folder[len(self.root) + 1:]), folder]
+
+    def staged(self, folder):
+        "What lies staged in `folder`: (final path, token) pairs"
+        there = [e for place in self.hidden_places(folder) for e in self.list(place, recursive=False)]
+        names = [os.path.basename(e.path) for e in there]
+        hidden = [name for name in names if name.startswith('.') and name.endswith('.staged')]
+        return [(join(folder, name[1:].rsplit('.', 2)[0]), name) for name in hidden]
+
+
+class LocalStaging(LocalStaged):
+    "Files that appear complete or not at all"
     def stage(self, path):
         "A `Sink` for a file that stays invisible until `publish(path, sink.token)`"
         folder = os.path.dirname(path)
@@ -727,13 +763,6 @@ class LocalStore:
             return True
         return self.exists(path)
 
-    def staged(self, folder):
-        "What lies staged in `folder`: (final path, token) pairs"
-        there = [e for place in self.hidden_places(folder) for e in self.list(place, recursive=False)]
-        names = [os.path.basename(e.path) for e in there]
-        hidden = [name for name in names if name.startswith('.') and name.endswith('.staged')]
-        return [(join(folder, name[1:].rsplit('.', 2)[0]), name) for name in hidden]
-
     def discard(self, path, token):
         "Remove a staged file; nothing happens if it is gone"
         self.delete([join(place, token) for place in self.hidden_places(os.path.dirname(path))])
@@ -744,6 +773,13 @@ class LocalStore:
             try: os.unlink(path)
             except GONE: pass
             except OSError as e: raise StoreError(trouble(e, 'deleted', path)) from None
+
+
+class LocalStore(LocalReading, LocalStaging):
+    "Files on a disk that this process and all Spark tasks can see"
+    threads = 1         # a disk needs no parallel requests
+
+    root, aside = '', ''    # what is to lie in `root` is staged in `aside`
 
 STORES['local'] = LocalStore
 
@@ -776,6 +812,7 @@ def sweep_probes(store, folder):
         left = join(folder, token)
         if os.path.basename(path) != PROBE or not store.exists(left): continue
         if time.time() - os.stat(left).st_mtime > PROBE_SECONDS: store.delete([left])
+
 
 def local_probe(self, folder):
     "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
@@ -812,6 +849,7 @@ def aws_place(service):
     "The (endpoint, region) that the environment gives for a service; None where boto3 finds it by itself"
     endpoint = os.environ.get('AWS_ENDPOINT_URL_' + service.upper()) or os.environ.get('AWS_ENDPOINT_URL')
     return endpoint or None, os.environ.get('AWS_REGION') or os.environ.get('AWS_DEFAULT_REGION')
+
 
 def aws_client(
     service,        # of AWS: 's3', 'glue', ...
@@ -861,8 +899,8 @@ class S3File(io.RawIOBase):
 
 NO_UPLOAD = ('404', 'NoSuchUpload', 'NoSuchKey')    # the last one is what Ceph says
 
-class S3Sink(Sink):
-    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the parts' ETags."
+class S3Upload(Sink):
+    "A multipart upload that is never completed here, sent part by part from two threads"
     part_bytes = 16 << 20
 
     def __init__(self, store, path):
@@ -889,6 +927,9 @@ class S3Sink(Sink):
         part = dict(Bucket=bucket, Key=key, UploadId=self._id, PartNumber=number, Body=data)
         with access('written', self._path): return self._store.client.upload_part(**part)['ETag'].strip('"')
 
+
+class S3Sink(S3Upload):
+    "A staged object: a multipart upload never completed here; `token` is its id and, once closed, the parts' ETags."
     def close(self):
         if self.closed: return
         try:
@@ -909,19 +950,13 @@ class S3Sink(Sink):
 
 HIDDEN = ('AccessDenied', '403')
 
-class S3Store:
-    "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
-    threads = 32    # requests at once in a task, so that latency is hidden
-
+class S3Connection:
+    "The clients of a store, made once in each process; what travels to a task is where they go"
     def __init__(self, kms_key_id=None):
         self.kms_key_id, self.place = kms_key_id, aws_place('s3')
         self._client, self._hasty, self._places = None, None, {}
 
     def __getstate__(self): return dict(self.__dict__, _client=None, _hasty=None, _places={})
-
-    def staging(self, root, aside):
-        "This store: an upload that is not completed is seen by nobody"
-        return self
 
     @property
     def client(self):
@@ -943,6 +978,13 @@ class S3Store:
         "Arguments of a write that ask for SSE-KMS, where a key is given"
         return {'ServerSideEncryption': 'aws:kms', 'SSEKMSKeyId': self.kms_key_id} if self.kms_key_id else {}
 
+    def staging(self, root, aside):
+        "This store: an upload that is not completed is seen by nobody"
+        return self
+
+
+class S3Listing:
+    "What there is, by listings"
     @accessing('listed')
     def list(self, folder, recursive=True):
         "The objects below `folder` as `FileEntry`s in order of path; one request for 1,000 of them"
@@ -960,26 +1002,24 @@ class S3Store:
         pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, Delimiter='/')
         return sorted(p['Prefix'][len(prefix):-1] for page in pages for p in page.get('CommonPrefixes', ()))
 
-    @accessing('read')
-    def get(self, entry, **options):
-        "Bytes of `entry`, all or a `Range`; raises `SourceChanged`. A connection lost within the body is tried again."
-        from botocore.exceptions import ClientError
-        bucket, key = split_s3(entry.path)
-        if entry.etag: options['IfMatch'] = f'"{entry.etag}"'
-        data = self.get_directly(bucket, key, options['IfMatch']) if list(options) == ['IfMatch'] else None
-        if data is not None: return data
-        for attempt in range(5):
-            try: body = self.client.get_object(Bucket=bucket, Key=key, **options)['Body']
-            except ClientError as e:
-                if error_code(e) in ('412', 'PreconditionFailed'):
-                    raise SourceChanged(f'{shown(entry.path)} has changed since it was listed') from None
-                if error_code(e) in ('404', 'NoSuchKey') or error_code(e) in HIDDEN and not self.exists(entry.path):
-                    raise SourceChanged(f'{shown(entry.path)} is gone since it was listed') from None
-                raise
-            try: return body.read()
-            except Exception as e:
-                if attempt == 4 or not is_fault(e): raise
+    @accessing('looked up')
+    def exists(self, path):
+        "True if there is an object at `path`"
+        bucket, key = split_s3(path)
+        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        return any(o['Key'] == key for o in answer.get('Contents', ()))
 
+    @accessing('listed')
+    def staged(self, folder):
+        "Uploads below `folder` that are not completed: (final path, token) pairs"
+        bucket, prefix = split_s3(folder + '/')
+        pages = self.client.get_paginator('list_multipart_uploads').paginate(Bucket=bucket, Prefix=prefix)
+        uploads = [u for page in pages for u in page.get('Uploads', ()) if u['Key'].startswith(prefix)]
+        return [(f's3://{bucket}/{u["Key"]}', u['UploadId']) for u in uploads]
+
+
+class S3Direct:
+    "Whole objects, read past most of botocore"
     def address(self, bucket):
         "Where the client finds the objects of `bucket`: an address that ends before the key, made once in each process"
         if bucket not in self._places:
@@ -1006,6 +1046,29 @@ class S3Store:
         except Exception: pass      # whatever it is, the client itself will say it better
         return None
 
+
+class S3Reading(S3Direct):
+    "What is in an object"
+    @accessing('read')
+    def get(self, entry, **options):
+        "Bytes of `entry`, all or a `Range`; raises `SourceChanged`. A connection lost within the body is tried again."
+        from botocore.exceptions import ClientError
+        bucket, key = split_s3(entry.path)
+        if entry.etag: options['IfMatch'] = f'"{entry.etag}"'
+        data = self.get_directly(bucket, key, options['IfMatch']) if list(options) == ['IfMatch'] else None
+        if data is not None: return data
+        for attempt in range(5):
+            try: body = self.client.get_object(Bucket=bucket, Key=key, **options)['Body']
+            except ClientError as e:
+                if error_code(e) in ('412', 'PreconditionFailed'):
+                    raise SourceChanged(f'{shown(entry.path)} has changed since it was listed') from None
+                if error_code(e) in ('404', 'NoSuchKey') or error_code(e) in HIDDEN and not self.exists(entry.path):
+                    raise SourceChanged(f'{shown(entry.path)} is gone since it was listed') from None
+                raise
+            try: return body.read()
+            except Exception as e:
+                if attempt == 4 or not is_fault(e): raise
+
     def open(self, entry):
         "A seekable binary file over ranged requests"
         return S3File(self, entry)
@@ -1019,24 +1082,12 @@ class S3Store:
         try: return self.get(FileEntry(path, 0, ''))
         except SourceChanged: return None
 
+
+class S3Writing:
+    "Objects that appear and go"
     def stage(self, path):
         "A `Sink` for an object that stays invisible until `publish(path, sink.token)`"
         return S3Sink(self, path)
-
-    @accessing('looked up')
-    def exists(self, path):
-        "True if there is an object at `path`"
-        bucket, key = split_s3(path)
-        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-        return any(o['Key'] == key for o in answer.get('Contents', ()))
-
-    @accessing('listed')
-    def staged(self, folder):
-        "Uploads below `folder` that are not completed: (final path, token) pairs"
-        bucket, prefix = split_s3(folder + '/')
-        pages = self.client.get_paginator('list_multipart_uploads').paginate(Bucket=bucket, Prefix=prefix)
-        uploads = [u for page in pages for u in page.get('Uploads', ()) if u['Key'].startswith(prefix)]
-        return [(f's3://{bucket}/{u["Key"]}', u['UploadId']) for u in uploads]
 
     @accessing('discarded')
     def discard(self, path, token):
@@ -1058,6 +1109,11 @@ class S3Store:
                 words = f'{error["Code"]}: {ADVICE[error["Code"]]}' if error['Code'] in ADVICE else error['Code']
                 raise StoreError(f's3://{batch[0][0]}/{shown(error["Key"])} cannot be deleted: {words}')
 
+
+class S3Store(S3Connection, S3Listing, S3Reading, S3Writing):
+    "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
+    threads = 32    # requests at once in a task, so that latency is hidden
+
 STORES['s3'] = S3Store
 
 
@@ -1070,6 +1126,7 @@ def s3_waits(self, path, upload):
         if error_code(e) in NO_UPLOAD: return False
         raise
     return True
+
 
 def s3_publish(self, path, token):
     "Complete a staged upload; True if the object is visible now, whoever completed it"
@@ -1104,6 +1161,7 @@ def s3_create(self, path, data):
             if error_code(e) not in ALREADY_THERE: raise
             return self.load(path) == data
     raise StoreError(f'{shown(path)} cannot be created: it is written by others all the time')
+
 
 def conditional_put(client, **arguments):
     "put_object that fails with 412 where the object exists; also for a boto3 that does not know IfNoneMatch"
@@ -1149,6 +1207,7 @@ class Table:
     location: str       # root of its files
     keys: tuple = ()    # (name, type) of its partition columns in the catalog's order; empty for a local folder
 
+
 @dataclass(frozen=True)
 class Partition:
     "The landing folders of one day"
@@ -1160,6 +1219,7 @@ def spellings(day):
     "The ways to write year, month and day: three lists of texts"
     return [[str(day.year)]] + [sorted({f'{n:02d}', str(n)}) for n in (day.month, day.day)]
 
+
 def dates(day):
     "The ways to write a day in one word"
     return ['-'.join(words) for words in product(*spellings(day))]
@@ -1170,6 +1230,7 @@ def day_folders(day):
     named = ['/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words]
     single = dates(day) + [f'{key}={word}' for key in DATE_KEYS for word in dates(day)]
     return ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
+
 
 def read_day(words):
     "The `date` that the parts of a path, or the values of a partition, name; None if they name none"
@@ -1201,6 +1262,7 @@ def table_folders(
             below = list(table_folders(store, location, path, level - 1))
             yield from below or [(None, path)]
 
+
 def nearest_folders(folders, day, most=3):
     "The names of some `folders`, (day, name) pairs: the nearest to `day` first, those that name no day last"
     def distance(item): return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
@@ -1211,6 +1273,7 @@ def check_readable(folder):
     "`folder`; `ArgumentError` if its files may not be listed"
     if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK): return folder
     raise ArgumentError(f'--SOURCE_TABLE: no permission to read the folder {shown(folder)}')
+
 
 class LocalCatalog:
     "Databases are folders, tables are folders in them"
@@ -1259,6 +1322,7 @@ def condition(name, kind, words):
     quoted = ', '.join(f"'{w}'" for w in words)
     return f'({name} IN ({quoted}))'
 
+
 def expression_for(
     keys,   # (name, type) of the partition columns
     day,    # date
@@ -1280,8 +1344,9 @@ def plain_location(location):
     "The location that the catalog gives, as the stores write it"
     return re.sub(r'^s3[an]://', 's3://', location).rstrip('/')
 
-class GlueCatalog:
-    "The Glue Data Catalog, through boto3"
+
+class GlueQuestions:
+    "Questions to the Glue Data Catalog, whose refusals name the argument that asked"
     def __init__(self, client=None):
         self._client = client
 
@@ -1303,16 +1368,9 @@ class GlueCatalog:
                 raise ArgumentError(f'--{argument}: {words}') from None
             raise ArgumentError(f'--CATALOG: the Glue catalog cannot be reached: {cause(e)}') from None
 
-    def table(self, database, name):
-        "The `Table`; `ArgumentError` if database or table do not exist or are not ours to read"
-        self.ask('SOURCE_DATABASE', 'get_database', Name=database)
-        known = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
-        location = plain_location(known.get('StorageDescriptor', {}).get('Location', ''))
-        if not location: raise ArgumentError(f'--SOURCE_TABLE: {name!r} has no location in the Glue catalog')
-        keys = tuple((k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ()))
-        expression_for(keys, date(2000, 1, 1))
-        return Table(f'{database}.{name}', location, keys)
 
+class GlueListing(GlueQuestions):
+    "The partitions that the catalog lists"
     def _listed(self, table, **filter):
         "Partitions in the catalog as {day: [locations]}"
         database, name = table.name.split('.', 1)
@@ -1327,6 +1385,19 @@ class GlueCatalog:
                 if day and location not in listed.setdefault(day, []): listed[day].append(location)
             if not answer.get('NextToken'): return listed
             request['NextToken'] = answer['NextToken']
+
+
+class GlueCatalog(GlueListing):
+    "The Glue Data Catalog, through boto3"
+    def table(self, database, name):
+        "The `Table`; `ArgumentError` if database or table do not exist or are not ours to read"
+        self.ask('SOURCE_DATABASE', 'get_database', Name=database)
+        known = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
+        location = plain_location(known.get('StorageDescriptor', {}).get('Location', ''))
+        if not location: raise ArgumentError(f'--SOURCE_TABLE: {name!r} has no location in the Glue catalog')
+        keys = tuple((k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ()))
+        expression_for(keys, date(2000, 1, 1))
+        return Table(f'{database}.{name}', location, keys)
 
     def partition(self, table, day):
         "The `Partition` of `day`, from the catalog or else from the table's location"
@@ -1355,6 +1426,7 @@ def open_catalog(settings):
 
 class CatalogError(Exception):
     "The catalog refuses to make a day known; the message is one line. The commit stands."
+
 
 HIVE_TYPES = (
     ('boolean', 'boolean'), ('int8', 'tinyint'), ('int16', 'smallint'), ('uint8', 'smallint'), ('int32', 'int'),
@@ -1400,6 +1472,7 @@ def register(
         raise CatalogError(f'{day} cannot be made known as a partition of {table}: {tried}') from None
     return done
 
+
 def register_table(client, settings, columns, done):
     "The table, with at least these columns"
     where, name = {'DatabaseName': settings.output_database}, settings.output_table
@@ -1419,6 +1492,7 @@ def register_table(client, settings, columns, done):
     client.update_table(TableInput=dict(kept, StorageDescriptor=storage), **where)
     done.append('columns')
 
+
 def register_partition(client, settings, columns, day, location, done):
     "The partition of the day, in its folder"
     where = {'DatabaseName': settings.output_database, 'TableName': settings.output_table}
@@ -1434,6 +1508,7 @@ def register_partition(client, settings, columns, day, location, done):
     client.update_partition(PartitionValueList=values, PartitionInput=wanted, **where)
     done.append('partition')
 
+
 def merge_columns(known, new):
     "The columns of a table after `new` ones came: known ones keep their place, types follow the newest day"
     types, names = {c['Name']: c for c in new}, {k['Name'] for k in known}
@@ -1445,6 +1520,7 @@ def glue_get(operation, field, **request):
     except Exception as e:
         if error_code(e) == 'EntityNotFoundException': return None
         raise
+
 
 def glue_create(create, get, field, request, key, done, word):
     "Create an entry of the catalog and return it; another run may have been faster"
@@ -1471,6 +1547,7 @@ def running():
         if state != 'Z': found[int(name)] = int(parent)
     return found
 
+
 def descendants():
     "The processes below this one"
     parents, found, more = running(), set(), {os.getpid()}
@@ -1478,6 +1555,7 @@ def descendants():
         more = {process for process, parent in parents.items() if parent in more} - found
         found |= more
     return found
+
 
 def kill_below(
     spared=(),      # processes that are not ours to end
@@ -1494,6 +1572,7 @@ def kill_below(
             except OSError: pass     # it has ended meanwhile
         time.sleep(0.02)
 
+
 def hush():
     "From here on Spark's Python part does not mention that its JVM goes"
     logging.disable(logging.CRITICAL)
@@ -1505,6 +1584,7 @@ def hush_accumulators():
     "They tell of nothing but a JVM that is gone"
     for name in ('AccumulatorServer', 'AccumulatorTCPServer', 'AccumulatorUnixServer'):     # as the version has it
         if hasattr(accumulators, name): getattr(accumulators, name).handle_error = lambda *about: None
+
 
 @contextmanager
 def untold():
@@ -1521,6 +1601,7 @@ def private_folder():
     folder = tempfile.mkdtemp(prefix='chargeback-')
     atexit.register(end_spark, folder, os.getpid())
     return folder
+
 
 def end_spark(
     folder,     # of its temporary files
@@ -1554,6 +1635,7 @@ def warm_home():
     "What `warm-up` makes for this Python environment and its Java: a SPARK_HOME with the archive classes.jsa"
     key = hashlib.sha256(java_home().encode()).hexdigest()[:8]
     return os.path.join(sys.prefix, f'spark-{pyspark.__version__}-{key}')
+
 
 @contextmanager
 def spark_home():
@@ -1615,11 +1697,13 @@ def spark_settings(
         'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '4',
         'spark.sql.execution.arrow.pyspark.enabled': 'true'}
 
+
 @contextmanager
 def starting():
     "What goes wrong while Spark starts is told in one line"
     try: yield
     except Exception as e: raise TaskFailed(f'Spark could not be started: {told_by(e)}') from None
+
 
 @starting()
 def get_spark(
@@ -1638,6 +1722,7 @@ def get_spark(
 
 class TaskFailed(Exception):
     "A task could not do its work; the message is its one cause."
+
 
 FAULT = 'task fault: '
 
@@ -1658,10 +1743,12 @@ def run_tasks(
     packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
     return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)
 
+
 def collect(rdd):
     "The rows of an RDD; the one cause as `StoreError` or `TaskFailed` where a task failed"
     try: return rdd.collect()
     except Exception as e: raise cause_in(e) from None
+
 
 def cause_in(error):
     "The exception that a failed job goes back to"
@@ -1672,6 +1759,7 @@ def cause_in(error):
         return StoreError(words) if kind.startswith('Store') else TaskFailed(f'a task failed: {kind}: {words}')
     if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError): return error
     return TaskFailed(f'Spark could not finish the work: {told_by(error)}')
+
 
 def told_by(error):
     "What an exception of Spark comes to, in one line"
@@ -1687,6 +1775,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class Stopped(BaseException):
     "The run was told to stop; its argument is the number of the signal."
+
 
 def let_go(
     joined,     # True: Spark was there before us
@@ -1741,6 +1830,7 @@ def known(array):
     if bits is None or array.null_count in (0, n): return np.full(n, array.null_count == 0)
     return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
 
+
 def integers(array):
     "The numbers of an integer Array or ChunkedArray, 0 where there is none: an array, not to be written to"
     kind = np.dtype(str(array.type))
@@ -1752,6 +1842,7 @@ def integers(array):
 
 def packed_bits(flags):
     return pa.py_buffer(np.packbits(flags, bitorder='little'))
+
 
 def arrow_array(
     values,         # array of numbers or bools
@@ -1765,6 +1856,7 @@ def arrow_array(
             None if missing is None else packed_bits(~missing),
             packed_bits(values) if values.dtype == bool else pa.py_buffer(values)])
 
+
 def arrow_texts(texts):
     "A string array of a list of str"
     encoded = [text.encode() for text in texts]
@@ -1774,6 +1866,7 @@ def arrow_texts(texts):
 
 class SchemaConflict(Exception):
     "The columns of a file do not fit; the message says which and why."
+
 
 CHECKSUMS = (
     {'page_checksum_verification': True}
@@ -1787,6 +1880,7 @@ def open_parquet(file, unit='ns', kind=pq.ParquetFile):
         file = pa.BufferReader(file)
     return kind(file, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
 
+
 def cause_of(error):
     "Why a file could not be read, on one line and without quoting from it"
     words = ' '.join(str(error).split()) or type(error).__name__
@@ -1794,10 +1888,10 @@ def cause_of(error):
 
 
 KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
-DECIDING = (KEY, UPDATED, EVENT)
 
 def is_bytes(kind):
     return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
 
 def key_texts(column):
     "The keys of a column as a string array; null for missing and empty ones, hexadecimal for binary ones"
@@ -1811,11 +1905,30 @@ def key_texts(column):
     return pa.Array.from_buffers(pa.string(), n, [bits] + texts.buffers()[1:], offset=texts.offset)
 
 
+KEY_COLUMNS = (KEY,)
+
+def whole(column):
+    "A ChunkedArray as one Array"
+    chunks = column.chunks
+    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
+
+def keys_of(table):
+    "The keys of a table's rows: a string array, null where there is none"
+    return key_texts(whole(table[KEY]))
+
+def key_fault(schema):
+    "Why the rows of a schema have no keys, or ''"
+    if KEY not in schema.names:
+        near = ', '.join(name for name in schema.names if name.lower().endswith('_id'))
+        return f'there is no column {KEY}' + (f' (there is {near})' if near else '')
+    kind, t = schema.field(KEY).type, pa.types
+    if t.is_string(kind) or t.is_integer(kind) or is_bytes(kind): return ''
+    return f'column {KEY} is {kind}: a key must be text, an integer or binary'
+
+
 def keyless_rows(table):
     "Where a table's rows have no key: a bool array"
-    column = table[KEY]
-    if not column.num_chunks: return np.zeros(0, bool)
-    return np.concatenate([~known(key_texts(chunk)) for chunk in column.chunks])
+    return ~known(keys_of(table))
 
 
 def instants(column):
@@ -1861,6 +1974,7 @@ def int96_columns(parquet):
     leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
     return sorted({leaf.path.split('.')[0] for leaf in leaves if leaf.physical_type == 'INT96'})
 
+
 def leaves_of(array, wanted):
     "The arrays within an array, however deeply nested, for whose type `wanted` is true"
     if isinstance(array, pa.ChunkedArray): return [leaf for chunk in array.chunks for leaf in leaves_of(chunk, wanted)]
@@ -1870,6 +1984,7 @@ def leaves_of(array, wanted):
     if t.is_map(kind): return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
     if t.is_list(kind): return leaves_of(array.values, wanted)
     return []
+
 
 def int96_unit(nanos, micros):
     "What the INT96 columns of a table, read both ways, need: 'ns', 'us' or 'any'; `SchemaConflict` if both"
@@ -1906,6 +2021,7 @@ def is_legacy(metadata):
     old = bool(version) and tuple(map(int, version.groups())) < (3, 1)
     return old or bool(SPARK_LEGACY & set(metadata or ()))
 
+
 def has_ancient(array):
     "True if a date before October 15, 1582, or a time before 1900, is within an array, however deeply nested"
     def earliest(leaf, kind):
@@ -1928,6 +2044,7 @@ def read_lineage(data):
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return np.repeat(file, count), (np.repeat(first, count) + within).astype(np.int32)
 
+
 def write_lineage(file, row):
     "The bytes of a sidecar for rows with these origins; runs of consecutive rows are stored as one"
     new = np.ones(len(row), bool)
@@ -1948,6 +2065,7 @@ def repeats(column):
     try: return len(sample.unique()) < 0.6 * len(sample)
     except pa.ArrowNotImplementedError: return False
 
+
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
     sink = pa.BufferOutputStream()
@@ -1955,6 +2073,7 @@ def dictionary_columns(table):
     schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     unique = {f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])}
     return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
+
 
 def open_writer(
     sink,
@@ -1967,6 +2086,7 @@ def open_writer(
     schema = table.schema.with_metadata({SPARK_VERSION: spark} if spark else None)
     return pq.ParquetWriter(sink, schema, compression=codec, version=FORMAT,
                             use_dictionary=dictionary_columns(table), use_deprecated_int96_timestamps=old)
+
 
 def footer(sink):
     "The Parquet footer of what went through a closed sink"
@@ -1997,6 +2117,7 @@ def plain_type(kind):
     if str(kind).startswith(('decimal32', 'decimal64')): return pa.decimal128(kind.precision, kind.scale)
     return kind
 
+
 def plain_field(field):
     return pa.field(field.name, plain_type(field.type), field.nullable)
 
@@ -2008,6 +2129,7 @@ def plain_schema(schema):
     if ours <= {f.name for f in fields}: fields = [f for f in fields if f.name not in ours]
     return pa.schema(fields)
 
+
 def check_names(fields, within=''):
     """`SchemaConflict` where two of `fields`, or of the fields within them, differ at most in case: Spark and Glue
     see one"""
@@ -2018,6 +2140,7 @@ def check_names(fields, within=''):
         if other: raise SchemaConflict(f'columns {within}{other} and {within}{f.name} differ only in case')
         seen[f.name.lower()] = f.name
         check_names(children_of(f.type), f'{within}{f.name}.')
+
 
 def children_of(kind):
     "The fields of a struct, or of the structs in a list or map; none for other types"
@@ -2059,6 +2182,7 @@ def wider_type(a, b, old=False):
     if found is None: raise SchemaConflict(f'is {b} here and {a} elsewhere')
     return found
 
+
 def storage_of(kind):
     "What a type is without an annotation such as JSON or UUID"
     return getattr(kind, 'storage_type', kind)
@@ -2069,6 +2193,7 @@ def wider_integer(a, b):
     if not any(signed): return a if a.bit_width > b.bit_width else b
     need = max(k.bit_width * (1 if own else 2) for k, own in zip((a, b), signed))
     return {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(need)
+
 
 def wider_decimal(a, b):
     "The decimal type that holds both, or None"
@@ -2090,6 +2215,7 @@ def wider_field(a, b, old=False):
         raise SchemaConflict(f'column {b.name}.{words[7:]}' if within else f'column {b.name} {words}') from None
     name = a.name if a.name == b.name else a.name.lower()
     return pa.field(name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
+
 
 def wider_fields(a, b, old=False):
     "The union of two lists of fields by name, whatever its case; a field that one side lacks may be null"
@@ -2127,6 +2253,7 @@ def common_schema(
         schema = pa.schema([in_unit(as_int96(f), unit) for f in schema])
     return schema, unit, conflicts
 
+
 def as_int96(field):
     "A field with timestamps as INT96; any other field as it is"
     return field.with_metadata({'int96': '1'}) if 'timestamp[' in str(field.type) else field
@@ -2160,6 +2287,7 @@ def absent(kind, n, nullable=True):
         return pa.Array.from_buffers(kind, n, [None, empty.buffers()[1]], children=[pa.nulls(0, kind.value_type)])
     return pa.Array.from_buffers(kind, n, [None] + empty.buffers()[1:])
 
+
 def fitted(array, kind, nullable=True):
     "An Array with the type `kind`; ArrowInvalid or ArrowNotImplementedError if a value would change"
     t, n, own = pa.types, len(array), array.type
@@ -2184,6 +2312,7 @@ def fitted(array, kind, nullable=True):
         return pa.Array.from_buffers(kind, n, [validity(array), ends_of(array)], children=[values])
     return array.cast(kind)
 
+
 def validity(array):
     "The bits of an array's validity, from its first row on; None where nothing is missing"
     return packed_bits(known(array)) if array.null_count else None
@@ -2203,6 +2332,7 @@ def adapt_column(column, field):
     except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as e:
         raise SchemaConflict(f'column {field.name} does not fit: {type(e).__name__}') from None
 
+
 def adapt(table, schema):
     "`table` with exactly the columns of `schema`, found by name in any case"
     if table.schema.equals(schema, check_metadata=True): return table
@@ -2217,15 +2347,6 @@ def adapt(table, schema):
 # --- Quality (08_quality.ipynb)
 
 
-Rule = namedtuple('Rule', 'name whole meaning')
-RULES = (
-    Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback'),
-    Rule('null_key', 'records', 'have no chargeback_id'),
-    Rule('missing_version', 'records', 'have no updated_at'),
-    Rule('outside_day', 'records', 'have an event_timestamp outside the day'),
-    Rule('unreadable', 'files', 'cannot be read'),
-    Rule('schema_conflict', 'files', 'have columns that fit no common schema'))
-
 Finding = namedtuple('Finding', 'rule count whole rate level limit')
 Finding.__doc__ = """A rule's result.
 count of whole (rows, records or files); rate: their ratio; level: 'ok', 'warn' or 'fail'; limit: rate above which it
@@ -2235,10 +2356,11 @@ def judge(
     counts,     # {rule name: count}, one for each rule
     wholes,     # {'rows': n, 'records': n, 'files': n}
     settings,   # with max_..._rate and warn_..._rate
+    rules=RULES,
 ):
     "A `Finding` for each rule"
     findings = []
-    for rule in RULES:
+    for rule in rules:
         count, whole = counts[rule.name], wholes[rule.whole]
         rate = count / whole if whole else 0.0
         most, some = (getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn'))
@@ -2260,8 +2382,10 @@ def named(
     told, more = '; '.join(evidence[:most]), len(evidence) - most
     return told + (f', and {more:,} more' if more > 0 else '')
 
+
 class QualityFailed(Exception):
     "The verdict failed; the message has one clause for each rule that failed."
+
 
 def check_verdict(
     findings,       # list of Finding
@@ -2276,9 +2400,10 @@ def check_verdict(
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
 
+
 def check_versions(schema):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
-    versions = DECIDING[1:]
+    versions = (UPDATED, EVENT)
     if schema is not None and not set(versions) & set(schema.names):
         raise QualityFailed(f'nothing is published: no file has a column {" or ".join(versions)}, so nothing tells '
                             'which version of a chargeback is the latest')
@@ -2291,6 +2416,7 @@ winners, digest: digests of the keys that won and of those in the files."""
 
 class ConservationBroken(Exception):
     "Rows were lost or doubled; the message gives the balance. Nothing is published."
+
 
 def audit(b):
     "`ConservationBroken` unless rows in = rows out + duplicates + quarantined, and the keys written are the winners"
@@ -2314,6 +2440,7 @@ class Inventory:
     files: tuple            # FileEntry, path relative to the table's location, in order of path
     ignored: tuple          # names of other visible files, which nobody reads
     set_aside: tuple = ()   # SetAside: what nobody can read as a file: pipes, links that lead nowhere
+
 
 UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
@@ -2347,6 +2474,7 @@ def is_parquet(store, entry):
         with store.open(entry) as f: return f.read(len(MAGIC))
     return attempt(begin) == MAGIC
 
+
 def parquet_among(store, entries):
     "Of {path: FileEntry} with unknown endings, the paths that may be Parquet: a set"
     endings, found = {}, set()
@@ -2373,18 +2501,14 @@ INDEX_SCHEMA = pa.schema([
     ('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()),
     ('updated', pa.int64()), ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()),
     ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
+DECIDING = tuple(dict.fromkeys([*KEY_COLUMNS, UPDATED, EVENT, *(name for rule in RULES for name in rule.columns)]))
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
 def check_deciding(schema):
     "`SchemaConflict` where the columns that decide are missing or cannot decide"
-    t = pa.types
-    if KEY not in schema.names:
-        near = ', '.join(name for name in schema.names if name.lower().endswith('_id'))
-        raise SchemaConflict(f'there is no column {KEY}' + (f' (there is {near})' if near else ''))
-    kind = schema.field(KEY).type
-    if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
-        raise SchemaConflict(f'column {KEY} is {kind}: a key must be text, an integer or binary')
+    t, fault = pa.types, key_fault(schema)
+    if fault: raise SchemaConflict(fault)
     for name in (UPDATED, EVENT):
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
@@ -2407,6 +2531,7 @@ def shape_of(parquet, shapes):
         if key not in shapes: shapes[key] = attempt(make_shape, raw, enums)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
+
 
 def make_shape(raw, enums=()):
     "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
@@ -2432,6 +2557,7 @@ def read_span(parquet, spans, span, columns):
     if len(spans) == 1: return parquet.read(columns=columns, use_threads=False)
     return parquet.read_row_groups(span, columns=columns, use_threads=False)
 
+
 def deciding_tables(
     parquet,    # ParquetFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
@@ -2456,6 +2582,7 @@ def deciding_tables(
     tables = whole_tables(file, spans, kinds)
     return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
 
+
 def whole_tables(parquet, spans, schema):
     "The tables of the spans with the columns of `schema`; ValueError if there are not as many rows as promised"
     rows, promised = 0, parquet.metadata.num_rows
@@ -2465,6 +2592,7 @@ def whole_tables(parquet, spans, schema):
         if span is spans[-1] and rows != promised:
             raise ValueError(f'the footer promises {promised} rows, there are {rows}')
         yield table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
+
 
 def check_calendar(parquet, reopened, spans):
     "`SchemaConflict` if a file in the legacy calendar has dates for which that matters"
@@ -2483,11 +2611,8 @@ def index_rows(tables, files):
     its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
-    def column(name):
-        if name not in table.column_names: return pa.nulls(n)
-        chunks = table[name].chunks
-        return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, table[name].type)
-    keys = key_texts(column(KEY))
+    def column(name): return whole(table[name]) if name in table.column_names else pa.nulls(n)
+    keys = keys_of(table)
     (updated, updated_ns), (event, event_ns) = instants(column(UPDATED)), instants(column(EVENT))
     lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)
@@ -2502,44 +2627,78 @@ def index_rows(tables, files):
         schema=INDEX_SCHEMA)
 
 
-Note = namedtuple(
-    'Note', 'rows bytes int96 schema null_keys missing_versions outside_day first_event digest error cause spark')
+Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark')
 Note.__doc__ = """What the index found out about a source.
-rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. null_keys,
-missing_versions, outside_day: records. first_event: microseconds since 1970. digest: sum of the key hashes modulo
-2**64. error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or
-''."""
+rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
+about records: how many it flags}. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
+error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''."""
+UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '')
 
-UNCOUNTED = Note(0, 0, '', None, 0, 0, 0, 2**63 - 1, 0, '', '', '')
+def keyless(note):
+    "How many records of a file have no key"
+    return note.counts.get('null_key', 0)
 
 def field_of(batch, name):
     "A column of a RecordBatch by name"
     return batch.column(batch.schema.get_field_index(name))
 
+
 def micros_of(day):
     "The first microsecond of `day`, UTC, since 1970"
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
 
-def measure(batch, day):
-    "The counts of each source in a batch of index rows: {source id: dict}. Records come source by source."
-    if not batch.num_rows: return {}
-    def values(name): return field_of(batch, name)
-    source = integers(values('source'))
+
+class RecordView:
+    "The records of some files of one kind, as a rule sees them. `begins`, `ends`: of the day, as event times"
+    def __init__(self, rows, day, tables=()):
+        self.rows, self.tables = rows, tables
+        self.begins = micros_of(day)
+        self.ends = self.begins + 86400 * 10**6
+
+    def known(self, name):
+        "Where the index field 'key', 'updated' or 'event' has a value: a bool array"
+        return known(field_of(self.rows, name))
+
+    def values(self, name):
+        "The microseconds of 'updated' or 'event', 0 where there are none: an int64 array"
+        return integers(field_of(self.rows, name))
+
+    def column(self, name):
+        "A column that the rule asked for: an Array, null where the files lack it"
+        if not self.tables or name not in self.tables[0].column_names: return pa.nulls(self.rows.num_rows)
+        return whole(pa.concat_tables(self.tables)[name])
+
+
+RECORD_RULES = tuple(rule for rule in RULES if rule.flags)
+
+def flagged(rule, records):
+    "Which records a rule flags: a bool array. What it cannot tell (null) it does not flag"
+    flags = rule.flags(records)
+    if isinstance(flags, np.ndarray): return flags
+    if pa.types.is_null(flags.type): return np.zeros(len(flags), bool)
+    return known(flags) & (integers(flags.cast(pa.uint8())) > 0)
+
+
+def measure(rows, day, tables=(), rules=RECORD_RULES):
+    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest'}}. Records come source
+    by source. tables: those that the rows were made of"""
+    if not rows.num_rows: return {}
+    source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
     starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
-    event, timed = integers(values('event')), known(values('event'))
-    outside = timed & ((event < micros_of(day)) | (event >= micros_of(day) + 86400 * 10**6))
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
-    first = np.minimum.reduceat(np.where(timed, event, np.iinfo(np.int64).max), starts).tolist()
-    counts = zip(count(~known(values('key'))), count(~known(values('updated'))), count(outside), first,
-                 np.add.reduceat(integers(values('hash')).view(np.uint64), starts).tolist())
-    names = ('null_keys', 'missing_versions', 'outside_day', 'first_event', 'digest')
-    return {id: dict(zip(names, c)) for id, c in zip(source[starts].tolist(), counts)}
+    found = {rule.name: count(flagged(rule, records)) for rule in rules}
+    event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
+    first = np.minimum.reduceat(event, starts).tolist()
+    digest = np.add.reduceat(integers(field_of(rows, 'hash')).view(np.uint64), starts).tolist()
+    return {id: {'counts': {name: counts[i] for name, counts in found.items()},
+                 'first_event': first[i], 'digest': digest[i]} for i, id in enumerate(source[starts].tolist())}
+
 
 def counted(note, more):
     "A note with the counts of a further piece of its file"
-    sums = {name: getattr(note, name) + more[name] for name in ('null_keys', 'missing_versions', 'outside_day')}
-    digest = (note.digest + more['digest']) % 2**64
-    return note._replace(first_event=min(note.first_event, more['first_event']), digest=digest, **sums)
+    counts = {name: note.counts.get(name, 0) + count for name, count in more['counts'].items()}
+    first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
+    return note._replace(counts=counts, first_event=first, digest=digest)
 
 
 def note_row(notes, schemas):
@@ -2551,6 +2710,7 @@ def note_row(notes, schemas):
     return pa.RecordBatch.from_arrays(
         [none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])],
         schema=INDEX_SCHEMA)
+
 
 def read_notes(
     texts,  # of note rows
@@ -2577,6 +2737,7 @@ def read_sources(sources, stores):
         else: content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
         if isinstance(content, StoreError): raise content
         yield s, content
+
 
 def reopen(source, content, stores, unit):
     "The ParquetFile of a source with its INT96 timestamps in `unit`"
@@ -2610,7 +2771,7 @@ class Gathering:
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
         rows = index_rows(self.tables, self.files)
-        for id, more in measure(rows, self.day).items(): self.notes[id] = counted(self.notes[id], more)
+        for id, more in measure(rows, self.day, self.tables).items(): self.notes[id] = counted(self.notes[id], more)
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
 
@@ -2629,6 +2790,7 @@ def attempts(items):
         for item in items: yield item
     except Exception as e: yield e
 
+
 def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
@@ -2642,6 +2804,7 @@ def index_pieces(source, content, stores, gathering, shapes):
             end = first + piece.num_rows
             yield piece, source.id, first, origin and (origin[0][first:end], origin[1][first:end])
             first = end
+
 
 def read_index(sources, stores, day):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
@@ -2671,6 +2834,7 @@ def unpack(bundle):
     "The Table that `pack` made bytes of"
     return pa.ipc.open_stream(bundle).read_all()
 
+
 def scatter(batches, buckets):
     """Batches of index rows as pairs (bucket, packed rows). Records without a key have no contender and stay behind;
     notes go to bucket 0."""
@@ -2687,6 +2851,7 @@ def scatter(batches, buckets):
         for i in range(buckets):
             for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches(): yield i, pack(rows)
 
+
 def sift(bundles):
     "Of the bundles of a bucket: the contenders and the notes, packed"
     tables = [unpack(bundle) for bundle in bundles]
@@ -2700,6 +2865,7 @@ def sift(bundles):
     wanted |= integers(table['position']) < 0
     for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK): yield pack(rows)
 
+
 def notes_in(bundle):
     "The texts of the note rows among packed index rows"
     rows = unpack(bundle)
@@ -2712,6 +2878,7 @@ def task_count(spark, sources):
     "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
     return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
 
+
 def rows_guessed(sources, stores):
     "About how many rows the sources have, by the densest of three"
     def density(s):
@@ -2721,6 +2888,7 @@ def rows_guessed(sources, stores):
     some = {by_size[len(by_size) // 2], by_size[-1], sources[0]}
     found = [answer for answer in (attempt(density, s) for s in some) if not isinstance(answer, Exception)]
     return max(found + [0]) * sum(s.size for s in sources)
+
 
 def bucket_count(spark, sources, stores):
     "How many buckets keep a bucket's rows few: one for `BUCKET_ROWS`, one for 256 MB of files, one for each core"
@@ -2748,6 +2916,7 @@ def build_index(
     sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
     return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)
 
+
 def forget(index):
     "Let Spark drop the contenders; if it cannot any more, they are gone anyway"
     attempt(index.contenders.unpersist)
@@ -2757,6 +2926,7 @@ def path_ranks(paths):
     "The rank of each path in their order: an int32 array; equal paths have the same"
     ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
     return np.array([ranks[path] for path in paths], np.int32)
+
 
 def latest_last(rows, ranks):
     """The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of
@@ -2789,6 +2959,7 @@ def gather(found):
     ids, starts = np.unique(source[order], return_index=True)
     return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(
         hashes.view(np.uint64).sum(dtype=np.uint64))
+
 
 def find_losers(
     contenders,     # RDD, of an `Index`
@@ -2856,6 +3027,7 @@ def cut(
     bounds = np.concatenate(([0], bounds, [total]))
     return [take_range(held, ends - kept, ends, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:])]
 
+
 def take_range(held, starts, ends, a, b):
     "The pieces that make up the rows from `a` to `b` (exclusive) of a sequence"
     if a >= b: return []
@@ -2875,6 +3047,7 @@ def fill_levels(weights, amount):
     levels = (amount + np.cumsum(order)) / np.arange(1, len(order) + 1)
     wet = np.flatnonzero(levels >= order)[-1]
     return np.maximum(levels[wet] - weights, 0)
+
 
 def receivers(
     weights,    # of the slots, without the new rows
@@ -2936,14 +3109,8 @@ BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about 
 BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
 
 
-class SlotWriter:
-    "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec, spark=''):
-        self.store, self.path, self.codec, self.spark = store, path, codec, spark
-        self.sink = self.writer = None
-        self.digest = 0
-        self.forget()
-
+class SlotBuffer:
+    "The rows of an output file that wait to be written, and the origins of all"
     def forget(self):
         "Drop what is not written yet"
         self.waiting, self.fresh, self.blocks, self.weight, self.origins = [], 0, [], 0, []
@@ -2966,6 +3133,15 @@ class SlotWriter:
         self.weight += self.fresh
         self.waiting, self.fresh = [], 0
 
+
+class SlotWriter(SlotBuffer):
+    "Writes the rows of one output file, staged; nothing exists before the first row"
+    def __init__(self, store, path, codec, spark=''):
+        self.store, self.path, self.codec, self.spark = store, path, codec, spark
+        self.sink = self.writer = None
+        self.digest = 0
+        self.forget()
+
     def flush(self):
         "Write what is gathered as a row group"
         self.join()
@@ -2979,7 +3155,7 @@ class SlotWriter:
         self.count_keys(table)
 
     def count_keys(self, table):
-        keys = key_hashes(key_texts(pa.concat_arrays(table[KEY].chunks)))
+        keys = key_hashes(keys_of(table))
         self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
 
     def close(self):
@@ -2996,6 +3172,7 @@ class SlotWriter:
         if self.sink is None: return
         attempt(self.sink.abandon)
         attempt(self.store.discard, self.path, self.sink.token)
+
 
 def size_of(table):
     "The bytes that a table takes in memory"
@@ -3054,6 +3231,7 @@ def tables_of(parquet, small, part):
     if passed < part.skip + part.take:
         raise ValueError(f'{part.skip + part.take} rows were promised, {passed} are there')
 
+
 def rows_staying(parquet, group, part, first):
     "How many rows of a row group stay, whatever the piece. first: position of the group's first row"
     rows = parquet.metadata.row_group(group).num_rows
@@ -3062,7 +3240,8 @@ def rows_staying(parquet, group, part, first):
     return (
         rows
         - int(high - low)
-        - int(keyless_rows(parquet.read_row_group(group, columns=[KEY], use_threads=False)).sum()))
+        - int(keyless_rows(parquet.read_row_group(group, columns=list(KEY_COLUMNS), use_threads=False)).sum()))
+
 
 def batches_of(parquet, group, part, first, passed):
     "The tables of a row group, as by `tables_of`"
@@ -3111,6 +3290,7 @@ class LastRead:
             self.id, self.content = source.id, content
             yield source, content
 
+
 def copy_slot(
     parts,          # list of Part, in order
     schema,         # of the day
@@ -3143,12 +3323,14 @@ def copy_slot(
     writer.abandon()
     return {'bad': bad}
 
+
 def take_block(block, writer, quarantine):
     "Add the rows of a block to `writer`, and those without a key to `quarantine`"
     if block.keep.any(): writer.add(block.table, block.keep, block.file, block.row)
     if not block.keyless.any(): return
     rows = block.table.filter(arrow_array(block.keyless))
     quarantine.append((rows, block.file[block.keyless], block.row[block.keyless]))
+
 
 def finish_slot(parts, writer, quarantine, output, paths, codec, root):
     "Close what a slot has staged: {'file', 'quarantine'}"
@@ -3161,6 +3343,7 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root):
         create_once(output, paths['lineage'], origins)
         file['lineage'] = paths['lineage']
     return {'file': file, 'quarantine': aside}
+
 
 def create_once(store, path, data):
     "Create `path`; a task that is tried again finds what it made before. `StoreError` if that is something else"
@@ -3210,6 +3393,7 @@ def slot_shares(parts, versions, tasks):
     tasks = max(1, min(tasks, len(plain)))
     return [plain[len(plain) * i // tasks:len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
 
+
 def copy_slots(
     spark,
     parts,          # {slot: list of Part}
@@ -3247,6 +3431,7 @@ def number_of(path):
     match = DATA_NAME.match(path.rsplit('/', 1)[-1])
     return int(match.group(1)) if match else None
 
+
 def up_to(path, number):
     "True for a data file of ours whose commit has a number up to `number`"
     own = number_of(path)
@@ -3282,6 +3467,7 @@ class Commit:
         "The bytes of the record"
         return (json.dumps(dict(self.__dict__, format=1), indent=1, sort_keys=True) + '\n').encode()
 
+
 def read_commit(data):
     "A `Commit` from the bytes of its record; ValueError, KeyError or TypeError if it is none"
     fields = json.loads(data.decode())
@@ -3303,6 +3489,7 @@ def write_manifest(taken):
     pq.write_table(pa.Table.from_arrays(arrays, names=list(Taken._fields)), sink, compression='zstd')
     return sink.getvalue().to_pybytes()
 
+
 def read_manifest(data):
     "The list of `Taken` files, by number"
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
@@ -3312,22 +3499,9 @@ def read_manifest(data):
 class LedgerDamaged(Exception):
     "The output folder does not hold what the ledger says, or what no commit wrote; names the file and what to do."
 
-class Ledger:
-    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
-    def __init__(self, store, root, day, home=None):
-        self.root, self.day, self.home = root, day, ledger_path(root, home)
-        self.store = store.staging(root, self.path('_staged'))
-        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
-        self.folder = self.path(f'_ledger/{day_folder(day)}')
 
-    def path(self, relative):
-        "The full path of what a commit names"
-        return join(self.home if relative.startswith('_') else self.root, relative)
-
-    def relative(self, path):
-        "A full path as a commit names it"
-        return path[len(self.home if lies_in(path, self.home) else self.root) + 1:]
-
+class CommitRecords:
+    "The commit records of a day; `store` and `folder` say where they lie"
     def record_path(self, number): return join(self.folder, f'{number:06d}.json')
 
     def load(self, number):
@@ -3360,14 +3534,31 @@ class Ledger:
             raise LedgerDamaged(f'{path} {how}, though commit {commit.number} of {commit.day} names it: '
                                 'restore it, or rebuild the day with --REPROCESS true') from None
 
+    def publish_commit(self, commit):
+        "Create the record: the commit point. False if another run has taken the number."
+        return self.store.create(self.record_path(commit.number), commit.data())
+
+
+class Ledger(CommitRecords):
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
+    def __init__(self, store, root, day, home=None):
+        self.root, self.day, self.home = root, day, ledger_path(root, home)
+        self.store = store.staging(root, self.path('_staged'))
+        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
+        self.folder = self.path(f'_ledger/{day_folder(day)}')
+
+    def path(self, relative):
+        "The full path of what a commit names"
+        return join(self.home if relative.startswith('_') else self.root, relative)
+
+    def relative(self, path):
+        "A full path as a commit names it"
+        return path[len(self.home if lies_in(path, self.home) else self.root) + 1:]
+
     def visible(self):
         "The data files that a reader who lists the partition sees, as `FileEntry`s"
         return [e for e in self.store.list(self.partition)
                 if not e.path.rsplit('/', 1)[-1].startswith(('_', '.'))]
-
-    def publish_commit(self, commit):
-        "Create the record: the commit point. False if another run has taken the number."
-        return self.store.create(self.record_path(commit.number), commit.data())
 
 
 Settled = namedtuple('Settled', 'expired left')
@@ -3413,6 +3604,7 @@ def remove_superseded(ledger, commit, paths, passed):
         ledger.store.delete([path])
         passed()
 
+
 def remove_litter(ledger, commit):
     "Remove staged files, lineage and manifests that can never be committed any more"
     store, number = ledger.store, commit.number
@@ -3425,6 +3617,7 @@ def remove_litter(ledger, commit):
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
     dead_manifests(ledger, commit)
 
+
 def manifests(ledger):
     "The manifests that are there: {commit number: list of paths}"
     found = {}
@@ -3432,6 +3625,7 @@ def manifests(ledger):
         match = MANIFEST_NAME.match(entry.path.rsplit('/', 1)[-1])
         if match: found.setdefault(int(match.group(1)), []).append(entry.path)
     return found
+
 
 def dead_manifests(ledger, commit):
     "Remove manifests of runs that lost the race for their number"
@@ -3466,6 +3660,7 @@ def snapshot(ledger):
         if not numbers or numbers == [1] and is_rolling(ledger, commit, there): return None, []
     raise LedgerDamaged(f'{ledger.partition} does not hold the files of its last commit: run repair')
 
+
 def is_rolling(ledger, commit, there):
     "True if all files of `commit` that are not among the paths `there` are still staged"
     staged = {path for path, _ in ledger.store.staged(ledger.partition)}
@@ -3488,6 +3683,7 @@ def repair(ledger, run):
     done += [f'removed the manifest {path.rsplit("/", 1)[-1]}, which no commit names' for path in unnamed]
     return done + settle_temporary(ledger)
 
+
 def fence_after(ledger, head, run):
     "The commit that takes the number after `head` and changes nothing"
     if head: return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
@@ -3500,12 +3696,14 @@ def litter_ahead(ledger, head):
     lineage = [e for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > last]
     return len(staged) + len(lineage) + sum(len(p) for n, p in manifests(ledger).items() if n > last)
 
+
 def unnamed_manifests(ledger):
     "The manifests, with numbers up to the last commit's, that no commit names"
     commits = [ledger.load(number) for number in ledger.numbers()]
     named = {ledger.path(c.manifest) for c in commits}
     last = commits[-1].number if commits else 0
     return [p for n, paths in manifests(ledger).items() if n <= last for p in paths if p not in named]
+
 
 def settle_temporary(ledger):
     "Remove what a crash left of files that are created in one step, hidden and complete for no one; words for each"
@@ -3608,6 +3806,7 @@ def metric_data(report):
             'Dimensions': [{'Name': 'Table', 'Value': report.table}]}
         for name, value, unit in values]
 
+
 def put_metrics(namespace, report, client=None):
     "Send the report to CloudWatch; a line of warning if that fails, because the work itself is done"
     from botocore.exceptions import BotoCoreError, ClientError
@@ -3648,6 +3847,7 @@ class Steady:
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
 
+
 @contextmanager
 def steady_output():
     "stdout and stderr are `Steady` meanwhile"
@@ -3658,6 +3858,7 @@ def steady_output():
         for stream in (sys.stdout, sys.stderr):
             if stream is not None: stream.flush()
         sys.stdout, sys.stderr = before
+
 
 def complain(message):
     "One line on stderr, red where a person looks"
@@ -3686,6 +3887,7 @@ def tell(report):
 class NoData(Exception):
     "Nothing ever landed for the day; the message names the place and what to check."
 
+
 @dataclass
 class Run:
     "One run over one day"
@@ -3710,6 +3912,7 @@ class Run:
         seconds, self.marked = now - self.marked, now
         self.stages.append((stage, round(seconds, 3)))
         self.observe(stage, seconds, facts)
+
 
 def quiet(stage, seconds, facts): pass
 
@@ -3739,6 +3942,7 @@ class State:
     def taken(self):
         "What the numbers of landing files refer to"
         return () if self.reprocess else self.before
+
 
 def look(run):
     "The `State` of the day"
@@ -3774,6 +3978,7 @@ def state_of(run, head, settled, before, inventory):
         head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
 
+
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
     return {SETTLED + i: Source(SETTLED + i, ledger.path(f['path']), f['bytes'], '', ledger.path(f['lineage']))
@@ -3784,6 +3989,7 @@ def remembered(head, paths):
     told = {
         path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
+
 
 def files_before(run, head):
     "What earlier executions looked at, by number; None where a day that is rebuilt has lost that list"
@@ -3806,6 +4012,7 @@ def day_facts(state):
         unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
         schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
         output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
+
 
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
@@ -3833,6 +4040,7 @@ def check_table(run, claim=False):
             f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
             f'another (if the table was renamed, change its name in {s.ledger_path}/_ledger/source-table)')
 
+
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
     if head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
@@ -3845,6 +4053,7 @@ def check_complete(run, before, there, what):
     if lost:
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
                             f'{run.partition.day} was built from are {what}, for example {lost[0]}')
+
 
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
@@ -3881,6 +4090,7 @@ def decide(run, state, index, bad):
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
 
+
 def left_out(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
@@ -3894,9 +4104,11 @@ def name_of(state, i):
     "The path of a source as people know it: of a landing file relative to the table, of the day's own in full"
     return state.sources[i].path if i >= SETTLED else state.new[i].path
 
+
 def remembering(aside):
     "The numbers of landing files that need not be looked at again before they change"
     return [i for i, a in aside.items() if i < SETTLED and a.rule != 'changed']
+
 
 def slots_of(run, state, used, lost, schema, settled, new):
     "The `Slot`s of the day. settled, new: numbers of the sources that take part, in order"
@@ -3904,10 +4116,11 @@ def slots_of(run, state, used, lost, schema, settled, new):
     def held(i):
         n = used[i]
         stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
-        return Held(i, n.rows - len(lost.get(i, ())) - n.null_keys, n.rows, n.bytes, stale)
+        return Held(i, n.rows - len(lost.get(i, ())) - keyless(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if used[i].null_keys])
+    return add_readers(slots, [i for i in new if keyless(used[i])])
+
 
 def schema_of(commit):
     "The day's schema as of a commit, or None"
@@ -3918,26 +4131,25 @@ def schema_of(commit):
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
-    def total(name): return sum(getattr(n, name) for n in new)
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
-    counts = {'duplicate': sum(map(len, lost.values())), 'null_key': total('null_keys'),
-              'missing_version': total('missing_versions'), 'outside_day': total('outside_day'),
-              'unreadable': files('unreadable', 'changed') + len(state.inventory.set_aside),
-              'schema_conflict': files('schema')}
+    counts = {rule.name: sum(n.counts.get(rule.name, 0) for n in new) for rule in RECORD_RULES}
+    counts.update(duplicate=sum(map(len, lost.values())), schema_conflict=files('schema'),
+                  unreadable=files('unreadable', 'changed') + len(state.inventory.set_aside))
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
               'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
+
 
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
     aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
     def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
-        worst = sorted((-getattr(n, name), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
+        worst = sorted((-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
         return [f'{path}: {-count:,} records' for count, path in worst if count]
-    return {'unreadable': files('unreadable', 'changed'), 'schema_conflict': files('schema'),
-            'null_key': records('null_keys'), 'missing_version': records('missing_versions'),
-            'outside_day': records('outside_day')}
+    return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
+                unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
+
 
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
@@ -3951,9 +4163,10 @@ def check_plan(run, state, plan):
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
 
+
 def check_no_fewer(state, plan):
     "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
-    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(n.null_keys for n in plan.used.values())
+    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(keyless, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')
@@ -4042,7 +4255,6 @@ def consolidate(run):
 Written = namedtuple('Written', 'slots bad')
 Written.__doc__ = """slots: {slot: what was staged for it}. bad: {(path, etag): SetAside} of sources that turned out
 to be broken; the race is lost if it holds `OVERTAKEN`."""
-
 OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 
 def write(run, state, plan):
@@ -4050,8 +4262,8 @@ def write(run, state, plan):
     if all(s.keeps is not None for s in plan.slots): return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
-    keyless = {i: n.null_keys for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, keyless, plan.lost)
+    without_key = {i: keyless(n) for i, n in plan.used.items()}
+    parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan))
@@ -4062,6 +4274,7 @@ def write(run, state, plan):
     aside = {i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()}
     if lost_race(run, state, aside): return Written({}, OVERTAKEN)
     return Written(slots, {(state.sources[i].path, state.sources[i].etag): a for i, a in aside.items()})
+
 
 def spark_versions(parts, plan):
     "{slot: version of the Spark that wrote all of its sources}; slots with others among them are left out"
@@ -4078,6 +4291,7 @@ def balance(state, plan, written):
                    duplicates=sum(map(len, plan.lost.values())), quarantined=sum(aside),
                    winners=winners % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
 
+
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
     def file(i, slot):
@@ -4091,6 +4305,7 @@ def relative(run, file):
     "A staged file's entry with its paths as a commit names them; one that was kept has them so"
     paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
     return dict(file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))})
+
 
 def commit_of(run, state, plan, written):
     "The `Commit` of this run, its manifest written"
@@ -4106,6 +4321,7 @@ def commit_of(run, state, plan, written):
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
                   kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name)
+
 
 def taken_now(state, plan, number):
     "The `Taken` of the files that this run looked at. One that changed while it was read is to be looked at again"
@@ -4135,6 +4351,7 @@ def finish(run, state, plan, commit):
     report = final_report(run, state, plan, commit.files, commit.number)
     return with_aftermath(report, commit.number, settled, make_known(run, commit))
 
+
 def make_known(run, commit):
     "Register the day in the Glue catalog, where that is asked for; why it could not be done, or ''"
     s = run.settings
@@ -4144,6 +4361,7 @@ def make_known(run, commit):
     run.mark('register')
     return ''
 
+
 def with_aftermath(report, number, settled, unknown):
     "`report`, 'unfinished' if something could not be done. unknown: why the catalog does not know the day, or ''"
     words = [f'superseded files are still there: {settled.left}'] if settled.left else []
@@ -4151,6 +4369,7 @@ def with_aftermath(report, number, settled, unknown):
     if not words: return report
     return replace(report, status='unfinished', message=f'commit {number} stands, but ' + '; '.join(words) +
                    '; the next run tries it again')
+
 
 def clean_up(run):
     "Drop what this run staged and did not commit; if it cannot know whether it did, the next run finds out"
@@ -4187,6 +4406,7 @@ def dry_report(run, state, plan):
                f'{size:.1f} MB uncompressed, {writes} of them rewritten')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
+
 def nothing_new(run, state):
     "A day that is up to date is a success"
     unknown, head = make_known(run, state.head), state.head
@@ -4194,6 +4414,7 @@ def nothing_new(run, state):
     report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
                         **dict(facts, records_processed=0))
     return with_aftermath(report, head.number, state.settled, unknown) if head else report
+
 
 def ended(run, status, error):
     "The report of a run that ends with an error, or with words that say why"
@@ -4208,6 +4429,7 @@ def real(path):
     "`path` without links; on S3 there are none"
     return path if path.startswith('s3://') else os.path.realpath(path)
 
+
 def check_output(settings, table, partitions):
     "`ArgumentError` if what is written could touch what is read, or cannot be written at all"
     output, ledger = settings.output_path, settings.ledger_path
@@ -4220,6 +4442,7 @@ def check_output(settings, table, partitions):
         if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
     refuse_old_place(store_for(output), output, ledger)
 
+
 def check_folder(name, path, read_only):
     "`ArgumentError` if the local folder `path` can be neither used nor made"
     folder = path
@@ -4227,6 +4450,7 @@ def check_folder(name, path, read_only):
     if not os.path.isdir(folder): raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
     if not read_only and not os.access(folder, os.W_OK | os.X_OK):
         raise ArgumentError(f'--{name} {path}: no permission to write in {folder}')
+
 
 def plan_runs(settings):
     "The table and the partitions that the settings ask for; `ArgumentError` for what is wrong with them"
@@ -4270,6 +4494,7 @@ def main(argv, session=get_spark, observe=log_stage, tell=tell):
             return failed(e)
     return 0
 
+
 def failed(error):
     "Say why a run failed; the exit code. What is not foreseen is raised again."
     for kind, code in EXIT_CODES:
@@ -4279,6 +4504,7 @@ def failed(error):
     complain('failed, nothing of this run is published unless a commit was reported: '
              f'{type(error).__name__}: {words}')
     return 1
+
 
 def is_outside_fault(error):
     "True for faults of storage, network and AWS, which a traceback does not help to understand"
@@ -4296,6 +4522,7 @@ def run_day(run):
     except Stopped as e: return ended(run, 'stopped', stopped_words([stage for stage, _ in run.stages])), e
     except Exception as e: return ended(run, 'failed', e), e
     return report, AftermathFailed(report.message) if report.status == 'unfinished' else None
+
 
 def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MASK_KEY', 'IDENTIFIERS', 'RECORD_TYPE', 'LEVELS', 'Found', 'Mask', 'Identifier', 'plain', 'digest_of_data',
-           'Answer', 'answered', 'Page', 'cell_text', 'as_html', 'finding_html', 'summary_html', 'picture']
+           'Answer', 'answered', 'Page', 'cell_text', 'whole_words', 'as_html', 'finding_html', 'summary_html',
+           'picture']
 
 # %% ../../nbs/answers/answer.ipynb #f309a4bc
 import base64
@@ -14,6 +15,7 @@ import html
 import io
 import json
 import os
+import re
 import secrets
 from collections import namedtuple
 from dataclasses import dataclass
@@ -142,15 +144,19 @@ def cell_text(value):
         else shown(str(value)))
 
 # %% ../../nbs/answers/answer.ipynb #d2490b87
+def whole_words(text):
+    "HTML in which dates, ids and short paths are not broken at their hyphens"
+    return re.sub(
+        r'[^\s<>&;]*-[^\s<>&;]*', lambda m: f'<span class="w">{m[0]}</span>' if len(m[0]) <= 32 else m[0], text)
+
 def as_html(frame):
     "A DataFrame as an HTML table; numbers to the right"
     right = [
         pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
-    def row(tag, values):
-        return '<tr>{}</tr>'.format(
-            ''.join(
-                '<{0}{1}>{2}</{0}>'.format(tag, ' class="n"' if r else '', html.escape(cell_text(v)))
-                for v, r in zip(values, right)))
+    def cell(tag, value, right):
+        words = whole_words(html.escape(cell_text(value)))
+        return '<{0}{1}>{2}</{0}>'.format(tag, ' class="n"' if right else '', words)
+    def row(tag, values): return '<tr>{}</tr>'.format(''.join(cell(tag, v, r) for v, r in zip(values, right)))
     body = ''.join(row('td', values) for values in zip(*(frame[c] for c in frame.columns)))
     return '<div class="t"><table><thead>{}</thead><tbody>{}</tbody></table></div>'.format(
         row('th', [str(c).replace('_', ' ') if c not in IDENTIFIERS + (UPDATED, EVENT) else c for c in frame.columns]),

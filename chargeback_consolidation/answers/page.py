@@ -11,7 +11,7 @@ from jinja2 import Environment
 # %% ../../nbs/answers/page.ipynb #3abf3b61
 STYLE = """
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif;color:#1c2733;
-  background:#fff;max-width:1100px;margin:0 auto;padding:24px 32px 64px;overflow-wrap:break-word}
+  background:#fff;max-width:1200px;margin:0 auto;padding:24px 32px 64px;overflow-wrap:break-word}
 h1{font-size:26px;margin:0 0 4px}
 h2{font-size:19px;margin:36px 0 6px}
 p{margin:6px 0 12px;max-width:80ch}
@@ -42,7 +42,12 @@ td.n{white-space:nowrap}
 img{max-width:100%;height:auto;display:block;margin:8px 0}
 .failed{background:#fdecea;border-left:6px solid #c62828;padding:10px 20px;margin:12px 0}
 .output_stderr,.output_error{background:#fdecea;padding:2px 12px}
-@media print{body{padding:0;max-width:none}h2{break-after:avoid}img,tr{break-inside:avoid}}
+.w{white-space:nowrap}
+@media (max-width:700px){body{padding:16px 16px 48px}.output_html{overflow-x:auto}img{max-width:none;width:640px}}
+@media print{@page{size:A4 landscape;margin:12mm}body{padding:0;max-width:none;font-size:12px}
+h2{break-after:avoid;margin-top:20px}img,tr,.summary{break-inside:avoid}img{max-height:80mm;width:auto}
+.t{overflow:visible}table{font-size:9px}th,td{padding:2px 6px 2px 0;overflow-wrap:anywhere}td.n{white-space:normal}
+.w{white-space:normal}}
 """
 
 # %% ../../nbs/answers/page.ipynb #16fd5a47

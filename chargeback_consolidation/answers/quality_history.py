@@ -14,8 +14,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from ..settings import ArgumentError, read_date
-from ..quality import RULES
+from ..settings import RULES, ArgumentError, read_date
 from .answer import RECORD_TYPE, Found, answered
 from .day import footers, landing_files, open_day, read_parameter, standing
 

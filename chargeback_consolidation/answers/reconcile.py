@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
+from ..landing import keyless
 from .answer import Found, answered
 from .day import footers, landing_files, listed, standing, unmoved
 from .records import (doubled, doubled_found, landing_sources, later, places_of,
@@ -177,10 +178,10 @@ def per_file(files, landing, order, wins, lost):
     n, source = int(files['number'].max()) + 1 if len(files) else 0, values(landing.table, 'source')
     def count(places):
         return np.bincount(source[places], minlength=n)[files['number'].to_numpy(int)] if n else np.zeros(0, int)
-    keyless = files['number'].map(lambda i: landing.notes[i].null_keys if i in landing.notes else 0).astype(int)
+    without_key = files['number'].map(lambda i: keyless(landing.notes[i]) if i in landing.notes else 0).astype(int)
     taken = files['state'] == 'taken'
     return files.assign(
-        kept=count(order[wins]), removed=count(order[~wins]), keyless=keyless.where(taken, 0), missing=count(lost))
+        kept=count(order[wins]), removed=count(order[~wins]), keyless=without_key.where(taken, 0), missing=count(lost))
 
 def records_of(files, landing):
     "Bool array over the records: those of files that were taken"

@@ -437,7 +437,7 @@ def test_a_day_before_its_first_execution(tmp_path, good):
 
 
 def test_what_is_refused(tmp_path, good):
-    with pytest.raises(ArgumentError, match='holds no ledger'): open_day(tmp_path/'nothing', DAY)
+    with pytest.raises(ArgumentError, match='holds no day'): open_day(tmp_path/'nothing', DAY)
     with pytest.raises(ArgumentError, match='--partition-date must be a day'): open_day(f'{good}/out', '2025-2-30')
     with pytest.raises(ArgumentError, match='--output-path is required'): open_day('', DAY)
     with pytest.raises(ArgumentError, match='--SOURCE_TABLE'): open_day(f'{good}/out', DAY, source_table='refunds')

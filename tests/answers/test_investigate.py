@@ -2,6 +2,7 @@
 
 What each investigation finds is asserted in test_findings; here it is what becomes of it.
 """
+import html
 import json
 import os
 import shutil
@@ -489,3 +490,22 @@ def test_days_that_never_landed(lakes, tmp_path):
     assert command('reconcile', *words(root, tmp_path/'runs', '--partition-date', '2025-11-03')) == 0
     record, = records(tmp_path/'runs')
     assert record['answer']['verdict'] == 'Wrong: no execution has committed this day, though 3 files have landed'
+
+
+@pytest.mark.parametrize('width', [400, 1280])
+def test_pages_fit_their_window(reports, tmp_path, width):
+    "In a real browser: the page itself never scrolls sideways, and a plot stays legible"
+    browser = shutil.which('chromium') or shutil.which('google-chrome')
+    if not browser: pytest.skip('no chromium here')
+    for r in records(reports):
+        probe = ('<script>document.title=JSON.stringify([document.documentElement.scrollWidth,innerWidth,'
+                 '...[...document.images].map(i=>i.getBoundingClientRect().width)])</script></body>')
+        page = tmp_path/'page.html'
+        page.write_text(Path(r['page']).read_text().replace('</body>', probe))
+        words = [
+            browser, '--headless=new', '--no-sandbox', '--disable-gpu', f'--window-size={width},1200', '--dump-dom',
+            page.as_uri()]
+        shown = subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
+        wide, window, *plots = json.loads(html.unescape(shown[shown.index('<title>') + 7:shown.index('</title>')]))
+        assert wide <= window, (r['investigation'], wide, window)
+        assert min(plots, default=600) >= 500

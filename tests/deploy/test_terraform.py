@@ -132,6 +132,12 @@ def test_scheduled_run_gets_arguments_that_the_job_accepts(moto, outputs):
         3, 4, '2025-11-02')
     assert (settings.source_database, settings.source_table, settings.output_path) == (
         'payments', 'chargebacks', outputs['output_path'])
+    assert settings.ledger_path == outputs['ledger_path'] == 's3://test-output/consolidated/_chargebacks'
+    own = outputs['job_arguments'].split()
+    typed = parse([w.upper().replace('-', '_').replace('__', '--', 1) if w.startswith('--') else w for w in own])
+    assert [getattr(typed, w[2:].replace('-', '_')) for w in own[::2]] == [
+        getattr(settings, w[2:].replace('-', '_')) for w in own[::2]]
+    assert outputs['landing_path'] == 's3://test-landing/landing/chargebacks'
     assert (settings.output_database, settings.output_table, settings.kms_key_id) == (
         'lake', 'consolidated', outputs['kms_key_arn'])
     assert (settings.max_duplicate_rate, settings.warn_duplicate_rate, settings.allow_empty) == (0.4, 0.3, True)

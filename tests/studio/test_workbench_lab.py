@@ -44,7 +44,9 @@ class Lab:
         environment = dict(os.environ, JUPYTER_TOKEN='secret', BROWSER='true', TMPDIR=str(folder / 'tmp'))
         (folder / 'tmp').mkdir()
         self.temporary = folder / 'tmp'
-        def own_terminal(): os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        def own_terminal():
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         self.started = subprocess.Popen(
             words, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave, preexec_fn=own_terminal)
         os.close(slave)
