@@ -181,10 +181,8 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code, spark
     """Before the record is asked for nothing has changed; from then on the next run finds out, and ends as if
     nothing had been"""
     def lasting():
-        return {
-            path: found
-            for path, found in tree(half.root / 'out').items()
-            if found[1] and '_ledger/source-table' not in path}
+        there = {**tree(half.root / 'out'), **tree(half.root / '_out')}
+        return {path: found for path, found in there.items() if found[1] and 'source-table' not in path}
     before, rows = lasting(), half.rows()
     ended, out, err = half.run(command=(sys.executable, str(KILLED), *spark, f'{phase}:{number.name}'))
     assert ended == code and err.count('\n') == 1 and not NOISE.search(err + out), (out, err)
@@ -201,7 +199,7 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code, spark
     assert words.get(phase, 'the commit stands') in err
     if phase in ('copy', 'audit', 'prepare'): assert lasting() == before
     if phase in ('creating', 'created'): assert half.rows() == rows
-    assert len(list(half.root.glob('out/_ledger/*/*/*/*.json'))) == 1 + (
+    assert len(list(half.root.glob('_out/_ledger/*/*/*/*.json'))) == 1 + (
         phase in ('created', 'settling 1', 'settling 3', 'settling 4', 'settle'))
     assert half.inside() == 0 and half.settled() == []
     day = half.rows()

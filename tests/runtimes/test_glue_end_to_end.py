@@ -185,6 +185,7 @@ def content(glue):
         for o in glue.client('s3').list_objects_v2(Bucket='e2e-output')['Contents']}
 
 
+@pytest.mark.slow
 def test_operator_starts_a_run_without_arguments(glue, outputs, start):
     run = start()
     assert run['JobRunState'] == 'SUCCEEDED', log_of(glue, outputs, run)
@@ -228,6 +229,7 @@ def test_operator_follows_the_log(aws, outputs, scheduled):
     assert METRICS.search(aws('logs', 'tail', outputs['metrics_log_group'], '--since', '1h', '--format', 'short'))
 
 
+@pytest.mark.slow
 def test_commands_that_terraform_prints_work(aws, glue, outputs, scheduled):
     words = {name: shlex.split(command)[1:] for name, command in outputs['commands'].items()}
     assert aws(*words['runs'])
