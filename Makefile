@@ -18,12 +18,13 @@ LAND        := $(CLI) land-sample $(TABLE) --database landing --table chargeback
 CONSOLIDATE := $(CLI) consolidate $(TABLE) --source-database landing --source-table chargebacks \
 	--output-path $(OUTPUT) --output-file-count 10 --compression-codec snappy
 
-RUNTIMES := tests/test_runtimes.py tests/test_cluster.py tests/test_glue_end_to_end.py
-STUDIO := tests/test_studio_glue.py
-ON_S3  := tests/test_s3.py tests/test_s3_store.py tests/test_s3_runs.py tests/test_kills.py tests/test_races.py
+RUNTIMES := $(addprefix tests/runtimes/,test_runtimes.py test_cluster.py test_glue_end_to_end.py)
+STUDIO   := tests/studio/test_studio_glue.py
+ON_S3    := $(addprefix tests/faults/,test_s3.py test_s3_store.py test_s3_runs.py test_kills.py test_races.py)
+EVIDENCE := $(addprefix tests/faults/,test_kills.py test_races.py test_s3.py test_hostile.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test s3 runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
+.PHONY: help demo test test-all s3 runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,14 +43,17 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	@echo 'A look at the data:'
 	@echo '  $(BIN)/python -c "import duckdb; duckdb.sql(\"SELECT status, count(*) FROM read_parquet('"'$(OUTPUT)/year=*/*/*/*.parquet'"', union_by_name=true) GROUP BY ALL ORDER BY 2 DESC\").show()"'
 
-test: $(READY) ## Run all tests but that of the cluster; the script on the oldest, the default and the newest Glue that is here
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --ignore=tests/test_cluster.py --ignore=$(STUDIO)
+test: $(READY) ## Run the tests but the slow ones; the script on the oldest, the default and the newest Glue that is here
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not slow'
 
-s3: $(READY) ## Run all tests of S3 on a real server: Ceph, from Debian's packages (see tests/ceph.py)
+test-all: $(READY) ## Run all tests, also those on a cluster and in Glue Studio
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+s3: $(READY) ## Run all tests of S3 on a real server: Ceph, from Debian's packages (see tests/support/ceph.py)
 	@CHARGEBACK_S3=ceph $(BIN)/pytest -n $(WORKERS) --dist loadfile -rs -k 'not local and not moto' $(ON_S3)
 
 runtimes: $(READY) ## Run the exported script on every Glue runtime, on a cluster, and as deployed
-	@$(BIN)/python tests/runtimes.py
+	@$(BIN)/python tests/support/runtimes.py
 	@$(BIN)/pytest $(RUNTIMES)
 
 check: $(READY) ## Check that notebooks, library, Glue script and README agree, and that the code is tidy
@@ -57,8 +61,8 @@ check: $(READY) ## Check that notebooks, library, Glue script and README agree, 
 
 evidence: $(READY) ## Run the fault tests and keep what they show for the README
 	@rm -f build/matrices.jsonl; mkdir -p build
-	@CHARGEBACK_MATRICES=$(CURDIR)/build/matrices.jsonl $(BIN)/pytest -n $(WORKERS) --dist loadgroup tests/test_kills.py tests/test_races.py tests/test_s3.py tests/test_hostile.py
-	@$(BIN)/python tests/matrices.py build/matrices.jsonl && $(BUILD) refresh nbs/index.ipynb
+	@CHARGEBACK_MATRICES=$(CURDIR)/build/matrices.jsonl $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(EVIDENCE)
+	@$(BIN)/python tests/support/matrices.py build/matrices.jsonl && $(BUILD) refresh nbs/index.ipynb
 
 bench: $(READY) ## Measure the pipeline beside what one would pick instead
 	@$(BIN)/python bench/bench.py

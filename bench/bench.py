@@ -2,11 +2,13 @@
 
     python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,duckdb,polars,tuned,textbook,late] [--write]
 
-`bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the files, after the others.
+`bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the
+files, after the others.
 
-Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in bench/results.json, from which the README's table and plot are made.
-The day is generated once for each size and kept under build/bench. Before each run its files are read once and what waits for the disk is written, so that every way finds
-the same, whatever the one before left behind.
+Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in
+bench/results.json, from which the README's table and plot are made. The day is generated once for each size and kept
+under build/bench. Before each run its files are read once and what waits for the disk is written, so that every way
+finds the same, whatever the one before left behind.
 """
 import argparse
 import json
@@ -46,7 +48,9 @@ def without_last(lake, share=0.01):
     def put_back():
         for file in aside.iterdir(): file.rename(day / file.name)
     put_back()      # what a run that was killed left there
-    files = sorted(day.glob('*.parquet'), key=lambda file: [int(number) for number in file.stem.split('-')[:0:-1]])   # part-SUBTASK-NUMBER
+    files = sorted(
+        day.glob('*.parquet'), key=lambda file: [int(number) for number in file.stem.split('-')[:0:-1]]
+    )  # part-SUBTASK-NUMBER
     for file in files[-round(share * len(files)):]: file.rename(aside / file.name)
     try: yield
     finally:
@@ -55,17 +59,23 @@ def without_last(lake, share=0.01):
 
 
 def ours(lake, out):
-    return [sys.executable, ROOT / 'glue_export/consolidate_chargebacks.py', '--CATALOG', lake, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', out,
-            '--OUTPUT_FILE_COUNT', '10', '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', '2025-11-02']
+    return [
+        sys.executable, ROOT / 'glue_export/consolidate_chargebacks.py', '--CATALOG', lake, '--SOURCE_DATABASE',
+        'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', out, '--OUTPUT_FILE_COUNT', '10',
+        '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', '2025-11-02']
 
 
 def command(way, lake, out):
     if way == 'bare': return [ours(lake, out)[0], ROOT / 'bench/bare.py', *ours(lake, out)[2:]]
-    return ours(lake, out) if way in ('ours', 'late') else [sys.executable, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out]
+    return (
+        ours(lake, out)
+        if way in ('ours', 'late')
+        else [sys.executable, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out])
 
 
 def memory(process):
-    "Resident bytes of a process tree. Pages that its processes share count in each; to tell them apart costs half a core."
+    """Resident bytes of a process tree. Pages that its processes share count in each; to tell them apart costs half
+    a core."""
     total = 0
     for p in [process] + process.children(recursive=True):
         try: total += p.memory_info().rss
@@ -123,16 +133,34 @@ def main():
     for round in range(a.rounds):
         for way in found:
             found[way].append(one(way, a.files))
-            print(f'round {round + 1} {way:<14}{found[way][-1]["seconds"]:>8.1f} s {found[way][-1]["peak"] / 1e6:>8.0f} MB', flush=True)
-    rows = {way: {key: statistics.median(r[key] for r in runs) for key in ('seconds', 'peak', 'bytes')} | {'rounds': len(runs)} for way, runs in found.items()}
+            print(
+                f'round {round + 1} {way:<14}{found[way][-1]["seconds"]:>8.1f} s {found[way][-1]["peak"] / 1e6:>8.0f} '
+                'MB',
+                flush=True)
+    rows = {
+        way: {key: statistics.median(r[key] for r in runs) for key in ('seconds', 'peak', 'bytes')}
+        | {'rounds': len(runs)}
+        for way, runs in found.items()}
     base = rows.get('ours', next(iter(rows.values())))
-    print(f'\n{a.files:,} files, medians of {a.rounds} rounds\n{"way":<14}{"seconds":>9}{"of ours":>9}{"peak MB":>9}{"out MB":>9}')
-    for way, r in rows.items(): print(f'{way:<14}{r["seconds"]:>9.1f}{r["seconds"] / base["seconds"]:>9.2f}{r["peak"] / 1e6:>9.0f}{r["bytes"] / 1e6:>9.0f}')
+    print(
+        f'\n{a.files:,} files, medians of {a.rounds} rounds\n'
+        f'{"way":<14}{"seconds":>9}{"of ours":>9}{"peak MB":>9}{"out MB":>9}'
+    )
+    for way, r in rows.items():
+        print(
+            f'{way:<14}{r["seconds"]:>9.1f}{r["seconds"] / base["seconds"]:>9.2f}'
+            f'{r["peak"] / 1e6:>9.0f}{r["bytes"] / 1e6:>9.0f}'
+        )
     if 'ours' in found:
         middle = sorted(found['ours'], key=lambda r: r['seconds'])[len(found['ours']) // 2]
         print('stages: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in middle['stages']))
     if a.write:
-        stages = {name: statistics.median(dict(run['stages'])[name] for run in found['ours']) for name, _ in found['ours'][0]['stages']} if 'ours' in found else {}
+        stages = (
+            {
+                name: statistics.median(dict(run['stages'])[name] for run in found['ours'])
+                for name, _ in found['ours'][0]['stages']}
+            if 'ours' in found
+            else {})
         keep(str(a.files), {'rounds': a.rounds, 'ways': rows, 'stages': stages})
 
 
@@ -140,7 +168,9 @@ def keep(name, value):
     "Keep a result for the README and the notebooks, with the date and the shape of this machine"
     path, memory = ROOT / 'bench/results.json', round(psutil.virtual_memory().total / 2**30)
     results = json.loads(path.read_text()) if path.exists() else {}
-    results[name] = {'date': str(date.today()), 'machine': f'{os.cpu_count()} cores, {memory} GB, Python {platform.python_version()}', **value}
+    results[name] = {
+        'date': str(date.today()),
+        'machine': f'{os.cpu_count()} cores, {memory} GB, Python {platform.python_version()}', **value}
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n')
 
 

@@ -1,9 +1,11 @@
-"""Days whose landing files are small and whose records are not, or the other way round: time and memory of whole runs.
+"""Days whose landing files are small and whose records are not, or the other way round: time and memory of whole
+runs.
 
     python bench/memory.py [--only repeated,thin,cut,many]
 
-repeated: 920 files of 75 KB, a text of 20 KB the same in all records of a file. thin: 30 million records of two columns in 60 files.
-cut: one file of 1.1 GB into 1 and into 10 output files. many: one small file into 3,000 output files.
+repeated: 920 files of 75 KB, a text of 20 KB the same in all records of a file. thin: 30 million records of two
+columns in 60 files. cut: one file of 1.1 GB into 1 and into 10 output files. many: one small file into 3,000 output
+files.
 """
 import argparse
 import shutil
@@ -76,7 +78,9 @@ def run(lake, count):
     return seconds, peak
 
 
-CASES = {'repeated': (repeated, {}, (10,)), 'thin': (thin, {}, (10,)), 'cut': (cut, {'compression': 'none', 'row_group_size': 50_000}, (1, 10)), 'many': (many, {}, (3000,))}
+CASES = {
+    'repeated': (repeated, {}, (10,)), 'thin': (thin, {}, (10,)),
+    'cut': (cut, {'compression': 'none', 'row_group_size': 50_000}, (1, 10)), 'many': (many, {}, (3000,))}
 
 
 def main():
@@ -88,7 +92,9 @@ def main():
         size = sum(p.stat().st_size for p in lake.rglob('*.parquet'))
         for count in counts:
             seconds, peak = run(lake, count)
-            print(f'{name:<9} {size / 1e6:>7,.0f} MB into {count:>5,} files: {seconds:>6.1f} s, {peak / 1e9:.2f} GB', flush=True)
+            print(
+                f'{name:<9} {size / 1e6:>7,.0f} MB into {count:>5,} files: {seconds:>6.1f} s, {peak / 1e9:.2f} GB',
+                flush=True)
 
 
 if __name__ == '__main__': main()

@@ -8,13 +8,20 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = {'ours': 'this job', 'duckdb': 'DuckDB', 'polars': 'Polars', 'tuned': 'Spark, tuned', 'textbook': 'textbook Glue job'}
+NAMES = {
+    'ours': 'this job', 'duckdb': 'DuckDB', 'polars': 'Polars', 'tuned': 'Spark, tuned',
+    'textbook': 'textbook Glue job'}
 
 
 def bars(axis, rows, field, scale, title, digits):
     "Horizontal bars of one field, ours in colour, the value at the end of each"
     values = [rows[way][field] / scale for way in rows]
-    found = axis.barh([NAMES[way] for way in rows], values, color=['#c2410c' if way == 'ours' else '#94a3b8' for way in rows], height=0.65)
+    found = axis.barh(
+        [NAMES[way] for way in rows],
+        values,
+        color=['#c2410c' if way == 'ours' else '#94a3b8' for way in rows],
+        height=0.65,
+    )
     axis.bar_label(found, fmt=f'%.{digits}f', padding=3, fontsize=8)
     axis.set_title(title, fontsize=9, loc='left')
     axis.invert_yaxis()
@@ -27,7 +34,8 @@ def bars(axis, rows, field, scale, title, digits):
 def draw(results, path):
     "A row of time and memory for each size"
     sizes = sorted((name for name in results if name.isdigit()), key=int)
-    figure, axes = plt.subplots(len(sizes), 2, figsize=(8.4, 0.55 + 1.55 * len(sizes)), layout='constrained', squeeze=False)
+    figure, axes = plt.subplots(
+        len(sizes), 2, figsize=(8.4, 0.55 + 1.55 * len(sizes)), layout='constrained', squeeze=False)
     for (time, memory), size in zip(axes, sizes, strict=True):
         rows = {way: results[size]['ways'][way] for way in NAMES if way in results[size]['ways']}
         ours = rows['ours']['seconds']

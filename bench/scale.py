@@ -1,9 +1,11 @@
-"""What a day of 50 million records in 500,000 files asks of the driver: the job's own planning, over synthetic entries.
+"""What a day of 50 million records in 500,000 files asks of the driver: the job's own planning, over synthetic
+entries.
 
     python bench/scale.py [--files 500000] [--records 100] [--output-files 100] [--write]
 
-Nothing is read or written but the ledger's records. The listing, the notes on files, the losers, the layout, the pieces as Spark gets them, the manifest and the commit record
-are the real ones, of real size. Prints seconds and the peak memory of Python and JVM after each step.
+Nothing is read or written but the ledger's records. The listing, the notes on files, the losers, the layout, the
+pieces as Spark gets them, the manifest and the commit record are the real ones, of real size. Prints seconds and the
+peak memory of Python and JVM after each step.
 """
 import argparse
 import os
@@ -30,7 +32,11 @@ class Listing:
 
     def list(self, folder, recursive=True):
         from chargeback_consolidation.store import FileEntry
-        return [FileEntry(f'{folder}/chargebacks-{i:012d}-{i * 2654435761 % 2**32:08x}.parquet', 75000 + i % 997, f'{i * 11400714819323198485 % 2**128:032x}') for i in range(self.count)]
+        return [
+            FileEntry(
+                f'{folder}/chargebacks-{i:012d}-{i * 2654435761 % 2**32:08x}.parquet', 75000 + i % 997,
+                f'{i * 11400714819323198485 % 2**128:032x}')
+            for i in range(self.count)]
 
 
 def index_of(spark, files, records, lost):
@@ -48,17 +54,26 @@ def index_of(spark, files, records, lost):
     packed = parquet.schema_arrow.serialize().to_pybytes()
 
     def noted(ids):
-        notes = {i: UNCOUNTED._replace(rows=records, bytes=records * 800, schema=0, first_event=1762041600000000 + i * 172800, digest=i * 11400714819323198485 % 2**64) for i in ids}
+        notes = {
+            i: UNCOUNTED._replace(
+                rows=records, bytes=records * 800, schema=0, first_event=1762041600000000 + i * 172800,
+                digest=i * 11400714819323198485 % 2**64)
+            for i in ids}
         yield field_of(note_row(notes, [packed]), 'note')[0].as_py()
 
     def contenders(bucket, buckets=200):
         pair = np.arange(bucket, lost // 2, buckets)
         ids, none = np.concatenate([pair, pair + lost // 2]), pa.nulls(2 * len(pair))
-        columns = {'source': ids * 7919 % files, 'position': ids // files % records, 'key': np.tile(pair, 2), 'hash': np.tile(pair, 2), 'updated': ids, 'updated_ns': ids * 0, 'event': ids, 'event_ns': ids * 0}
-        arrays = [pa.array(columns[f.name]).cast(f.type) if f.name in columns else none.cast(f.type) for f in INDEX_SCHEMA]
+        columns = {
+            'source': ids * 7919 % files, 'position': ids // files % records, 'key': np.tile(pair, 2),
+            'hash': np.tile(pair, 2), 'updated': ids, 'updated_ns': ids * 0, 'event': ids, 'event_ns': ids * 0}
+        arrays = [
+            pa.array(columns[f.name]).cast(f.type) if f.name in columns else none.cast(f.type) for f in INDEX_SCHEMA]
         yield pack(pa.RecordBatch.from_arrays(arrays, schema=INDEX_SCHEMA))
 
-    return Index(read_notes(spark.sparkContext.range(0, files, 1, 16).mapPartitions(noted).collect()), spark.sparkContext.range(0, 200, 1, 200).flatMap(contenders))
+    return Index(
+        read_notes(spark.sparkContext.range(0, files, 1, 16).mapPartitions(noted).collect()),
+        spark.sparkContext.range(0, 200, 1, 200).flatMap(contenders))
 
 
 def main():
@@ -81,16 +96,24 @@ def main():
     from chargeback_consolidation.settings import parse
     from chargeback_consolidation.spark import get_spark, run_tasks
     folder = tempfile.mkdtemp()
-    settings = parse(['--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', f'{folder}/out', '--OUTPUT_FILE_COUNT', str(a.output_files),
-                      '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', str(DAY)])
-    table, partition = Table('landing.chargebacks', 's3://landing/chargebacks'), Partition(DAY, ('s3://landing/chargebacks/2025/11/02',))
+    settings = parse([
+        '--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
+        f'{folder}/out', '--OUTPUT_FILE_COUNT', str(a.output_files), '--COMPRESSION_CODEC', 'snappy',
+        '--PARTITION_DATE', str(DAY)])
+    table, partition = (
+        Table('landing.chargebacks', 's3://landing/chargebacks'),
+        Partition(DAY, ('s3://landing/chargebacks/2025/11/02',)))
     steps, last = [], time.perf_counter()
 
     def step(name):
         nonlocal last
-        now, python, whole = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, memory(psutil.Process())
+        now, python, whole = (
+            time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, memory(psutil.Process()))
         steps.append({'step': name, 'seconds': now - last, 'python': python, 'tree': whole})
-        print(f'{name:<12}{now - last:>8.1f} s   peak of Python {python / 1e6:>6.0f} MB   all processes now {whole / 1e6:>6.0f} MB', flush=True)
+        print(
+            f'{name:<12}{now - last:>8.1f} s   peak of Python {python / 1e6:>6.0f} MB   all processes now '
+            f'{whole / 1e6:>6.0f} MB',
+            flush=True)
         last = time.perf_counter()
 
     spark = get_spark()
@@ -114,17 +137,30 @@ def main():
     slot = np.arange(per_slot)
     kept = np.random.default_rng(1).random(per_slot) > a.lost / 2
     lineage = len(write_lineage((slot // a.records)[kept].astype(np.int32), (slot % a.records)[kept].astype(np.int32)))
-    files = {i: {'file': {'path': f'{folder}/out/{job.slot_paths(DAY, i, 1, run.name)["file"]}', 'rows': per_slot, 'bytes': 65_000_000, 'groups': 5, 'digest': 2**63 + i,
-                          'token': '.token', 'lineage': f'{folder}/_out/{job.slot_paths(DAY, i, 1, run.name)["lineage"]}'}, 'quarantine': None} for i in range(len(plan.slots))}
+    files = {
+        i: {
+            'file': {
+                'path': f'{folder}/out/{job.slot_paths(DAY, i, 1, run.name)["file"]}', 'rows': per_slot,
+                'bytes': 65_000_000, 'groups': 5, 'digest': 2**63 + i, 'token': '.token',
+                'lineage': f'{folder}/_out/{job.slot_paths(DAY, i, 1, run.name)["lineage"]}'},
+            'quarantine': None}
+        for i in range(len(plan.slots))}
     commit = job.commit_of(run, state, plan, job.Written(files, {}))
     manifest = os.path.getsize(f'{folder}/_out/{commit.manifest}')
     record = len(commit.data())
     step('commit')
-    assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(map(len, plan.lost.values()))
-    print(f'manifest {manifest / 1e6:.1f} MB, commit record {record / 1e3:.0f} kB, lineage {lineage * len(plan.slots) / 1e6:.1f} MB in {len(plan.slots)} files; '
-          f'{tasks} copy tasks')
+    assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(
+        map(len, plan.lost.values()))
+    print(
+        f'manifest {manifest / 1e6:.1f} MB, commit record {record / 1e3:.0f} kB, lineage '
+        f'{lineage * len(plan.slots) / 1e6:.1f} MB in {len(plan.slots)} files; '
+        f'{tasks} copy tasks')
     if a.write:
-        keep('scale', {'files': a.files, 'records': rows, 'output_files': len(plan.slots), 'manifest': manifest, 'record': record, 'lineage': lineage * len(plan.slots), 'tasks': tasks, 'steps': steps})
+        keep(
+            'scale',
+            {
+                'files': a.files, 'records': rows, 'output_files': len(plan.slots), 'manifest': manifest,
+                'record': record, 'lineage': lineage * len(plan.slots), 'tasks': tasks, 'steps': steps})
     shutil.rmtree(folder)
 
 

@@ -1,12 +1,15 @@
 """What one would pick instead, each as a whole process: `python ways.py WAY LANDING OUT`.
 
-All of them keep the latest version of each chargeback and write ten Snappy files. None of them checks, quarantines, audits or commits.
+All of them keep the latest version of each chargeback and write ten Snappy files. None of them checks, quarantines,
+audits or commits.
 """
 import sys
 from pathlib import Path
 
 COUNT = 10
-LATEST = 'partition by chargeback_id order by coalesce(updated_at, event_timestamp) desc nulls last, event_timestamp desc nulls last, filename desc'
+LATEST = (
+    'partition by chargeback_id order by coalesce(updated_at, event_timestamp) desc nulls last, '
+    'event_timestamp desc nulls last, filename desc')
 
 
 def session(**options):
@@ -14,7 +17,10 @@ def session(**options):
 
     from chargeback_consolidation.spark import find_java
     find_java()
-    builder = SparkSession.builder.master('local[*]').config('spark.ui.enabled', 'false').config('spark.ui.showConsoleProgress', 'false')
+    builder = (
+        SparkSession.builder.master('local[*]')
+        .config('spark.ui.enabled', 'false')
+        .config('spark.ui.showConsoleProgress', 'false'))
     for name, value in options.items(): builder = builder.config(name.replace('_', '.'), value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel('ERROR')
@@ -25,7 +31,10 @@ def window(frame):
     from pyspark.sql import Window
     from pyspark.sql import functions as F
     order = [F.coalesce('updated_at', 'event_timestamp').desc_nulls_last(), F.col('event_timestamp').desc_nulls_last()]
-    return frame.withColumn('place', F.row_number().over(Window.partitionBy('chargeback_id').orderBy(*order))).where('place = 1').drop('place')
+    return (
+        frame.withColumn('place', F.row_number().over(Window.partitionBy('chargeback_id').orderBy(*order)))
+        .where('place = 1')
+        .drop('place'))
 
 
 def textbook(landing, out):
@@ -44,11 +53,13 @@ def tuned(landing, out):
     "One pass: schema given, one shuffle by key into the ten partitions that are written"
     import pyarrow.parquet as pq
     last = max(Path(landing).glob('*.parquet'), key=lambda p: len(pq.read_schema(p)) if p.stat().st_size else 0)
-    spark = session(spark_driver_memory='4g', spark_sql_shuffle_partitions=str(COUNT), spark_sql_adaptive_enabled='false',
-                    spark_sql_files_maxPartitionBytes=str(256 << 20), spark_sql_files_openCostInBytes='65536')
+    spark = session(
+        spark_driver_memory='4g', spark_sql_shuffle_partitions=str(COUNT), spark_sql_adaptive_enabled='false',
+        spark_sql_files_maxPartitionBytes=str(256 << 20), spark_sql_files_openCostInBytes='65536')
     schema = spark.read.parquet(str(last)).schema
     frame = spark.read.schema(schema).parquet(landing).where('chargeback_id is not null')
-    window(frame.repartition(COUNT, 'chargeback_id')).write.mode('overwrite').option('compression', 'snappy').parquet(out)
+    window(frame.repartition(COUNT, 'chargeback_id')).write.mode('overwrite').option('compression', 'snappy').parquet(
+        out)
 
 
 def duck(landing, out):
@@ -58,19 +69,26 @@ def duck(landing, out):
     db = duckdb.connect()
     db.execute('set preserve_insertion_order = false')
     source = f"read_parquet('{landing}/*.parquet', union_by_name = true, filename = true)"
-    query = f'select * exclude (filename) from {source} where chargeback_id is not null qualify row_number() over ({LATEST}) = 1'
-    db.execute(f"create temp table latest as {query}")
+    query = (
+        f'select * exclude (filename) from {source} where chargeback_id is not null '
+        f'qualify row_number() over ({LATEST}) = 1')
+    db.execute(f'create temp table latest as {query}')
     total = db.execute('select count(*) from latest').fetchone()[0]
     step = -(-total // COUNT)
     for i in range(COUNT):
-        db.execute(f"copy (select * from latest where rowid >= {i * step} and rowid < {(i + 1) * step}) to '{out}/part-{i}.parquet' (format parquet, compression snappy)")
+        db.execute(
+            f"copy (select * from latest where rowid >= {i * step} and rowid < {(i + 1) * step}) to "
+            f"'{out}/part-{i}.parquet' (format parquet, compression snappy)"
+        )
 
 
 def duck_one(landing, out):
     "The same, streamed into as many files as there are threads"
     import duckdb
     source = f"read_parquet('{landing}/*.parquet', union_by_name = true, filename = true)"
-    query = f'select * exclude (filename) from {source} where chargeback_id is not null qualify row_number() over ({LATEST}) = 1'
+    query = (
+        f'select * exclude (filename) from {source} where chargeback_id is not null '
+        f'qualify row_number() over ({LATEST}) = 1')
     duckdb.connect().execute(f"copy ({query}) to '{out}' (format parquet, compression snappy, per_thread_output true)")
 
 
@@ -78,9 +96,14 @@ def polars(landing, out):
     "One lazy query, written in ten slices"
     import polars as pl
     Path(out).mkdir(parents=True)
-    frame = pl.scan_parquet(f'{landing}/*.parquet', missing_columns='insert', extra_columns='ignore', schema=widest(landing))
+    frame = pl.scan_parquet(
+        f'{landing}/*.parquet', missing_columns='insert', extra_columns='ignore', schema=widest(landing))
     version = pl.coalesce('updated_at', 'event_timestamp')
-    latest = frame.filter(pl.col('chargeback_id').is_not_null()).sort(version, 'event_timestamp', descending=True, nulls_last=True).unique('chargeback_id', keep='first').collect()
+    latest = (
+        frame.filter(pl.col('chargeback_id').is_not_null())
+        .sort(version, 'event_timestamp', descending=True, nulls_last=True)
+        .unique('chargeback_id', keep='first')
+        .collect())
     step = -(-len(latest) // COUNT)
     for i in range(COUNT): latest.slice(i * step, step).write_parquet(f'{out}/part-{i}.parquet', compression='snappy')
 
@@ -92,4 +115,5 @@ def widest(landing):
 
 
 if __name__ == '__main__':
-    {'textbook': textbook, 'tuned': tuned, 'duckdb': duck, 'duckdb-stream': duck_one, 'polars': polars}[sys.argv[1]](*sys.argv[2:])
+    {'textbook': textbook, 'tuned': tuned, 'duckdb': duck, 'duckdb-stream': duck_one, 'polars': polars}[sys.argv[1]](
+        *sys.argv[2:])

@@ -82,12 +82,15 @@ def _notebook_problem(text, cfg):
 
 # %% ../../nbs/build/check.ipynb #922c2bfe
 def lint(root='.'): # the project's folder
-    "A line for each of ruff's findings in the code and in the investigations"
+    "A line for each of ruff's findings in the code and in the investigations, and for each long line of a notebook"
     with project(root) as cfg:
-        places = cfg.lib_path.name, 'glue_export/*.py', 'tests', 'bench', f'{cfg.nbs_path.name}/investigations'
+        nbs = cfg.nbs_path.name
+        places = cfg.lib_path.name, 'glue_export/*.py', 'tests', 'bench', f'{nbs}/investigations'
         folders = [str(o.relative_to(cfg.config_path)) for place in places for o in sorted(cfg.config_path.glob(place))]
-        cmd = [sys.executable, '-m', 'ruff', 'check', '--quiet', '--output-format=concise', *folders]
-        return subprocess.run(cmd, cwd=cfg.config_path, capture_output=True, text=True).stdout.splitlines()
+        def ruff(*words):
+            cmd = [sys.executable, '-m', 'ruff', 'check', '--quiet', '--output-format=concise', *words]
+            return subprocess.run(cmd, cwd=cfg.config_path, capture_output=True, text=True).stdout.splitlines()
+        return list(dict.fromkeys(ruff(*folders) + ruff('--select=E501', nbs)))
 
 # %% ../../nbs/build/check.ipynb #aacbc0d7
 def check(root='.'): # the project's folder

@@ -23,19 +23,19 @@ INVESTIGATIONS, GUIDE = 'investigations', 'guide'
 STUDIO_BUCKET = 's3://YOUR-BUCKET'
 STUDIO_LIBRARY = f'{STUDIO_BUCKET}/glue/chargeback-consolidation/chargeback_consolidation.zip'
 STUDIO_SAMPLE = f'{STUDIO_BUCKET}/chargeback-sample'
-STUDIO_MAGICS = f'''# Read before the session starts: where the library is, and what the session may cost.
+STUDIO_MAGICS = f"""# Read before the session starts: where the library is, and what the session may cost.
 %glue_version 5.1
 %worker_type G.1X
 %number_of_workers 2
 %idle_timeout 30
-%extra_py_files {STUDIO_LIBRARY}'''
-STUDIO_FILL = f'''import matplotlib.pyplot as plt
+%extra_py_files {STUDIO_LIBRARY}"""
+STUDIO_FILL = f"""import matplotlib.pyplot as plt
 
 from chargeback_consolidation.sample.lake import fill_in
 from chargeback_consolidation.studio.show import show
 
 SAMPLE = {STUDIO_SAMPLE!r}  # what is left empty above is filled in for a sample, which is landed and consolidated here
-if not output_path: fill_in(globals(), SAMPLE)'''
+if not output_path: fill_in(globals(), SAMPLE)"""
 STUDIO_FIGURE = 'plt.gcf().set_size_inches(8, 6)  # the shape in which the kernel shows every figure'
 STUDIO_DONE = "print('All cells have run: {name}')"
 STUDIO_METADATA = {

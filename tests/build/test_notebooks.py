@@ -1,0 +1,22 @@
+"Every stage notebook runs from top to bottom, with its checks. They share a process, and so one JVM."
+from pathlib import Path
+
+import pytest
+from nbdev.config import get_config
+from nbdev.test import test_nb as run_notebook
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(
+    o
+    for o in (ROOT / 'nbs').rglob('*.ipynb')
+    if 'investigations' not in o.parts and '.ipynb_checkpoints' not in o.parts)
+
+
+@pytest.mark.xdist_group('notebooks')
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda o: o.relative_to(ROOT / 'nbs').with_suffix('').as_posix())
+def test_notebook(path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv('IN_TEST', '1')  # as nbdev sets it, but only for now
+    monkeypatch.syspath_prepend(ROOT)
+    passed, _ = run_notebook(path, skip_flags=get_config().tst_flags.split())
+    assert passed, capfd.readouterr().err

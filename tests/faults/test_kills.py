@@ -1,0 +1,90 @@
+"""A run is killed at every phase, on both stores; the next run ends with the result of an undisturbed one (C11).
+
+Between kill and recovery both kinds of reader look: who asks the ledger sees one consistent day, who lists the
+folder sees no fewer rows than the last commit has.
+"""
+import os
+import signal
+import subprocess
+import sys
+from itertools import count, product
+from pathlib import Path
+
+import pytest
+from matrices import record
+from world import LocalWorld, S3World, prepared
+
+KILLED = Path(__file__).parents[1] / 'support/killed.py'
+PHASES = [
+    'look', 'index', 'decide', 'copying', 'copy', 'audit', 'prepare', 'creating', 'commit', 'settling 1', 'settling 3',
+    'settling 4', 'settle']
+
+TWICE = {
+    'look': 'copying', 'copying': 'copying', 'prepare': 'commit', 'commit': 'settling 1', 'settling 1': 'settling 1',
+    'settling 3': 'settling 1'}  # killed at the one, then at the other
+
+# With a JVM and its workers; at the other phases of a quick run Spark is played
+SPARK = {'local': ['look', 'copying', 'copy', 'commit', 'settling 1'], 's3': ['copying', 'commit']}
+
+
+@pytest.fixture(scope='module')
+def worlds(session, endpoint, tmp_path_factory):
+    "For each store: (world, rows before, rows of the undisturbed day, a function that makes a copy)"
+    local, before = prepared(LocalWorld(tmp_path_factory.mktemp('world') / 'lake'), session)
+    undisturbed = local.copy(tmp_path_factory.mktemp('undisturbed') / 'lake')
+    undisturbed.run(session)
+    cloud, cloud_before = prepared(S3World(endpoint, 'base', folder=tmp_path_factory.mktemp('cloud')).create(), session)
+    after = undisturbed.listed()
+    assert cloud_before == before and before != after and max(after.values()) == 1
+    numbers = count()
+    return {'local': (local, before, after, lambda: local.copy(tmp_path_factory.mktemp('copy') / 'lake')),
+            's3': (cloud, before, after, lambda: cloud.copy(f'copy-{next(numbers)}'))}
+
+
+def kill(world, phase, *spark):
+    "Run the job in a process group of its own until it is killed"
+    with world.environment():
+        run = subprocess.run(
+            [sys.executable, str(KILLED), *spark, phase, *world.arguments()],
+            start_new_session=True, capture_output=True, text=True, timeout=180, env=dict(os.environ))
+    assert run.returncode == -signal.SIGKILL, f'not killed at {phase}: {run.stdout[-2000:]}{run.stderr[-2000:]}'
+
+
+def check_readers(world, before, after):
+    assert world.asked() in (before, after)
+    listed = world.listed()
+    assert sum(listed.values()) >= sum(before.values()) and {key for key, _, _ in listed} >= {
+        key for key, _, _ in before}
+
+
+def cases():
+    for store, phase in product(('local', 's3'), PHASES):
+        if (store, phase) == ('s3', 'creating'): continue
+        yield pytest.param(store, phase, ['inline'], id=f'{store}-{phase}')
+        quick = phase in SPARK[store]
+        yield pytest.param(store, phase, [], id=f'{store}-{phase}-spark', marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize('store,phase,spark', list(cases()))
+def test_c11_killed_at_any_phase(worlds, session, store, phase, spark):
+    _, before, after, copy = worlds[store]
+    world = copy()
+    kill(world, phase, *spark)
+    check_readers(world, before, after)
+    if phase in TWICE:
+        kill(world, TWICE[phase], *spark)
+        check_readers(world, before, after)
+    world.run(session)
+    assert world.listed() == world.asked() == after
+    world.repair()
+    assert world.orphans() == [] and world.listed() == after
+    record('kills', store=store, phase=phase, then=TWICE.get(phase, ''))
+
+
+def test_the_check_can_fail(worlds):
+    "A file that nobody committed is seen as an orphan"
+    _, _, _, copy = worlds['local']
+    world = copy()
+    ledger = world.ledger()
+    with ledger.store.stage(ledger.partition + '/part-00000-c000009-00000000.parquet') as sink: sink.write(b'x')
+    assert len(world.orphans()) == 1

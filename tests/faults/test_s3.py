@@ -1,0 +1,258 @@
+"""The job against S3 and the Glue catalog, over HTTP: same result as on a disk, few requests, and faults that leave
+no trace (C2, C10, C15)."""
+import json
+
+import pytest
+from aws import SERVER, Proxy, client, seeded
+from botocore.awsrequest import AWSResponse
+from matrices import record
+from world import DAY, S3World
+
+from chargeback_consolidation import job, plan
+from chargeback_consolidation.s3 import S3Store
+from chargeback_consolidation.settings import ArgumentError, parse
+from chargeback_consolidation.store import StoreError
+
+SEEDS, GROUPS = 50, 5
+
+
+def test_same_as_the_local_store_and_registered(cloud_day, spark, endpoint):
+    cloud, _, after, copy = cloud_day
+    world = copy()
+    glue = client('glue', endpoint)
+    glue.create_database(DatabaseInput={'Name': 'lake'})
+    more = ['--OUTPUT_DATABASE', 'lake', '--OUTPUT_TABLE', 'consolidated', '--METRICS_NAMESPACE', 'Chargebacks']
+    landing = {o['Key']: o['ETag'] for o in client('s3', endpoint).list_objects_v2(Bucket=cloud.landing)['Contents']}
+    def session(): return spark
+    with world.environment(): assert job.main(world.arguments(*more), session) == 0
+    assert world.listed() == after and world.orphans() == []
+    table = glue.get_table(DatabaseName='lake', Name='consolidated')['Table']
+    assert [k['Name'] for k in table['PartitionKeys']] == ['year', 'month', 'day'] and table['StorageDescriptor'][
+        'Location'] == world.output + '/'
+    partition = glue.get_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))[
+        'Partition']
+    assert partition['StorageDescriptor']['Location'] == f'{world.output}/year=2025/month=11/day=02/'
+    names = {m['MetricName'] for m in client('cloudwatch', endpoint).list_metrics(Namespace='Chargebacks')['Metrics']}
+    assert {'RecordsProcessed', 'DuplicatesRemoved', 'UnreadableFiles', 'DurationSeconds', 'Succeeded'} <= names
+    assert landing == {
+        o['Key']: o['ETag'] for o in client('s3', endpoint).list_objects_v2(Bucket=cloud.landing)['Contents']}
+    glue.delete_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))
+    with world.environment():
+        assert job.main(world.arguments(*more), session) == 0  # nothing new, but the catalog is repaired
+    assert glue.get_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))
+
+
+@pytest.mark.parametrize(
+    'names,types,values',
+    [
+        (('year', 'month', 'day'), 'string', ('2025', '11', '02')),
+        (('year', 'month', 'day'), 'int', ('2025', '11', '2')),
+        (('year', 'month', 'day'), 'string', ('2025', '11', '2')),
+        (('partition_0', 'partition_1', 'partition_2'), 'string', ('2025', '11', '02'))])
+def test_c2_partition_styles_in_the_glue_catalog(cloud_day, session, endpoint, names, types, values):
+    cloud, _, after, copy = cloud_day
+    glue, name = client('glue', endpoint), f'styles_{types}_{names[0]}_{values[2]}'
+    location = f's3://{cloud.landing}/landing/chargebacks'
+    glue.create_table(
+        DatabaseName='landing',
+        TableInput={
+            'Name': name, 'PartitionKeys': [{'Name': n, 'Type': types} for n in names],
+            'StorageDescriptor': {'Location': location}})
+    glue.create_partition(
+        DatabaseName='landing', TableName=name,
+        PartitionInput={'Values': list(values), 'StorageDescriptor': {'Location': f'{location}/2025/11/02'}})
+    with cloud.environment():
+        settings = parse([*cloud.arguments()[:2], '--SOURCE_TABLE', name, *cloud.arguments()[4:]])
+        table, (partition,) = job.plan_runs(settings)
+    assert partition.known and partition.locations == (f'{location}/2025/11/02',)
+
+
+def test_c2_a_day_that_no_crawler_has_seen(cloud_day, session, endpoint):
+    cloud, _, after, copy = cloud_day
+    location = f's3://{cloud.landing}/landing/chargebacks'
+    keys = [{'Name': f'partition_{i}', 'Type': 'string'} for i in range(3)]
+    client('glue', endpoint).create_table(
+        DatabaseName='landing',
+        TableInput={'Name': 'uncrawled', 'PartitionKeys': keys, 'StorageDescriptor': {'Location': location}})
+    world = copy()
+    client('s3', endpoint).put_object(
+        Bucket=world.bucket, Key='_chargebacks/_ledger/source-table', Body=b'landing.uncrawled')  # renamed
+    with world.environment():
+        settings = parse([*world.arguments()[:2], '--SOURCE_TABLE', 'uncrawled', *world.arguments()[4:]])
+        table, (partition,) = job.plan_runs(settings)
+        report = job.consolidate(plan.start_run(settings, table, partition, session))
+    assert not partition.known and any('has the crawler run?' in w for w in report.warnings) and world.listed() == after
+
+
+@pytest.mark.parametrize(
+    'change,argument',
+    [(('SOURCE_DATABASE', 'nowhere'), '--SOURCE_DATABASE'), (('SOURCE_TABLE', 'nothing'), '--SOURCE_TABLE')])
+def test_c1_what_the_glue_catalog_lacks_is_a_bad_argument(cloud_day, change, argument, capsys):
+    cloud = cloud_day[0]
+    words = cloud.arguments()
+    words[words.index('--' + change[0]) + 1] = change[1]
+    with cloud.environment(): assert job.main(words, None) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(argument) and change[1] in said.err and said.err.count('\n') == 1 and said.out == ''
+
+
+def test_requests_are_few(cloud_day, spark, endpoint):
+    "At most 2.2 GETs for a landing file, one LIST for 1,000 of them, no HEAD; nothing is written to the landing zone"
+    cloud, _, after, copy = cloud_day
+    world = copy()
+    with Proxy(endpoint) as proxy:
+        with world.environment(proxy.endpoint):
+            job.consolidate(world.start(lambda: spark, plan.quiet, '--REPROCESS', 'true'))
+    under, files = f'/{cloud.landing}', 12
+    assert proxy.count('GET', under=under) <= 2.2 * files
+    assert proxy.count('LIST', under=under) == 1
+    assert {done for done, path in proxy.requests if path.startswith(under)} <= {'GET', 'LIST'}
+    assert world.listed() == after
+    record('requests', gets=proxy.count('GET', under=under), lists=1, files=files)
+
+
+@pytest.mark.parametrize('group', range(GROUPS))
+def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, request, hasty):
+    "Whatever fails, the run ends right or with a clear message; the next one ends right; nothing is left over"
+    spark = (
+        request.getfixturevalue('spark') if not group else None
+    )  # for some of the group: a task waits before it asks again
+    cloud, _, after, copy = cloud_day
+    for seed in range(group, SEEDS, GROUPS):
+        world, failed = copy(), ''
+        with Proxy(endpoint, seeded(seed, 0.1)) as proxy:
+            with world.environment(proxy.endpoint):
+                try: world_run(world, (lambda: spark) if spark and seed < 3 * GROUPS else session)
+                except Exception as e:
+                    failed = str(e)
+                    assert failed.strip(), f'seed {seed}: no message'
+        if failed: world.run(session)
+        assert world.listed() == world.asked() == after, f'seed {seed}'
+        world.repair()
+        assert world.orphans() == [], f'seed {seed}'
+        record('faults', seed=seed, faults=dict(proxy.faults), requests=len(proxy.requests), failed=bool(failed))
+
+
+def world_run(world, session): return job.consolidate(world.start(session))
+
+
+@pytest.mark.parametrize('kind', ['503', 'reset', 'lost'])
+@pytest.mark.parametrize('what', ['PUT', 'CREATE_UPLOAD', 'UPLOAD_PART', 'COMPLETE', 'DELETE', 'LIST', 'GET'])
+def test_the_first_request_of_a_kind_fails(cloud_day, session, endpoint, what, kind, hasty):
+    "Above all a commit whose answer is lost: it happened, and the run knows"
+    cloud, _, after, copy = cloud_day
+    world, seen = copy(), []
+    def fault(number, done, path):
+        if done == what and (what != 'PUT' or path.endswith('.json')): seen.append(path)
+        return kind if len(seen) == 1 and done == what and seen[-1] == path else None
+    with Proxy(endpoint, fault) as proxy:
+        with world.environment(proxy.endpoint): report = world_run(world, session)
+    assert proxy.faults[kind] >= 1 and report.status == 'done' and report.commit == 2
+    assert world.listed() == after
+    world.repair()
+    assert world.orphans() == []
+
+
+def test_an_endpoint_without_conditional_writes_is_refused(endpoint):
+    "It would let two runs commit the same number"
+    if SERVER == 'ceph': pytest.skip('Ceph checks the signature of the header that the proxy takes away')
+    client('s3', endpoint).create_bucket(
+        Bucket='careless', CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
+    class Careless(Proxy):
+        pass
+    with Proxy(endpoint) as proxy:
+        handler = proxy.server.RequestHandlerClass
+        forward = handler.forward
+        def ignoring(self, body):
+            del self.headers['If-None-Match']
+            return forward(self, body)
+        handler.forward = ignoring
+        store = S3Store()
+        store.place = (proxy.endpoint, 'eu-west-1')
+        with pytest.raises(StoreError, match='ignores If-None-Match'): store.probe('s3://careless/_ledger')
+
+
+def test_an_object_that_changes_is_not_taken(cloud_day, session, endpoint):
+    "If-Match: a landing object rewritten between listing and reading is set aside, and the next run takes it"
+    cloud, _, after, copy = cloud_day
+    world, s3 = copy(), client('s3', endpoint)
+    with world.environment(): taken = {t.path for t in world.ledger().taken(world.ledger().head())}
+    objects = s3.list_objects_v2(Bucket=cloud.landing)['Contents']
+    key = next(o['Key'] for o in objects if o['Size'] > 3000 and o['Key'][len('landing/chargebacks/'):] not in taken)
+    body = s3.get_object(Bucket=cloud.landing, Key=key)['Body'].read()
+    def observe(stage, seconds, facts):
+        if stage == 'look': s3.put_object(Bucket=cloud.landing, Key=key, Body=body + b'PAR1')
+    try:
+        with world.environment(): report = job.consolidate(world.start(session, observe))
+        assert [(p, rule) for p, rule, _ in report.set_aside if key.endswith(p)] == [
+            (key[len('landing/chargebacks/') :], 'changed')]
+        assert (
+            'changed since it was listed'
+            in dict((p, c) for p, _, c in report.set_aside)[key[len('landing/chargebacks/') :]])
+    finally: s3.put_object(Bucket=cloud.landing, Key=key, Body=body)
+    world.run(session)
+    assert world.listed() == after
+
+
+def test_kms_and_credentials(cloud_day, session, endpoint):
+    "SSE-KMS is asked for with every write, and no credential ever reaches a log or the ledger"
+    if SERVER == 'ceph': pytest.skip('Ceph refuses SSE-KMS over plain HTTP')
+    cloud, _, after, copy = cloud_day
+    world = copy()
+    with world.environment():
+        job.consolidate(world.start(session, plan.quiet, '--KMS_KEY_ID', 'alias/chargebacks'))
+        ledger = world.ledger()
+        head = ledger.head()
+    written = client('s3', endpoint).head_object(
+        Bucket=world.bucket, Key=ledger.path(head.files[0]['path'])[len(f's3://{world.bucket}/') :])
+    assert written['ServerSideEncryption'] == 'aws:kms' and written['SSEKMSKeyId'].endswith('alias/chargebacks')
+    assert 'testing' not in json.dumps(head.__dict__)
+
+
+def test_a_catalog_that_refuses_is_one_line(endpoint):
+    with pytest.raises(ArgumentError, match='SOURCE_DATABASE'):
+        world = S3World(endpoint, 'none')
+        world.catalog = []
+        with world.environment():
+            job.plan_runs(parse([w if w != 'landing' else 'elsewhere' for w in world.arguments()]))
+
+
+def test_small_objects_are_read_directly(cloud_day, monkeypatch):
+    cloud = cloud_day[0]
+    with cloud.environment():
+        store = S3Store()
+        entries = store.list(f's3://{cloud.landing}/landing/chargebacks')
+        wanted = [
+            store.client.get_object(Bucket=cloud.landing, Key=e.path.split('/', 3)[3])['Body'].read() for e in entries]
+        monkeypatch.setattr(store.client, 'get_object', None)
+        assert [store.read(e) for e in entries] == wanted
+
+
+def answer(status, body, length):
+    "An answer as botocore's HTTP session gives it"
+    class Raw:
+        def stream(self): yield body
+    return AWSResponse('http://x', status, {'Content-Length': str(length)}, Raw())
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda got: answer(200, got.content[:-1], len(got.content)), lambda got: answer(200, got.content, 0),
+        lambda got: answer(206, got.content, len(got.content)), lambda got: answer(503, b'', 0),
+        lambda got: answer(403, b'', 0), lambda got: 1 / 0],
+    ids=['short', 'length', 'part', 'busy', 'refused', 'broken'])
+def test_a_direct_read_that_fails_is_asked_again(cloud_day, monkeypatch, request, spoil):
+    cloud = cloud_day[0]
+    with cloud.environment():
+        store = S3Store()
+        entry = store.list(f's3://{cloud.landing}/landing/chargebacks')[0]
+        wanted, session = store.read(entry), store.client._endpoint.http_session
+        sent, send = [], session.send
+        def spoiled(asked):
+            sent.append(asked)
+            return spoil(send(asked)) if len(sent) == 1 else send(asked)
+        monkeypatch.setattr(session, 'send', spoiled)
+        assert store.read(entry) == wanted and len(sent) == 2
+        refused = not store._places[cloud.landing]
+        assert refused == (request.node.callspec.id == 'refused')       # and then not tried again
