@@ -44,19 +44,26 @@ class Partition:
 
 def spellings(day):
     "The ways to write year, month and day: three lists of texts"
-    return [[str(day.year)]] + [sorted({f'{n:02d}', str(n)}) for n in (day.month, day.day)]
+    return [[str(day.year)]] + [
+        sorted({f'{n:02d}', str(n)}) for n in (day.month, day.day)
+    ]
 
 # %% ../nbs/04_catalog.ipynb #49e88c7b
 def dates(day):
     "The ways to write a day in one word"
     return ['-'.join(words) for words in product(*spellings(day))]
 
+# %% ../nbs/04_catalog.ipynb #7cadbdf1
 def day_folders(day):
     "Every folder, relative to the table's location, that may hold the files of `day`; the most usual one first"
     words = list(product(*spellings(day)))
-    named = ['/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words]
+    named = [
+        '/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words
+    ]
     single = dates(day) + [f'{key}={word}' for key in DATE_KEYS for word in dates(day)]
-    return ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
+    return (
+        ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
+    )
 
 # %% ../nbs/04_catalog.ipynb #f6a29803
 def read_day(words):
@@ -65,7 +72,8 @@ def read_day(words):
     if len(plain) == 1:
         single = re.match(r'^(\d{4})-(\d{1,2})-(\d{1,2})(?:--([01]\d|2[0-3]))?$', plain[0])
         plain = single.groups()[:3] if single else []
-    if len(plain) != 3 or not all(re.match(r'^[0-9]{1,4}$', w) for w in plain): return None
+    if len(plain) != 3 or not all(re.match(r'^[0-9]{1,4}$', w) for w in plain):
+        return None
     try: return date(*map(int, plain))
     except ValueError: return None
 
@@ -92,13 +100,15 @@ def table_folders(
 # %% ../nbs/04_catalog.ipynb #bbc8790e
 def nearest_folders(folders, day, most=3):
     "The names of some `folders`, (day, name) pairs: the nearest to `day` first, those that name no day last"
-    def distance(item): return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
+    def distance(item):
+        return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
     return [shown(name) for _, name in sorted(folders, key=distance)[:most]]
 
 # %% ../nbs/04_catalog.ipynb #acd29317
 def check_readable(folder):
     "`folder`; `ArgumentError` if its files may not be listed"
-    if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK): return folder
+    if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK):
+        return folder
     raise ArgumentError(f'--SOURCE_TABLE: no permission to read the folder {shown(folder)}')
 
 # %% ../nbs/04_catalog.ipynb #431f63fd
@@ -145,7 +155,8 @@ KEYS_EXPECTED = 'it must be year, month, day, or partition_0, partition_1, parti
 
 def condition(name, kind, words):
     "The part of a filter for one partition column: all spellings of its value"
-    if kind in WHOLE_NUMBERS: return f'({name} = {int(words[0])})'
+    if kind in WHOLE_NUMBERS:
+        return f'({name} = {int(words[0])})'
     quoted = ', '.join(f"'{w}'" for w in words)
     return f'({name} IN ({quoted}))'
 
@@ -158,10 +169,14 @@ def expression_for(
     types = {name.lower(): kind for name, kind in keys}
     for style in KEY_STYLES:
         if set(style) != set(types): continue
-        return ' AND '.join(condition(name, types[name], words) for name, words in zip(style, spellings(day))), style
+        return ' AND '.join(
+            condition(name, types[name], words) for name, words in zip(style, spellings(day))
+        ), style
     for key in DATE_KEYS + ('partition_0',):
         if set(types) != {key}: continue
-        words = [str(day)] if types[key] == 'date' else dates(day) + [f'{day}--{hour}' for hour in HOURS]
+        words = (
+            [str(day)] if types[key] == 'date' else dates(day) + [f'{day}--{hour}' for hour in HOURS]
+        )
         return condition(key, types[key], words), (key,)
     names = ', '.join(shown(name) for name, _ in keys)
     raise ArgumentError(f'--SOURCE_TABLE is partitioned by ({names}): {KEYS_EXPECTED}')
@@ -208,8 +223,12 @@ class GlueListing(GlueQuestions):
             answer = self.ask('SOURCE_TABLE', 'get_partitions', **request)
             for p in answer['Partitions']:
                 values = dict(zip(order, p['Values']))
-                day, location = read_day([values[k] for k in style]), plain_location(p['StorageDescriptor']['Location'])
-                if day and location not in listed.setdefault(day, []): listed[day].append(location)
+                day, location = (
+                    read_day([values[k] for k in style]),
+                    plain_location(p['StorageDescriptor']['Location'])
+                )
+                if day and location not in listed.setdefault(day, []):
+                    listed[day].append(location)
             if not answer.get('NextToken'): return listed
             request['NextToken'] = answer['NextToken']
 
@@ -222,7 +241,9 @@ class GlueCatalog(GlueListing):
         known = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
         location = plain_location(known.get('StorageDescriptor', {}).get('Location', ''))
         if not location: raise ArgumentError(f'--SOURCE_TABLE: {name!r} has no location in the Glue catalog')
-        keys = tuple((k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ()))
+        keys = tuple(
+            (k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ())
+        )
         expression_for(keys, date(2000, 1, 1))
         return Table(f'{database}.{name}', location, keys)
 
@@ -233,7 +254,9 @@ class GlueCatalog(GlueListing):
         store = store_for(table.location)
         there = set(store.folders(table.location))
         folders = [f for f in day_folders(day) if f.split('/')[0] in there]
-        locations = tuple(join(table.location, f) for f in folders if store.list(join(table.location, f)))
+        locations = tuple(
+            join(table.location, f) for f in folders if store.list(join(table.location, f))
+        )
         return Partition(day, locations or (join(table.location, day_folders(day)[0]),), known=False)
 
     def partitions(self, table):
@@ -265,11 +288,18 @@ def hive_type(kind):
     "The Hive type of an Arrow type, as text"
     if pa.types.is_struct(kind):
         fields = [kind[i] for i in range(kind.num_fields)]
-        return 'struct<{}>'.format(','.join(f'{f.name}:{hive_type(f.type)}' for f in fields))
-    if pa.types.is_map(kind): return f'map<{hive_type(kind.key_type)},{hive_type(kind.item_type)}>'
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind): return f'array<{hive_type(kind.value_type)}>'
-    if pa.types.is_decimal(kind): return f'decimal({kind.precision},{kind.scale})'
-    return next((name for test, name in HIVE_TYPES if getattr(pa.types, f'is_{test}')(kind)), 'binary')
+        return 'struct<{}>'.format(
+            ','.join(f'{f.name}:{hive_type(f.type)}' for f in fields)
+        )
+    if pa.types.is_map(kind):
+        return f'map<{hive_type(kind.key_type)},{hive_type(kind.item_type)}>'
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f'array<{hive_type(kind.value_type)}>'
+    if pa.types.is_decimal(kind):
+        return f'decimal({kind.precision},{kind.scale})'
+    return next(
+        (name for test, name in HIVE_TYPES if getattr(pa.types, f'is_{test}')(kind)), 'binary'
+    )
 
 # %% ../nbs/04_catalog.ipynb #64b27032
 HIVE_PARQUET = 'org.apache.hadoop.hive.ql.io.parquet'
@@ -288,7 +318,9 @@ def register(
     location,       # folder of the day's files
 ):
     "Create or update the output table and the partition of `day`; what was changed, in words. Raises `CatalogError`"
-    columns, done = [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema], []
+    columns, done = (
+        [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema],
+        [])
     try:
         register_table(catalog.client, settings, columns, done)
         register_partition(catalog.client, settings, columns, day, location, done)
@@ -331,7 +363,8 @@ def register_partition(client, settings, columns, day, location, done):
         create = dict(where, PartitionInput=wanted)
         known = glue_create(client.create_partition, client.get_partition, 'Partition', create, key, done, 'partition')
     stored = known['StorageDescriptor']
-    if stored.get('Location', '').rstrip('/') == location and stored.get('Columns') == columns: return
+    if stored.get('Location', '').rstrip('/') == location and stored.get('Columns') == columns:
+        return
     client.update_partition(PartitionValueList=values, PartitionInput=wanted, **where)
     done.append('partition')
 
@@ -339,7 +372,9 @@ def register_partition(client, settings, columns, day, location, done):
 def merge_columns(known, new):
     "The columns of a table after `new` ones came: known ones keep their place, types follow the newest day"
     types, names = {c['Name']: c for c in new}, {k['Name'] for k in known}
-    return [types.get(c['Name'], c) for c in known] + [c for c in new if c['Name'] not in names]
+    return [types.get(c['Name'], c) for c in known] + [
+        c for c in new if c['Name'] not in names
+    ]
 
 def glue_get(operation, field, **request):
     "What the catalog holds, or None"

@@ -105,7 +105,8 @@ def size_of(table):
 def writing(path):
     "What goes wrong meanwhile is a fault of the output at `path`: `StoreError`"
     try: yield
-    except OSError as e: raise StoreError(f'{path} cannot be written: {" ".join(str(e).split())}') from e
+    except OSError as e:
+        raise StoreError(f'{path} cannot be written: {" ".join(str(e).split())}') from e
 
 # %% ../nbs/12_copying.ipynb #a354dc97
 def rows_of_piece(
@@ -144,7 +145,8 @@ def tables_of(parquet, small, part):
         yield 0, parquet.read(use_threads=False), 0
         passed = meta.num_rows - len(part.drop) - part.keyless
     for i in range(0 if whole else meta.num_row_groups):
-        if passed >= part.skip + part.take and not (part.keyless and not part.skip): break
+        if passed >= part.skip + part.take and not (part.keyless and not part.skip):
+            break
         rows = meta.row_group(i).num_rows
         staying = rows_staying(parquet, i, part, first)
         if passed + staying > part.skip or (part.keyless and not part.skip):
@@ -248,7 +250,8 @@ def copy_slot(
 # %% ../nbs/12_copying.ipynb #e9ae1ccf
 def take_block(block, writer, quarantine):
     "Add the rows of a block to `writer`, and those without a key to `quarantine`"
-    if block.keep.any(): writer.add(block.table, block.keep, block.file, block.row)
+    if block.keep.any():
+        writer.add(block.table, block.keep, block.file, block.row)
     if not block.keyless.any(): return
     rows = block.table.filter(arrow_array(block.keyless))
     quarantine.append((rows, block.file[block.keyless], block.row[block.keyless]))
@@ -261,7 +264,9 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root):
         file = writer.close()
         aside = write_quarantine(quarantine, output, paths['quarantine'], codec, landing_path)
     if file:
-        origins = write_lineage(*(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1)))
+        origins = write_lineage(
+            *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
+        )
         create_once(output, paths['lineage'], origins)
         file['lineage'] = paths['lineage']
     return {'file': file, 'quarantine': aside}
@@ -305,7 +310,9 @@ def slot_parts(
     def part(piece):
         return Part(
             sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
-    return {i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None}
+    return {
+        i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
+    }
 
 # %% ../nbs/12_copying.ipynb #2765ec55
 def slot_shares(parts, versions, tasks):
@@ -313,7 +320,9 @@ def slot_shares(parts, versions, tasks):
     plain = [(slot, versions.get(slot, ''), [(tuple(p.source),) + p[1:] for p in pieces])
              for slot, pieces in parts.items()]
     tasks = max(1, min(tasks, len(plain)))
-    return [plain[len(plain) * i // tasks:len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
+    return (
+        [plain[len(plain) * i // tasks : len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
+    )
 
 # %% ../nbs/12_copying.ipynb #7c95479d
 def copy_slots(

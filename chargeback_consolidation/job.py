@@ -51,7 +51,9 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
-        run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
+        run.mark(
+            'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
+        )
         try:
             plan = decide(run, state, index, bad)
             if lost_race(run, state, plan.set_aside) or moved(state, plan): continue
@@ -80,9 +82,11 @@ OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 
 def write(run, state, plan):
     "Stage the files of the plan"
-    if all(s.keeps is not None for s in plan.slots): return Written({}, {})
+    if all(s.keeps is not None for s in plan.slots):
+        return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
-    def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
+    def paths(slot):
+        return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
     without_key = {i: keyless(n) for i, n in plan.used.items()}
     parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
@@ -91,15 +95,23 @@ def write(run, state, plan):
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
-    run.mark('copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file')))
-    aside = {i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()}
+    run.mark(
+        'copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file'))
+    )
+    aside = {
+        i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()
+    }
     if lost_race(run, state, aside): return Written({}, OVERTAKEN)
-    return Written(slots, {(state.sources[i].path, state.sources[i].etag): a for i, a in aside.items()})
+    return Written(
+        slots, {(state.sources[i].path, state.sources[i].etag): a for i, a in aside.items()}
+    )
 
 # %% ../nbs/16_job.ipynb #31bb5106
 def spark_versions(parts, plan):
     "{slot: version of the Spark that wrote all of its sources}; slots with others among them are left out"
-    found = {slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()}
+    found = {
+        slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()
+    }
     return {slot: min(versions) for slot, versions in found.items() if versions and '' not in versions}
 
 # %% ../nbs/16_job.ipynb #c6e2dda2
@@ -137,9 +149,13 @@ def final_report(run, state, plan, files, number):
     return run_report(run, state, commit=number, output_files=len(files), files_written=written,
                       output_bytes=sum(f['bytes'] for f in files))
 
+# %% ../nbs/16_job.ipynb #98f81a0e
 def dry_report(run, state, plan):
     "What would have been done; not a byte was written"
-    files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
+    files, writes = (
+        len(plan.slots),
+        sum(1 for s in plan.slots if s.keeps is None)
+    )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
     message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
                f'{size:.1f} MB uncompressed, {writes} of them rewritten')
@@ -157,7 +173,10 @@ def nothing_new(run, state):
 # %% ../nbs/16_job.ipynb #d40100cd
 def ended(run, status, error):
     "The report of a run that ends with an error, or with words that say why"
-    known, told = dict(run.facts, output_files=0), isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
+    known, told = (
+        dict(run.facts, output_files=0),
+        isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
+    )
     message = ' '.join((str(error) if told else f'{type(error).__name__}: {error}').split())
     return Report(**dict(known, day=str(run.partition.day), table=run.table.name, status=status, message=message,
                          stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
@@ -167,7 +186,9 @@ def ended(run, status, error):
 def relative(run, file):
     "A staged file's entry with its paths as a commit names them; one that was kept has them so"
     paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
-    return dict(file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))})
+    return dict(
+        file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))}
+    )
 
 # %% ../nbs/16_job.ipynb #702c2923
 def commit_of(run, state, plan, written):
@@ -189,7 +210,8 @@ def commit_of(run, state, plan, written):
 def taken_now(state, plan, number):
     "The `Taken` of the files that this run looked at. One that changed while it was read is to be looked at again"
     def taken(i, e):
-        if i in plan.used: return Taken(e.path, e.size, e.etag, plan.used[i].rows, number)
+        if i in plan.used:
+            return Taken(e.path, e.size, e.etag, plan.used[i].rows, number)
         return Taken(e.path, e.size, '' if plan.set_aside[i].rule == 'changed' else e.etag, 0, 0)
     return [taken(i, e) for i, e in state.new.items()]
 
@@ -219,7 +241,8 @@ def make_known(run, commit):
     "Register the day in the Glue catalog, where that is asked for; why it could not be done, or ''"
     s = run.settings
     if not s.output_table or not commit or not commit.schema or s.dry_run: return ''
-    try: register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
+    try:
+        register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
     except CatalogError as e: return str(e)
     run.mark('register')
     return ''
@@ -268,7 +291,8 @@ def check_folder(name, path, read_only):
     "`ArgumentError` if the local folder `path` can be neither used nor made"
     folder = path
     while not os.path.lexists(folder): folder = os.path.dirname(folder)
-    if not os.path.isdir(folder): raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
+    if not os.path.isdir(folder):
+        raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
     if not read_only and not os.access(folder, os.W_OK | os.X_OK):
         raise ArgumentError(f'--{name} {path}: no permission to write in {folder}')
 
@@ -340,7 +364,8 @@ def run_day(run):
     "Consolidate one day, whatever happens: (its Report, None or the exception to end with)"
     try: report = consolidate(run)
     except NoData as e: return ended(run, 'no data', e), None if run.settings.allow_empty else e
-    except Stopped as e: return ended(run, 'stopped', stopped_words([stage for stage, _ in run.stages])), e
+    except Stopped as e:
+        return ended(run, 'stopped', stopped_words([stage for stage, _ in run.stages])), e
     except Exception as e: return ended(run, 'failed', e), e
     return report, AftermathFailed(report.message) if report.status == 'unfinished' else None
 

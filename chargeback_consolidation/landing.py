@@ -60,8 +60,10 @@ def take_inventory(
         for entry in store.list(location):
             if is_hidden(entry.path[len(location) + 1:]): continue
             relative = entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
-            if entry.etag in ODD: set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
-            elif relative.lower().endswith('.parquet') or relative in known: files[relative] = entry
+            if entry.etag in ODD:
+                set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
+            elif relative.lower().endswith('.parquet') or relative in known:
+                files[relative] = entry
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry
     parquet = parquet_among(store, others)
@@ -82,13 +84,16 @@ def parquet_among(store, entries):
     "Of {path: FileEntry} with unknown endings, the paths that may be Parquet: a set"
     endings, found = {}, set()
     if not entries: return found
-    for path in sorted(entries): endings.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
+    for path in sorted(entries):
+        endings.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
     with ThreadPoolExecutor(store.threads) as pool:
-        def asked(paths): return list(pool.map(partial(is_parquet, store), [entries[path] for path in paths]))
+        def asked(paths):
+            return list(pool.map(partial(is_parquet, store), [entries[path] for path in paths]))
         for paths in endings.values():
             some = sorted({paths[0], paths[len(paths) // 2], paths[-1]})
             if any(asked(some)): found.update(paths)
-            else: found.update(path for path, yes in zip(paths, asked(paths)) if yes)
+            else:
+                found.update(path for path, yes in zip(paths, asked(paths)) if yes)
     return found
 
 # %% ../nbs/09_landing.ipynb #a9395331
@@ -104,7 +109,9 @@ INDEX_SCHEMA = pa.schema([
     ('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()),
     ('updated', pa.int64()), ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()),
     ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
-DECIDING = tuple(dict.fromkeys([*KEY_COLUMNS, UPDATED, EVENT, *(name for rule in RULES for name in rule.columns)]))
+DECIDING = tuple(
+    dict.fromkeys([*KEY_COLUMNS, UPDATED, EVENT, *(name for rule in RULES for name in rule.columns)])
+)
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
@@ -151,10 +158,12 @@ def spans_of(metadata):
     spans, rows = [[]], 0
     for i in range(metadata.num_row_groups):
         more = metadata.row_group(i).num_rows
-        if spans[-1] and rows + more > SPAN: spans.append([]); rows = 0
+        if spans[-1] and rows + more > SPAN:
+            spans.append([]); rows = 0
         spans[-1].append(i); rows += more
     return spans
 
+# %% ../nbs/09_landing.ipynb #7ee044ad
 def read_span(parquet, spans, span, columns):
     "The `columns` of a span as a Table"
     if len(spans) == 1: return parquet.read(columns=columns, use_threads=False)
@@ -175,11 +184,15 @@ def deciding_tables(
     if not old: return shape, '', whole_tables(parquet, spans, shape.deciding)
     needs = set()
     for span in spans:
-        needs.add(int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us')))))
+        needs.add(
+            int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us'))))
+        )
     if {'ns', 'us'} <= needs:
         raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
     need = next((unit for unit in ('us', 'ns') if unit in needs), 'any')
-    schema = pa.schema([f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema])
+    schema = pa.schema(
+        [f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema]
+    )
     file = reopened('us') if need == 'us' else parquet
     kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
     tables = whole_tables(file, spans, kinds)
@@ -199,7 +212,9 @@ def whole_tables(parquet, spans, schema):
 # %% ../nbs/09_landing.ipynb #0d819e00
 def check_calendar(parquet, reopened, spans):
     "`SchemaConflict` if a file in the legacy calendar has dates for which that matters"
-    fields = [f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)]
+    fields = [
+        f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)
+    ]
     file, names = reopened('us'), [f.name for f in fields]
     for span in spans if names else ():
         table = read_span(file, spans, span, names)
@@ -214,14 +229,21 @@ def index_rows(tables, files):
     its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
-    def column(name): return whole(table[name]) if name in table.column_names else pa.nulls(n)
+    def column(name):
+        return whole(table[name]) if name in table.column_names else pa.nulls(n)
     keys = keys_of(table)
     (updated, updated_ns), (event, event_ns) = instants(column(UPDATED)), instants(column(EVENT))
     lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)
-    position = np.concatenate([np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)])
-    origins = [origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)]
-    file, row = (np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1))
+    position = np.concatenate(
+        [np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)]
+    )
+    origins = [
+        origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)
+    ]
+    file, row = (
+        np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1)
+    )
     return pa.RecordBatch.from_arrays(
         [
             arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated,
@@ -241,6 +263,7 @@ def keyless(note):
     "How many records of a file have no key"
     return note.counts.get('null_key', 0)
 
+# %% ../nbs/09_landing.ipynb #a7a27c74
 def field_of(batch, name):
     "A column of a RecordBatch by name"
     return batch.column(batch.schema.get_field_index(name))
@@ -268,7 +291,8 @@ class RecordView:
 
     def column(self, name):
         "A column that the rule asked for: an Array, null where the files lack it"
-        if not self.tables or name not in self.tables[0].column_names: return pa.nulls(self.rows.num_rows)
+        if not self.tables or name not in self.tables[0].column_names:
+            return pa.nulls(self.rows.num_rows)
         return whole(pa.concat_tables(self.tables)[name])
 
 # %% ../nbs/09_landing.ipynb #9fe32cfd
@@ -299,7 +323,9 @@ def measure(rows, day, tables=(), rules=RECORD_RULES):
 # %% ../nbs/09_landing.ipynb #f710d718
 def counted(note, more):
     "A note with the counts of a further piece of its file"
-    counts = {name: note.counts.get(name, 0) + count for name, count in more['counts'].items()}
+    counts = {
+        name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
+    }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
     return note._replace(counts=counts, first_event=first, digest=digest)
 
@@ -322,7 +348,8 @@ def read_notes(
     notes, schemas = {}, {}
     for found in map(json.loads, texts):
         for packed in found['schemas']:
-            if packed not in schemas: schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
+            if packed not in schemas:
+                schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
         for id, rows, size, int96, number, *more in found['notes']:
             notes[id] = Note(rows, size, int96, numbered.get(number), *more)
@@ -336,8 +363,10 @@ def read_sources(sources, stores):
     small = [s for s in sources if not s.lineage and s.size <= SMALL]
     fetched = read_each(landing, [FileEntry(s.path, s.size, s.etag) for s in small])
     for s in sources:
-        if not s.lineage and s.size <= SMALL: content = next(fetched)[1]
-        else: content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
+        if not s.lineage and s.size <= SMALL:
+            content = next(fetched)[1]
+        else:
+            content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
         if isinstance(content, StoreError): raise content
         yield s, content
 
@@ -374,7 +403,8 @@ class Gathering:
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
         rows = index_rows(self.tables, self.files)
-        for id, more in measure(rows, self.day, self.tables).items(): self.notes[id] = counted(self.notes[id], more)
+        for id, more in measure(rows, self.day, self.tables).items():
+            self.notes[id] = counted(self.notes[id], more)
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
 

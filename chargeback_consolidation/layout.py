@@ -55,7 +55,9 @@ def cut(
     bounds = np.maximum.accumulate(np.maximum(bounds - steps, 0)) + steps
     bounds = np.minimum(bounds, total - least * np.arange(len(bounds), 0, -1))
     bounds = np.concatenate(([0], bounds, [total]))
-    return [take_range(held, ends - kept, ends, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:])]
+    return [
+        take_range(held, ends - kept, ends, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:])
+    ]
 
 # %% ../nbs/11_layout.ipynb #94c36b39
 def take_range(held, starts, ends, a, b):
@@ -103,15 +105,20 @@ def lay_out(
     anew=False, # True: keep no file
 ):
     "The `Slot`s of the day: `count` of them, fewer only if there are fewer rows"
-    n = min(count, sum(h.kept for h in settled) + sum(h.kept for h in new))
+    n = min(
+        count, sum(h.kept for h in settled) + sum(h.kept for h in new)
+    )
     if not n: return []
     chosen = None
     if len(settled) == n and not anew:
         touched = [i for i, h in enumerate(settled) if h.kept < h.rows or h.stale]
         if all(h.kept for h in settled):
             chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
-    if chosen is None: return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
-    gains = fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
+    if chosen is None:
+        return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
+    gains = (
+        fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
+    )
     parts = dict(zip(chosen, cut(new, gains)))
     return [
         Slot(None, [Piece(h.id, 0, h.kept)] + parts[i])
@@ -122,7 +129,9 @@ def lay_out(
 # %% ../nbs/11_layout.ipynb #bba645a3
 def add_readers(slots, ids):
     "`slots`, with the sources `ids` that no piece mentions added to one that is written, as pieces of no rows"
-    left = [Piece(id, 0, 0) for id in sorted(set(ids) - {p.source for s in slots for p in s.pieces})]
+    left = [
+        Piece(id, 0, 0) for id in sorted(set(ids) - {p.source for s in slots for p in s.pieces})
+    ]
     if not left: return slots
     at = next((i for i, s in enumerate(slots) if s.keeps is None), None)
     if at is None: return slots + [Slot(None, left)]

@@ -122,7 +122,9 @@ class CommitRecords:
 
     def numbers(self):
         "The numbers of all commits, ascending"
-        names = (e.path.rsplit('/', 1)[-1] for e in self.store.list(self.folder, recursive=False))
+        names = (
+            e.path.rsplit('/', 1)[-1] for e in self.store.list(self.folder, recursive=False)
+        )
         return sorted(int(RECORD_NAME.match(n).group(1)) for n in names if RECORD_NAME.match(n))
 
     def head(self):
@@ -215,10 +217,13 @@ def remove_superseded(ledger, commit, paths, passed):
 def remove_litter(ledger, commit):
     "Remove staged files, lineage and manifests that can never be committed any more"
     store, number = ledger.store, commit.number
-    tokens = {ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine}
+    tokens = {
+        ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine
+    }
     for folder in (ledger.partition, ledger.quarantine):
         for path, token in store.staged(folder):
-            if up_to(path, number) and token not in tokens.get(path, ()): store.discard(path, token)
+            if up_to(path, number) and token not in tokens.get(path, ()):
+                store.discard(path, token)
     valid = {ledger.path(f['lineage']) for f in commit.files}
     lineage = [e.path for e in store.list(join(ledger.folder, 'lineage'))]
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
@@ -230,16 +235,20 @@ def manifests(ledger):
     found = {}
     for entry in ledger.store.list(ledger.folder, recursive=False):
         match = MANIFEST_NAME.match(entry.path.rsplit('/', 1)[-1])
-        if match: found.setdefault(int(match.group(1)), []).append(entry.path)
+        if match:
+            found.setdefault(int(match.group(1)), []).append(entry.path)
     return found
 
 # %% ../nbs/13_ledger.ipynb #37a36375
 def dead_manifests(ledger, commit):
     "Remove manifests of runs that lost the race for their number"
     for number, paths in manifests(ledger).items():
-        if number > commit.number or (len(paths) == 1 and number < commit.number): continue
+        if number > commit.number or (len(paths) == 1 and number < commit.number):
+            continue
         record = commit if number == commit.number else ledger.load(number)
-        ledger.store.delete([p for p in paths if record is None or p != ledger.path(record.manifest)])
+        ledger.store.delete(
+            [p for p in paths if record is None or p != ledger.path(record.manifest)]
+        )
 
 # %% ../nbs/13_ledger.ipynb #f1ae3f6b
 def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
@@ -263,8 +272,10 @@ def snapshot(ledger):
         for number in reversed(numbers[-2:]):
             commit = ledger.load(number)
             paths = [ledger.path(f['path']) for f in commit.files]
-            if all(p in there for p in paths): return commit, [there[p] for p in paths]
-        if not numbers or numbers == [1] and is_rolling(ledger, commit, there): return None, []
+            if all(p in there for p in paths):
+                return commit, [there[p] for p in paths]
+        if not numbers or numbers == [1] and is_rolling(ledger, commit, there):
+            return None, []
     raise LedgerDamaged(f'{ledger.partition} does not hold the files of its last commit: run repair')
 
 # %% ../nbs/13_ledger.ipynb #b90673ca
@@ -293,15 +304,21 @@ def repair(ledger, run):
 # %% ../nbs/13_ledger.ipynb #f25e41ac
 def fence_after(ledger, head, run):
     "The commit that takes the number after `head` and changes nothing"
-    if head: return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
+    if head:
+        return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
     return Commit(1, run, 'repair', str(ledger.day), (), (), '', '', {})
 
+# %% ../nbs/13_ledger.ipynb #d069f571
 def litter_ahead(ledger, head):
     "How many files are there that a slow run might still commit under the next number"
     store, last = ledger.store, head.number if head else 0
     staged = [path for folder in (ledger.partition, ledger.quarantine) for path, _ in store.staged(folder)]
-    lineage = [e for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > last]
-    return len(staged) + len(lineage) + sum(len(p) for n, p in manifests(ledger).items() if n > last)
+    lineage = [
+        e for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > last
+    ]
+    return (
+        len(staged) + len(lineage) + sum(len(p) for n, p in manifests(ledger).items() if n > last)
+    )
 
 # %% ../nbs/13_ledger.ipynb #e6888b32
 def unnamed_manifests(ledger):
@@ -330,7 +347,8 @@ def claim_table(
     "The table whose ledger lies in `home`: `table` itself if nobody has claimed it before"
     path = join(home, '_ledger/source-table')
     there = store.load(path)
-    if there is None and write and not store.create(path, table.encode()): there = store.load(path)
+    if there is None and write and not store.create(path, table.encode()):
+        there = store.load(path)
     return there.decode().strip() if there else table
 
 # %% ../nbs/13_ledger.ipynb #c16b0002
@@ -343,6 +361,7 @@ def refuse_old_place(
     if not left: return
     there, here = shlex.quote(home), [shlex.quote(join(root, name)) for name in left]
     words = [f'mkdir -p {there}', f'mv {" ".join(here)} {there}']
-    if root.startswith('s3://'): words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
+    if root.startswith('s3://'):
+        words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
     raise ArgumentError(f'--OUTPUT_PATH {root} holds {" and ".join(left)} of an earlier version, which belong under '
                         f'LEDGER_PATH: while no run is on, {" && ".join(words)}')

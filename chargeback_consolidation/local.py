@@ -107,7 +107,8 @@ def local_etag(found):
 
 def check_regular(entry):
     "`SourceChanged` if `entry` was listed as something that cannot be read"
-    if entry.etag in ODD: raise SourceChanged(f'{shown(entry.path)} {ODD[entry.etag]}')
+    if entry.etag in ODD:
+        raise SourceChanged(f'{shown(entry.path)} {ODD[entry.etag]}')
 
 # %% ../nbs/02_local.ipynb #0860a75a
 def list_local(folder, recursive):
@@ -115,7 +116,8 @@ def list_local(folder, recursive):
     waiting = [(folder, ())]
     while waiting:
         folder, above = waiting.pop()
-        try: items, place = list(os.scandir(folder)), os.stat(folder)
+        try:
+            items, place = list(os.scandir(folder)), os.stat(folder)
         except GONE: continue
         above = above + ((place.st_dev, place.st_ino),)
         for item in items:
@@ -150,7 +152,8 @@ def open_local(path):
     except IsADirectoryError: raise SourceChanged(f'{shown(path)} is a folder') from None
     except OSError as e: raise StoreError(trouble(e, 'read', path)) from None
     found = os.fstat(raw.fileno())
-    if stat.S_ISREG(found.st_mode): return io.BufferedReader(raw, 1 << 16), found
+    if stat.S_ISREG(found.st_mode):
+        return io.BufferedReader(raw, 1 << 16), found
     raw.close()
     raise SourceChanged(f'{shown(path)} is not a regular file')
 
@@ -192,7 +195,8 @@ class LocalReading(LocalListing):
         "All bytes of `entry`; raises `SourceChanged`, also if it changes while it is read"
         with self.open(entry) as opened:
             data = opened.read()
-            if len(data) == entry.size and local_etag(os.fstat(opened.fileno())) == entry.etag: return data
+            if len(data) == entry.size and local_etag(os.fstat(opened.fileno())) == entry.etag:
+                return data
         raise SourceChanged(f'{shown(entry.path)} changed while it was read')
 
     @accessing('read')
@@ -299,12 +303,15 @@ def sweep_probes(store, folder):
     for path, token in store.staged(folder):
         left = join(folder, token)
         if os.path.basename(path) != PROBE or not store.exists(left): continue
-        if time.time() - os.stat(left).st_mtime > PROBE_SECONDS: store.delete([left])
+        if time.time() - os.stat(left).st_mtime > PROBE_SECONDS:
+            store.delete([left])
 
 # %% ../nbs/02_local.ipynb #7ce5b5c5
 def local_probe(self, folder):
     "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
-    first, second = (join(folder, f'.{PROBE}.{uuid.uuid4().hex[:12]}.staged') for _ in range(2))
+    first, second = (
+        join(folder, f'.{PROBE}.{uuid.uuid4().hex[:12]}.staged') for _ in range(2)
+    )
     try:
         make_folder(folder)
         with open(first, 'xb') as f:

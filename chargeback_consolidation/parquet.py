@@ -25,7 +25,8 @@ from .store import SourceChanged
 def known(array):
     "Where an Array has a value: a bool array"
     n, bits = len(array), array.buffers()[0]
-    if bits is None or array.null_count in (0, n): return np.full(n, array.null_count == 0)
+    if bits is None or array.null_count in (0, n):
+        return np.full(n, array.null_count == 0)
     return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
 
 # %% ../nbs/06_parquet.ipynb #adb68b7c
@@ -93,7 +94,8 @@ def is_bytes(kind):
 # %% ../nbs/06_parquet.ipynb #c16046da
 def key_texts(column):
     "The keys of a column as a string array; null for missing and empty ones, hexadecimal for binary ones"
-    if is_bytes(column.type): column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
+    if is_bytes(column.type):
+        column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
     texts, n = column.cast(pa.string()), len(column)
     if not n: return texts
     lengths = np.diff(np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:texts.offset + n + 1])
@@ -114,6 +116,7 @@ def keys_of(table):
     "The keys of a table's rows: a string array, null where there is none"
     return key_texts(whole(table[KEY]))
 
+# %% ../nbs/06_parquet.ipynb #db55aebe
 def key_fault(schema):
     "Why the rows of a schema have no keys, or ''"
     if KEY not in schema.names:
@@ -132,12 +135,16 @@ def keyless_rows(table):
 def instants(column):
     "A version column as (microseconds since 1970: int64 array with nulls, nanoseconds within: int16 array)"
     kind, t = column.type, pa.types
-    if t.is_null(kind): return pa.nulls(len(column), pa.int64()), np.zeros(len(column), np.int16)
+    if t.is_null(kind):
+        return pa.nulls(len(column), pa.int64()), np.zeros(len(column), np.int16)
     unit = kind.unit if t.is_timestamp(kind) else 'day' if t.is_date32(kind) else 'ms' if t.is_date64(kind) else 'us'
-    if t.is_uint64(kind): numbers = np.minimum(integers(column), np.uint64(2**63 - 1)).astype(np.int64)
-    else: numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
+    if t.is_uint64(kind):
+        numbers = np.minimum(integers(column), np.uint64(2**63 - 1)).astype(np.int64)
+    else:
+        numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
     factor = {'day': 86400 * 10**6, 's': 10**6, 'ms': 1000}.get(unit, 1)
-    if factor > 1: numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
+    if factor > 1:
+        numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
     micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
     return arrow_array(micros, ~known(column)), nanos.astype(np.int16)
 
@@ -175,11 +182,14 @@ def int96_columns(parquet):
 # %% ../nbs/06_parquet.ipynb #02ac4084
 def leaves_of(array, wanted):
     "The arrays within an array, however deeply nested, for whose type `wanted` is true"
-    if isinstance(array, pa.ChunkedArray): return [leaf for chunk in array.chunks for leaf in leaves_of(chunk, wanted)]
+    if isinstance(array, pa.ChunkedArray):
+        return [leaf for chunk in array.chunks for leaf in leaves_of(chunk, wanted)]
     kind, t = array.type, pa.types
     if wanted(kind): return [array]
-    if t.is_struct(kind): return [leaf for i in range(kind.num_fields) for leaf in leaves_of(array.field(i), wanted)]
-    if t.is_map(kind): return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
+    if t.is_struct(kind):
+        return [leaf for i in range(kind.num_fields) for leaf in leaves_of(array.field(i), wanted)]
+    if t.is_map(kind):
+        return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
     if t.is_list(kind): return leaves_of(array.values, wanted)
     return []
 
@@ -194,7 +204,8 @@ def int96_unit(nanos, micros):
             a, b = (integers(x.cast(pa.int64()))[valid] for x in (a, b))
             wrapped = np.floor_divide(a, 1000) != b
             if wrapped.any(): needs.add('us')
-            if (a[~wrapped] % 1000 != 0).any(): needs.add('ns')
+            if (a[~wrapped] % 1000 != 0).any():
+                needs.add('ns')
     if len(needs) == 2: raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
     return needs.pop() if needs else 'any'
 
@@ -269,7 +280,9 @@ def dictionary_columns(table):
     sink = pa.BufferOutputStream()
     pq.write_table(table.slice(0, 0), sink)
     schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    unique = {f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])}
+    unique = {
+        f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])
+    }
     return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
 
 # %% ../nbs/06_parquet.ipynb #734da975

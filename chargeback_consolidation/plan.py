@@ -100,8 +100,10 @@ def look(run):
     before = files_before(run, head)
     known = {t.path for t in before or () if t.commit}
     inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations, known)
-    if not (inventory.files or inventory.set_aside) and head is None: raise NoData(no_data_message(run))
-    if s.reprocess: check_complete(run, before or (), {e.path for e in inventory.files}, 'gone')
+    if not (inventory.files or inventory.set_aside) and head is None:
+        raise NoData(no_data_message(run))
+    if s.reprocess:
+        check_complete(run, before or (), {e.path for e in inventory.files}, 'gone')
     state = state_of(run, head, settled, before, inventory)
     run.facts.update(day_facts(state))
     run.mark('look', files=len(inventory.files), new=len(state.new))
@@ -115,9 +117,13 @@ def state_of(run, head, settled, before, inventory):
     seen = {(t.path, t.size, t.etag): t.commit for t in taken}
     fresh = [e for e in inventory.files if (e.path, e.size, e.etag) not in seen]
     new = dict(enumerate(fresh, len(taken)))
-    sources = {i: Source(i, join(run.table.location, e.path), e.size, e.etag, '') for i, e in new.items()}
+    sources = {
+        i: Source(i, join(run.table.location, e.path), e.size, e.etag, '') for i, e in new.items()
+    }
     if head and not s.reprocess: sources.update(consolidated_sources(run.ledger, head))
-    aside = [e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)]
+    aside = [
+        e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)
+    ]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
@@ -223,10 +229,14 @@ def decide(run, state, index, bad):
     settled = [i for i in state.sources if i >= SETTLED]
     good = {i: n for i, n in index.notes.items() if i not in aside}
     schema, unit, conflicts = common_schema(good, settled, None if state.reprocess else schema_of(state.head))
-    aside.update({i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()})
+    aside.update(
+        {i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()}
+    )
     used = {i: n for i, n in index.notes.items() if i not in aside}
     lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside)
-    new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
+    new = sorted(
+        (i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path)
+    )
     slots = slots_of(run, state, used, lost, schema, [i for i in sorted(settled) if i in used], new)
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
@@ -242,7 +252,8 @@ def left_out(state, notes, bad):
     found = {}
     for i, source in state.sources.items():
         note, earlier = notes[i], bad.get((source.path, source.etag))
-        if note.error: found[i] = SetAside(name_of(state, i), note.error, note.cause)
+        if note.error:
+            found[i] = SetAside(name_of(state, i), note.error, note.cause)
         elif earlier: found[i] = earlier
     return found
 
@@ -289,9 +300,12 @@ def judge_run(run, state, aside, used, lost):
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
     aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
-    def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
+    def files(*rules):
+        return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
-        worst = sorted((-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
+        worst = sorted(
+            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED
+        )
         return [f'{path}: {-count:,} records' for count, path in worst if count]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
                 unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
@@ -322,7 +336,9 @@ def plan_facts(state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < SETTLED]
     counts = {f.rule: f.count for f in plan.findings}
-    aside = tuple(sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED)))
+    aside = tuple(
+        sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
+    )
     before = 0 if state.reprocess or not state.head else state.head.rows
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=counts['null_key'],
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,

@@ -29,7 +29,9 @@ def judge(
     for rule in rules:
         count, whole = counts[rule.name], wholes[rule.whole]
         rate = count / whole if whole else 0.0
-        most, some = (getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn'))
+        most, some = (
+            getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn')
+        )
         level = 'fail' if rate > most else 'warn' if rate > some else 'ok'
         findings.append(Finding(rule.name, count, whole, rate, level, most))
     return findings

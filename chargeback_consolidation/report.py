@@ -131,7 +131,9 @@ class Steady:
 def steady_output():
     "stdout and stderr are `Steady` meanwhile"
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (s if s is None or isinstance(s, Steady) else Steady(s) for s in before)
+    sys.stdout, sys.stderr = (
+        s if s is None or isinstance(s, Steady) else Steady(s) for s in before
+    )
     try: yield
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -148,12 +150,17 @@ def complain(message):
 # %% ../nbs/14_report.ipynb #3e41765a
 def log_stage(stage, seconds, facts):
     "One plain line for each stage"
-    told = ', '.join(f'{name} {value:,}' for name, value in facts.items())
-    if stage != 'settling': print(f'stage {stage:<9}{seconds:>8.2f} s  {told}'.rstrip(), flush=True)
+    told = ', '.join(
+        f'{name} {value:,}' for name, value in facts.items()
+    )
+    if stage != 'settling':
+        print(f'stage {stage:<9}{seconds:>8.2f} s  {told}'.rstrip(), flush=True)
 
+# %% ../nbs/14_report.ipynb #1956d449
 def tell(report):
     "The report on stdout: what a person should know, the METRICS line, the JSON line"
-    for a in report.set_aside: print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
+    for a in report.set_aside:
+        print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
     for warning in report.warnings: print(shown(f'warning: {warning}'))
     if report.message: print(shown(report.message))
     print(metrics_line(report))

@@ -47,7 +47,8 @@ def aws_client(
     if not os.environ.get('AWS_MAX_ATTEMPTS'): attempts = attempts or ATTEMPTS_OF_A_REQUEST
     if attempts: retries['total_max_attempts'] = attempts
     options = {'retries': retries, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
-    if service == 's3' and (style or endpoint): options['s3'] = {'addressing_style': 'path' if endpoint else style}
+    if service == 's3' and (style or endpoint):
+        options['s3'] = {'addressing_style': 'path' if endpoint else style}
     return boto3.client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
 
 # %% ../nbs/03_s3.ipynb #4687da74
@@ -106,7 +107,8 @@ class S3Upload(Sink):
     def _upload(self, data, number):
         bucket, key = split_s3(self._path)
         part = dict(Bucket=bucket, Key=key, UploadId=self._id, PartNumber=number, Body=data)
-        with access('written', self._path): return self._store.client.upload_part(**part)['ETag'].strip('"')
+        with access('written', self._path):
+            return self._store.client.upload_part(**part)['ETag'].strip('"')
 
 # %% ../nbs/03_s3.ipynb #fa647e0a
 class S3Sink(S3Upload):
@@ -148,7 +150,8 @@ class S3Connection:
     @property
     def hasty(self):
         "A client that asks once, for a request whose failure is looked into before it is repeated"
-        if self._hasty is None: self._hasty = aws_client('s3', 1, self.place, attempts=1)
+        if self._hasty is None:
+            self._hasty = aws_client('s3', 1, self.place, attempts=1)
         return self._hasty
 
     def connect(self):
@@ -173,7 +176,9 @@ class S3Listing:
         options = {} if recursive else {'Delimiter': '/'}
         pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, **options)
         objects = [o for page in pages for o in page.get('Contents', ()) if not o['Key'].endswith('/')]
-        entries = (FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects)
+        entries = (
+            FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects
+        )
         return sorted(entries, key=lambda e: e.path)
 
     @accessing('listed')
@@ -181,7 +186,9 @@ class S3Listing:
         "The names of the folders in `folder`, sorted"
         bucket, prefix = split_s3(folder + '/')
         pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, Delimiter='/')
-        return sorted(p['Prefix'][len(prefix):-1] for page in pages for p in page.get('CommonPrefixes', ()))
+        return sorted(
+            p['Prefix'][len(prefix) : -1] for page in pages for p in page.get('CommonPrefixes', ())
+        )
 
     @accessing('looked up')
     def exists(self, path):
@@ -221,8 +228,10 @@ class S3Direct:
             signer.add_auth(request)
             answer = self.client._endpoint.http_session.send(request.prepare())
             data = answer.content
-            if answer.status_code == 200 and answer.headers.get('Content-Length') == str(len(data)): return data
-            if answer.status_code in (301, 307, 400, 401, 403): self._places[bucket] = ''
+            if answer.status_code == 200 and answer.headers.get('Content-Length') == str(len(data)):
+                return data
+            if answer.status_code in (301, 307, 400, 401, 403):
+                self._places[bucket] = ''
         except (ConnectTimeoutError, EndpointConnectionError): self._places[bucket] = ''
         except Exception: pass      # whatever it is, the client itself will say it better
         return None
@@ -275,7 +284,8 @@ class S3Writing:
         "Abort a staged upload; nothing happens if it is gone"
         from botocore.exceptions import ClientError
         bucket, key = split_s3(path)
-        try: self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=token.split(' ')[0])
+        try:
+            self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=token.split(' ')[0])
         except ClientError as e:
             if error_code(e) not in NO_UPLOAD: raise
 
@@ -363,7 +373,8 @@ def s3_probe(self, folder):
     bucket, key = split_s3(join(folder, '.conditional-put'))
     body = b'The ledger needs an endpoint that refuses to create this object twice.\n'
     for attempt in range(2):
-        try: conditional_put(self.client, Bucket=bucket, Key=key, Body=body, **self.encryption())
+        try:
+            conditional_put(self.client, Bucket=bucket, Key=key, Body=body, **self.encryption())
         except Exception as e:
             if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise

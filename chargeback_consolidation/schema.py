@@ -23,11 +23,15 @@ def plain_type(kind):
     if t.is_dictionary(kind): return plain_type(kind.value_type)
     if t.is_large_string(kind) or str(kind) == 'string_view': return pa.string()
     if t.is_large_binary(kind) or str(kind) == 'binary_view': return pa.binary()
-    if t.is_struct(kind): return pa.struct([plain_field(kind[i]) for i in range(kind.num_fields)])
-    if t.is_map(kind): return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
-    if t.is_list(kind) or t.is_large_list(kind): return pa.list_(plain_field(kind.value_field).with_name('element'))
+    if t.is_struct(kind):
+        return pa.struct([plain_field(kind[i]) for i in range(kind.num_fields)])
+    if t.is_map(kind):
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
+    if t.is_list(kind) or t.is_large_list(kind):
+        return pa.list_(plain_field(kind.value_field).with_name('element'))
     if t.is_timestamp(kind) and kind.tz: return pa.timestamp(kind.unit, 'UTC')
-    if str(kind).startswith(('decimal32', 'decimal64')): return pa.decimal128(kind.precision, kind.scale)
+    if str(kind).startswith(('decimal32', 'decimal64')):
+        return pa.decimal128(kind.precision, kind.scale)
     return kind
 
 # %% ../nbs/07_schema.ipynb #a14198e7
@@ -39,7 +43,8 @@ def plain_schema(schema):
     fields = [plain_field(f) for f in schema]
     check_names(fields)
     ours = {REASON, LANDING_FILE, LANDING_ROW}
-    if ours <= {f.name for f in fields}: fields = [f for f in fields if f.name not in ours]
+    if ours <= {f.name for f in fields}:
+        fields = [f for f in fields if f.name not in ours]
     return pa.schema(fields)
 
 # %% ../nbs/07_schema.ipynb #fe539206
@@ -49,8 +54,10 @@ def check_names(fields, within=''):
     seen = {}
     for f in fields:
         other = seen.get(f.name.lower())
-        if other == f.name: raise SchemaConflict(f'column {within}{f.name} occurs twice')
-        if other: raise SchemaConflict(f'columns {within}{other} and {within}{f.name} differ only in case')
+        if other == f.name:
+            raise SchemaConflict(f'column {within}{f.name} occurs twice')
+        if other:
+            raise SchemaConflict(f'columns {within}{other} and {within}{f.name} differ only in case')
         seen[f.name.lower()] = f.name
         check_names(children_of(f.type), f'{within}{f.name}.')
 
@@ -68,9 +75,12 @@ def enums_as_text(schema, enums):
     numbers = iter(range(1 << 30))
     def change(kind):
         t = pa.types
-        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
-        if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
-        if t.is_map(kind): return pa.map_(change(kind.key_type), change(kind.item_type))
+        if t.is_struct(kind):
+            return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
+        if t.is_list(kind):
+            return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+        if t.is_map(kind):
+            return pa.map_(change(kind.key_type), change(kind.item_type))
         if t.is_fixed_size_list(kind): return pa.list_(change(kind.value_type), kind.list_size)
         return pa.string() if next(numbers) in enums else kind
     return pa.schema([f.with_type(change(f.type)) for f in schema])
@@ -83,15 +93,21 @@ def wider_type(a, b, old=False):
     if a.equals(b) or t.is_null(b): return a
     if t.is_null(a): return b
     if storage_of(a).equals(storage_of(b)): return storage_of(a)    # text beside JSON, bytes beside UUID
-    if old and t.is_timestamp(a) and t.is_timestamp(b): return pa.timestamp('ns')
-    if t.is_floating(a) and t.is_floating(b): return a if a.bit_width > b.bit_width else b
-    if t.is_struct(a) and t.is_struct(b): return pa.struct(wider_fields(children_of(a), children_of(b), old))
-    if t.is_list(a) and t.is_list(b): return pa.list_(wider_field(a.value_field, b.value_field, old))
+    if old and t.is_timestamp(a) and t.is_timestamp(b):
+        return pa.timestamp('ns')
+    if t.is_floating(a) and t.is_floating(b):
+        return a if a.bit_width > b.bit_width else b
+    if t.is_struct(a) and t.is_struct(b):
+        return pa.struct(wider_fields(children_of(a), children_of(b), old))
+    if t.is_list(a) and t.is_list(b):
+        return pa.list_(wider_field(a.value_field, b.value_field, old))
     if t.is_map(a) and t.is_map(b):
         return pa.map_(wider_type(a.key_type, b.key_type, old), wider_type(a.item_type, b.item_type, old))
     found = None
-    if t.is_integer(a) and t.is_integer(b): found = wider_integer(a, b)
-    if t.is_decimal(a) and t.is_decimal(b): found = wider_decimal(a, b)
+    if t.is_integer(a) and t.is_integer(b):
+        found = wider_integer(a, b)
+    if t.is_decimal(a) and t.is_decimal(b):
+        found = wider_decimal(a, b)
     if found is None: raise SchemaConflict(f'is {b} here and {a} elsewhere')
     return found
 
@@ -104,7 +120,9 @@ def wider_integer(a, b):
     "The integer type that holds both, or None"
     signed = [pa.types.is_signed_integer(k) for k in (a, b)]
     if not any(signed): return a if a.bit_width > b.bit_width else b
-    need = max(k.bit_width * (1 if own else 2) for k, own in zip((a, b), signed))
+    need = max(
+        k.bit_width * (1 if own else 2) for k, own in zip((a, b), signed)
+    )
     return {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(need)
 
 # %% ../nbs/07_schema.ipynb #e5fb4668
@@ -119,9 +137,11 @@ def is_int96(field):
     "True if a field holds INT96 timestamps"
     return bool(field.metadata) and b'int96' in field.metadata
 
+# %% ../nbs/07_schema.ipynb #d6146e93
 def wider_field(a, b, old=False):
     "The field that holds both; what was INT96 in one stays INT96"
-    try: kind = wider_type(a.type, b.type, old or is_int96(a) or is_int96(b))
+    try:
+        kind = wider_type(a.type, b.type, old or is_int96(a) or is_int96(b))
     except SchemaConflict as e:
         words = str(e)
         within = words.startswith('column ')
@@ -132,11 +152,16 @@ def wider_field(a, b, old=False):
 # %% ../nbs/07_schema.ipynb #9ef13a66
 def wider_fields(a, b, old=False):
     "The union of two lists of fields by name, whatever its case; a field that one side lacks may be null"
-    names, other = {f.name.lower() for f in a}, {f.name.lower(): f for f in b}
+    names, other = (
+        {f.name.lower() for f in a},
+        {f.name.lower(): f for f in b}
+    )
     def widened(f):
         if f.name.lower() not in other: return f.with_nullable(True)
         return wider_field(f, other[f.name.lower()], old)
-    return [widened(f) for f in a] + [f.with_nullable(True) for f in b if f.name.lower() not in names]
+    return [widened(f) for f in a] + [
+        f.with_nullable(True) for f in b if f.name.lower() not in names
+    ]
 
 # %% ../nbs/07_schema.ipynb #3ec20fad
 def common_schema(
@@ -151,7 +176,8 @@ def common_schema(
         own = id(note.schema)       # most files share theirs
         if own not in packed: packed[own] = note.schema.serialize().to_pybytes()
         groups.setdefault((packed[own], note.int96), []).append(i)
-    def weight(item): return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
+    def weight(item):
+        return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
     schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
         fields = notes[ids[0]].schema
@@ -171,13 +197,16 @@ def as_int96(field):
     "A field with timestamps as INT96; any other field as it is"
     return field.with_metadata({'int96': '1'}) if 'timestamp[' in str(field.type) else field
 
+# %% ../nbs/07_schema.ipynb #02cec5e1
 def in_unit(field, unit):
     "An INT96 field as it is when read in `unit`; any other field as it is"
     def change(kind):
         t = pa.types
         if t.is_timestamp(kind): return pa.timestamp(unit)
-        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
-        if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+        if t.is_struct(kind):
+            return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
+        if t.is_list(kind):
+            return pa.list_(kind.value_field.with_type(change(kind.value_type)))
         return pa.map_(change(kind.key_type), change(kind.item_type)) if t.is_map(kind) else kind
     return field.with_type(change(field.type)) if is_int96(field) else field
 
@@ -214,7 +243,9 @@ def fitted(array, kind, nullable=True):
         def child(f):
             if f.name.lower() not in places: return absent(f.type, n, f.nullable)
             return fitted(array.field(places[f.name.lower()]), f.type, f.nullable)
-        return pa.Array.from_buffers(kind, n, [validity(array)], children=[child(f) for f in children_of(kind)])
+        return pa.Array.from_buffers(
+            kind, n, [validity(array)], children=[child(f) for f in children_of(kind)]
+        )
     if t.is_map(kind) and t.is_map(own):
         parts = [fitted(array.keys, kind.key_type, False), fitted(array.items, kind.item_type)]
         fields = pa.struct([pa.field('key', kind.key_type, False), pa.field('value', kind.item_type)])
@@ -234,14 +265,16 @@ def ends_of(array):
     "The offsets of a list or map array, from its first row on, in 32 bits; ArrowInvalid if they need more"
     kind = np.int64 if pa.types.is_large_list(array.type) else np.int32
     offsets = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array) + 1]
-    if len(offsets) and offsets[-1] > 2**31 - 1: raise pa.ArrowInvalid('a list is too long')
+    if len(offsets) and offsets[-1] > 2**31 - 1:
+        raise pa.ArrowInvalid('a list is too long')
     return pa.py_buffer(np.ascontiguousarray(offsets, np.int32))
 
 # %% ../nbs/07_schema.ipynb #84f2740d
 def adapt_column(column, field):
     "`column` with the type of `field`; `SchemaConflict` if a value would change"
     if column.type.equals(field.type): return column
-    try: return pa.chunked_array([fitted(chunk, field.type, field.nullable) for chunk in column.chunks], field.type)
+    try:
+        return pa.chunked_array([fitted(chunk, field.type, field.nullable) for chunk in column.chunks], field.type)
     except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as e:
         raise SchemaConflict(f'column {field.name} does not fit: {type(e).__name__}') from None
 
@@ -252,6 +285,7 @@ def adapt(table, schema):
     if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with its metadata
     there = {name.lower(): column for name, column in zip(table.column_names, table.columns)}
     def column(f):
-        if f.name.lower() in there: return adapt_column(there[f.name.lower()], f)
+        if f.name.lower() in there:
+            return adapt_column(there[f.name.lower()], f)
         return absent(f.type, table.num_rows)
     return pa.Table.from_arrays([column(f) for f in schema], schema=schema)

@@ -30,6 +30,7 @@ def outside_day(records):
     event = records.values('event')
     return records.known('event') & ((event < records.begins) | (event >= records.ends))
 
+# %% ../nbs/00_settings.ipynb #6eb3c168
 RULES = (
     Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback', 0.2, 0.5),
     Rule('null_key', 'records', 'have no chargeback_id', 0.0, 0.01, (), lambda records: ~records.known('key')),
@@ -43,6 +44,7 @@ Argument = namedtuple('Argument', 'name kind default meaning limits')
 REQUIRED = '(required)'
 RATE = (0.0, 1.0)
 
+# %% ../nbs/00_settings.ipynb #8b49c4e1
 def thresholds(rules):
     "The arguments that set when `rules` warn and fail, as rows of `ARGUMENTS`"
     for r in rules:
@@ -50,6 +52,7 @@ def thresholds(rules):
         yield f'MAX_{r.name}_RATE'.upper(), 'number', f'{r.fail:g}', f'fail above this {what}', RATE
         yield f'WARN_{r.name}_RATE'.upper(), 'number', f'{r.warn:g}', 'warn above it', RATE
 
+# %% ../nbs/00_settings.ipynb #35138fa6
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
 ARGUMENTS = [
@@ -98,7 +101,8 @@ def read_number(text, limits):
 
 # %% ../nbs/00_settings.ipynb #f5cca49c
 def read_within(value, limits):
-    if not limits[0] <= value <= limits[1]: raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
+    if not limits[0] <= value <= limits[1]:
+        raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
     return value
 
 def read_flag(text, limits=None):
@@ -106,6 +110,7 @@ def read_flag(text, limits=None):
     if text.lower() not in ('true', 'false'): raise ValueError('must be true or false')
     return text.lower() == 'true'
 
+# %% ../nbs/00_settings.ipynb #62f47052
 def read_choice(text, limits):
     "One of `limits`, in any case"
     if text.lower() not in limits: raise ValueError('must be one of ' + ', '.join(limits))
@@ -119,9 +124,11 @@ def read_date(text, limits=None):
         return datetime.strptime(text, '%Y-%m-%d').date()
     except ValueError: raise ValueError('must be a day of the calendar, written YYYY-MM-DD') from None
 
+# %% ../nbs/00_settings.ipynb #ec5c0d7e
 def read_time(text, limits=None):
     "An ISO 8601 timestamp, as UTC"
-    try: found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
+    try:
+        found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
     except ValueError: raise ValueError('must be an ISO timestamp such as 2025-11-03T05:00:00Z') from None
     if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
     return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
@@ -178,9 +185,14 @@ class Words:
 
     def as_arguments(self):
         "The settings as a dict of argument name to text, for records and reports"
-        return {f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None}
+        return {
+            f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None
+        }
 
-LIMITS = [(name.lower(), float, float(default)) for name, _, default, _, _ in thresholds(RULES)]
+# %% ../nbs/00_settings.ipynb #0d7200fa
+LIMITS = [
+    (name.lower(), float, float(default)) for name, _, default, _, _ in thresholds(RULES)
+]
 Settings = make_dataclass('Settings', LIMITS, bases=(Words,), frozen=True)
 Settings.__doc__ = "The checked arguments of a run; the meaning of each field stands in `ARGUMENTS`."
 Settings.__module__ = __name__      # so that it can be pickled
@@ -232,9 +244,11 @@ def split_arguments(argv):
         alone = not equals and (i == len(argv) or argv[i].startswith('--'))
         if not equals and not alone: text = argv[i]; i += 1
         if name not in known and GLUE_ARGUMENTS.match(name): continue
-        if name not in known: raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
+        if name not in known:
+            raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
         if name in found: raise ArgumentError(f'--{name} is given twice: give it once')
-        if alone and known[name].kind != 'flag': raise ArgumentError(f'--{name} has no value: {known[name].meaning}')
+        if alone and known[name].kind != 'flag':
+            raise ArgumentError(f'--{name} has no value: {known[name].meaning}')
         found[name] = 'true' if alone else text
     return found
 
@@ -249,11 +263,15 @@ def parse(
         text = given.get(argument.name)
         if text and argument.default == 'none' and text.strip().lower() == 'none': continue
         if text is None:
-            if argument.default == REQUIRED: raise ArgumentError(f'--{argument.name} is required: {argument.meaning}')
+            if argument.default == REQUIRED:
+                raise ArgumentError(f'--{argument.name} is required: {argument.meaning}')
             continue
-        if not text.strip(): raise ArgumentError(f'--{argument.name} is empty: {argument.meaning}')
-        try: values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
-        except ValueError as e: raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
+        if not text.strip():
+            raise ArgumentError(f'--{argument.name} is empty: {argument.meaning}')
+        try:
+            values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
+        except ValueError as e:
+            raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
     if given.get('CATALOG', 'glue').strip() == 'glue': values['catalog'] = 'glue'
     values['ledger_path'] = ledger_path(values['output_path'], values.get('ledger_path'))
     values.setdefault('execution_time', (now or datetime.now(timezone.utc)).astimezone(timezone.utc))

@@ -187,7 +187,8 @@ def spark_settings(
     "The configuration of a local session: {name: value}"
     folder, archive = private_folder(), os.path.join(warm_home(), 'classes.jsa')
     own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
-    if jvm is None: jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
+    if jvm is None:
+        jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
         'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
@@ -216,7 +217,8 @@ def get_spark(
     if active or 'PYSPARK_GATEWAY_PORT' in os.environ: return active or builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
-    for name, value in spark_settings(cores, memory, jvm).items(): builder = builder.config(name, value)
+    for name, value in spark_settings(cores, memory, jvm).items():
+        builder = builder.config(name, value)
     with spark_home(): return builder.getOrCreate()
 
 # %% ../nbs/05_spark.ipynb #6b41b6e8
@@ -257,17 +259,22 @@ def cause_in(error):
     if at >= 0:
         kind, words = json.JSONDecoder().raw_decode(text, at + len(FAULT))[0]
         return StoreError(words) if kind.startswith('Store') else TaskFailed(f'a task failed: {kind}: {words}')
-    if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError): return error
+    if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError):
+        return error
     return TaskFailed(f'Spark could not finish the work: {told_by(error)}')
 
 # %% ../nbs/05_spark.ipynb #e3093477
 def told_by(error):
     "What an exception of Spark comes to, in one line"
-    lines = [line.strip(': ') for line in str(error).split('\n') if line.strip() and not line.strip().startswith('at ')]
+    lines = [
+        line.strip(': ') for line in str(error).split('\n') if line.strip() and not line.strip().startswith('at ')
+    ]
     silent = type(error).__name__ == 'Py4JError' and len(lines) == 1 and 'does not exist' not in lines[0]
     if silent or isinstance(error, ConnectionError) or type(error).__name__ == 'Py4JNetworkError':
         return 'its JVM has ended (if it was killed, the machine may lack memory)'
-    told = next((line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__)
+    told = next(
+        (line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__
+    )
     return told[:300]
 
 # %% ../nbs/05_spark.ipynb #90b6f3d8

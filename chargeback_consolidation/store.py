@@ -102,7 +102,8 @@ def trouble(
     path,       # of what
 ):
     "The message of a `StoreError`"
-    if error_code(error) != 'NoSuchBucket': return f'{shown(path)} cannot be {deed}: {cause(error)}'
+    if error_code(error) != 'NoSuchBucket':
+        return f'{shown(path)} cannot be {deed}: {cause(error)}'
     bucket = path.split('/')[2]
     return f'the bucket {shown(bucket)} does not exist: {shown(path)} cannot be {deed}'
 
@@ -157,7 +158,8 @@ class Sink(io.RawIOBase):
         self.size += len(data)
         self._kept += len(data)
         self._tail.append(data)
-        while self._kept - len(self._tail[0]) >= self.tail_bytes: self._kept -= len(self._tail.popleft())
+        while self._kept - len(self._tail[0]) >= self.tail_bytes:
+            self._kept -= len(self._tail.popleft())
         return len(data)
 
     def tail(self):
@@ -184,9 +186,11 @@ def store_for(
     "The store that holds `path`; `StoreError` for a scheme that has none"
     scheme = scheme_of(path)
     if scheme not in STORES:
-        try: importlib.import_module(f'{__name__.rpartition(".")[0]}.{scheme}')
+        try:
+            importlib.import_module(f'{__name__.rpartition(".")[0]}.{scheme}')
         except (ImportError, TypeError): pass    # TypeError: the script is no package
-    if scheme not in STORES: raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
+    if scheme not in STORES:
+        raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
     return STORES[scheme](kms_key_id) if kms_key_id else STORES[scheme]()
 
 # %% ../nbs/01_store.ipynb #8c7b12f4

@@ -45,7 +45,8 @@ def scatter(batches, buckets):
         edges = np.searchsorted(bucket[order], np.arange(buckets + 1)).tolist()
         ordered = pa.Table.from_batches([batch]).take(arrow_array(order)).combine_chunks()
         for i in range(buckets):
-            for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches(): yield i, pack(rows)
+            for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches():
+                yield i, pack(rows)
 
 # %% ../nbs/10_versions.ipynb #cddddcf3
 def sift(bundles):
@@ -59,7 +60,8 @@ def sift(bundles):
     wanted = np.zeros(len(hashes), bool)
     wanted[order[1:][equal]] = wanted[order[:-1][equal]] = True
     wanted |= integers(table['position']) < 0
-    for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK): yield pack(rows)
+    for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK):
+        yield pack(rows)
 
 # %% ../nbs/10_versions.ipynb #50a8de70
 def notes_in(bundle):
@@ -106,8 +108,11 @@ def build_index(
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
-    def read(share): return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
-    bundles = run_tasks(spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read)
+    def read(share):
+        return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
+    bundles = run_tasks(
+        spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
+    )
     buckets_full = bundles.partitionBy(buckets, int).values()
     sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
     return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)

@@ -66,6 +66,7 @@ def outside_day(records):
     event = records.values('event')
     return records.known('event') & ((event < records.begins) | (event >= records.ends))
 
+
 RULES = (
     Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback', 0.2, 0.5),
     Rule('null_key', 'records', 'have no chargeback_id', 0.0, 0.01, (), lambda records: ~records.known('key')),
@@ -79,12 +80,14 @@ Argument = namedtuple('Argument', 'name kind default meaning limits')
 REQUIRED = '(required)'
 RATE = (0.0, 1.0)
 
+
 def thresholds(rules):
     "The arguments that set when `rules` warn and fail, as rows of `ARGUMENTS`"
     for r in rules:
         what = f'share of {r.whole} that {r.meaning}'
         yield f'MAX_{r.name}_RATE'.upper(), 'number', f'{r.fail:g}', f'fail above this {what}', RATE
         yield f'WARN_{r.name}_RATE'.upper(), 'number', f'{r.warn:g}', 'warn above it', RATE
+
 
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
@@ -134,13 +137,15 @@ def read_number(text, limits):
 
 
 def read_within(value, limits):
-    if not limits[0] <= value <= limits[1]: raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
+    if not limits[0] <= value <= limits[1]:
+        raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
     return value
 
 def read_flag(text, limits=None):
     "true or false; the text 'false' is not true"
     if text.lower() not in ('true', 'false'): raise ValueError('must be true or false')
     return text.lower() == 'true'
+
 
 def read_choice(text, limits):
     "One of `limits`, in any case"
@@ -155,9 +160,11 @@ def read_date(text, limits=None):
         return datetime.strptime(text, '%Y-%m-%d').date()
     except ValueError: raise ValueError('must be a day of the calendar, written YYYY-MM-DD') from None
 
+
 def read_time(text, limits=None):
     "An ISO 8601 timestamp, as UTC"
-    try: found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
+    try:
+        found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
     except ValueError: raise ValueError('must be an ISO timestamp such as 2025-11-03T05:00:00Z') from None
     if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
     return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
@@ -214,9 +221,14 @@ class Words:
 
     def as_arguments(self):
         "The settings as a dict of argument name to text, for records and reports"
-        return {f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None}
+        return {
+            f.name.upper(): str(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None
+        }
 
-LIMITS = [(name.lower(), float, float(default)) for name, _, default, _, _ in thresholds(RULES)]
+
+LIMITS = [
+    (name.lower(), float, float(default)) for name, _, default, _, _ in thresholds(RULES)
+]
 Settings = make_dataclass('Settings', LIMITS, bases=(Words,), frozen=True)
 Settings.__doc__ = "The checked arguments of a run; the meaning of each field stands in `ARGUMENTS`."
 Settings.__module__ = __name__      # so that it can be pickled
@@ -268,9 +280,11 @@ def split_arguments(argv):
         alone = not equals and (i == len(argv) or argv[i].startswith('--'))
         if not equals and not alone: text = argv[i]; i += 1
         if name not in known and GLUE_ARGUMENTS.match(name): continue
-        if name not in known: raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
+        if name not in known:
+            raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
         if name in found: raise ArgumentError(f'--{name} is given twice: give it once')
-        if alone and known[name].kind != 'flag': raise ArgumentError(f'--{name} has no value: {known[name].meaning}')
+        if alone and known[name].kind != 'flag':
+            raise ArgumentError(f'--{name} has no value: {known[name].meaning}')
         found[name] = 'true' if alone else text
     return found
 
@@ -285,11 +299,15 @@ def parse(
         text = given.get(argument.name)
         if text and argument.default == 'none' and text.strip().lower() == 'none': continue
         if text is None:
-            if argument.default == REQUIRED: raise ArgumentError(f'--{argument.name} is required: {argument.meaning}')
+            if argument.default == REQUIRED:
+                raise ArgumentError(f'--{argument.name} is required: {argument.meaning}')
             continue
-        if not text.strip(): raise ArgumentError(f'--{argument.name} is empty: {argument.meaning}')
-        try: values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
-        except ValueError as e: raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
+        if not text.strip():
+            raise ArgumentError(f'--{argument.name} is empty: {argument.meaning}')
+        try:
+            values[argument.name.lower()] = READERS[argument.kind](text.strip(), argument.limits)
+        except ValueError as e:
+            raise ArgumentError(f'--{argument.name} {e}, not {text[:80]!r}') from None
     if given.get('CATALOG', 'glue').strip() == 'glue': values['catalog'] = 'glue'
     values['ledger_path'] = ledger_path(values['output_path'], values.get('ledger_path'))
     values.setdefault('execution_time', (now or datetime.now(timezone.utc)).astimezone(timezone.utc))
@@ -421,7 +439,8 @@ def trouble(
     path,       # of what
 ):
     "The message of a `StoreError`"
-    if error_code(error) != 'NoSuchBucket': return f'{shown(path)} cannot be {deed}: {cause(error)}'
+    if error_code(error) != 'NoSuchBucket':
+        return f'{shown(path)} cannot be {deed}: {cause(error)}'
     bucket = path.split('/')[2]
     return f'the bucket {shown(bucket)} does not exist: {shown(path)} cannot be {deed}'
 
@@ -476,7 +495,8 @@ class Sink(io.RawIOBase):
         self.size += len(data)
         self._kept += len(data)
         self._tail.append(data)
-        while self._kept - len(self._tail[0]) >= self.tail_bytes: self._kept -= len(self._tail.popleft())
+        while self._kept - len(self._tail[0]) >= self.tail_bytes:
+            self._kept -= len(self._tail.popleft())
         return len(data)
 
     def tail(self):
@@ -503,9 +523,11 @@ def store_for(
     "The store that holds `path`; `StoreError` for a scheme that has none"
     scheme = scheme_of(path)
     if scheme not in STORES:
-        try: importlib.import_module(f'{__name__.rpartition(".")[0]}.{scheme}')
+        try:
+            importlib.import_module(f'{__name__.rpartition(".")[0]}.{scheme}')
         except (ImportError, TypeError): pass    # TypeError: the script is no package
-    if scheme not in STORES: raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
+    if scheme not in STORES:
+        raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
     return STORES[scheme](kms_key_id) if kms_key_id else STORES[scheme]()
 
 
@@ -619,7 +641,8 @@ def local_etag(found):
 
 def check_regular(entry):
     "`SourceChanged` if `entry` was listed as something that cannot be read"
-    if entry.etag in ODD: raise SourceChanged(f'{shown(entry.path)} {ODD[entry.etag]}')
+    if entry.etag in ODD:
+        raise SourceChanged(f'{shown(entry.path)} {ODD[entry.etag]}')
 
 
 def list_local(folder, recursive):
@@ -627,7 +650,8 @@ def list_local(folder, recursive):
     waiting = [(folder, ())]
     while waiting:
         folder, above = waiting.pop()
-        try: items, place = list(os.scandir(folder)), os.stat(folder)
+        try:
+            items, place = list(os.scandir(folder)), os.stat(folder)
         except GONE: continue
         above = above + ((place.st_dev, place.st_ino),)
         for item in items:
@@ -662,7 +686,8 @@ def open_local(path):
     except IsADirectoryError: raise SourceChanged(f'{shown(path)} is a folder') from None
     except OSError as e: raise StoreError(trouble(e, 'read', path)) from None
     found = os.fstat(raw.fileno())
-    if stat.S_ISREG(found.st_mode): return io.BufferedReader(raw, 1 << 16), found
+    if stat.S_ISREG(found.st_mode):
+        return io.BufferedReader(raw, 1 << 16), found
     raw.close()
     raise SourceChanged(f'{shown(path)} is not a regular file')
 
@@ -704,7 +729,8 @@ class LocalReading(LocalListing):
         "All bytes of `entry`; raises `SourceChanged`, also if it changes while it is read"
         with self.open(entry) as opened:
             data = opened.read()
-            if len(data) == entry.size and local_etag(os.fstat(opened.fileno())) == entry.etag: return data
+            if len(data) == entry.size and local_etag(os.fstat(opened.fileno())) == entry.etag:
+                return data
         raise SourceChanged(f'{shown(entry.path)} changed while it was read')
 
     @accessing('read')
@@ -811,12 +837,15 @@ def sweep_probes(store, folder):
     for path, token in store.staged(folder):
         left = join(folder, token)
         if os.path.basename(path) != PROBE or not store.exists(left): continue
-        if time.time() - os.stat(left).st_mtime > PROBE_SECONDS: store.delete([left])
+        if time.time() - os.stat(left).st_mtime > PROBE_SECONDS:
+            store.delete([left])
 
 
 def local_probe(self, folder):
     "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
-    first, second = (join(folder, f'.{PROBE}.{uuid.uuid4().hex[:12]}.staged') for _ in range(2))
+    first, second = (
+        join(folder, f'.{PROBE}.{uuid.uuid4().hex[:12]}.staged') for _ in range(2)
+    )
     try:
         make_folder(folder)
         with open(first, 'xb') as f:
@@ -866,7 +895,8 @@ def aws_client(
     if not os.environ.get('AWS_MAX_ATTEMPTS'): attempts = attempts or ATTEMPTS_OF_A_REQUEST
     if attempts: retries['total_max_attempts'] = attempts
     options = {'retries': retries, 'max_pool_connections': max(10, threads), 'connect_timeout': 5, 'read_timeout': 30}
-    if service == 's3' and (style or endpoint): options['s3'] = {'addressing_style': 'path' if endpoint else style}
+    if service == 's3' and (style or endpoint):
+        options['s3'] = {'addressing_style': 'path' if endpoint else style}
     return boto3.client(service, endpoint_url=endpoint, region_name=region, config=Config(**options))
 
 
@@ -925,7 +955,8 @@ class S3Upload(Sink):
     def _upload(self, data, number):
         bucket, key = split_s3(self._path)
         part = dict(Bucket=bucket, Key=key, UploadId=self._id, PartNumber=number, Body=data)
-        with access('written', self._path): return self._store.client.upload_part(**part)['ETag'].strip('"')
+        with access('written', self._path):
+            return self._store.client.upload_part(**part)['ETag'].strip('"')
 
 
 class S3Sink(S3Upload):
@@ -967,7 +998,8 @@ class S3Connection:
     @property
     def hasty(self):
         "A client that asks once, for a request whose failure is looked into before it is repeated"
-        if self._hasty is None: self._hasty = aws_client('s3', 1, self.place, attempts=1)
+        if self._hasty is None:
+            self._hasty = aws_client('s3', 1, self.place, attempts=1)
         return self._hasty
 
     def connect(self):
@@ -992,7 +1024,9 @@ class S3Listing:
         options = {} if recursive else {'Delimiter': '/'}
         pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, **options)
         objects = [o for page in pages for o in page.get('Contents', ()) if not o['Key'].endswith('/')]
-        entries = (FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects)
+        entries = (
+            FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects
+        )
         return sorted(entries, key=lambda e: e.path)
 
     @accessing('listed')
@@ -1000,7 +1034,9 @@ class S3Listing:
         "The names of the folders in `folder`, sorted"
         bucket, prefix = split_s3(folder + '/')
         pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, Delimiter='/')
-        return sorted(p['Prefix'][len(prefix):-1] for page in pages for p in page.get('CommonPrefixes', ()))
+        return sorted(
+            p['Prefix'][len(prefix) : -1] for page in pages for p in page.get('CommonPrefixes', ())
+        )
 
     @accessing('looked up')
     def exists(self, path):
@@ -1040,8 +1076,10 @@ class S3Direct:
             signer.add_auth(request)
             answer = self.client._endpoint.http_session.send(request.prepare())
             data = answer.content
-            if answer.status_code == 200 and answer.headers.get('Content-Length') == str(len(data)): return data
-            if answer.status_code in (301, 307, 400, 401, 403): self._places[bucket] = ''
+            if answer.status_code == 200 and answer.headers.get('Content-Length') == str(len(data)):
+                return data
+            if answer.status_code in (301, 307, 400, 401, 403):
+                self._places[bucket] = ''
         except (ConnectTimeoutError, EndpointConnectionError): self._places[bucket] = ''
         except Exception: pass      # whatever it is, the client itself will say it better
         return None
@@ -1094,7 +1132,8 @@ class S3Writing:
         "Abort a staged upload; nothing happens if it is gone"
         from botocore.exceptions import ClientError
         bucket, key = split_s3(path)
-        try: self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=token.split(' ')[0])
+        try:
+            self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=token.split(' ')[0])
         except ClientError as e:
             if error_code(e) not in NO_UPLOAD: raise
 
@@ -1182,7 +1221,8 @@ def s3_probe(self, folder):
     bucket, key = split_s3(join(folder, '.conditional-put'))
     body = b'The ledger needs an endpoint that refuses to create this object twice.\n'
     for attempt in range(2):
-        try: conditional_put(self.client, Bucket=bucket, Key=key, Body=body, **self.encryption())
+        try:
+            conditional_put(self.client, Bucket=bucket, Key=key, Body=body, **self.encryption())
         except Exception as e:
             if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise
@@ -1217,19 +1257,26 @@ class Partition:
 
 def spellings(day):
     "The ways to write year, month and day: three lists of texts"
-    return [[str(day.year)]] + [sorted({f'{n:02d}', str(n)}) for n in (day.month, day.day)]
+    return [[str(day.year)]] + [
+        sorted({f'{n:02d}', str(n)}) for n in (day.month, day.day)
+    ]
 
 
 def dates(day):
     "The ways to write a day in one word"
     return ['-'.join(words) for words in product(*spellings(day))]
 
+
 def day_folders(day):
     "Every folder, relative to the table's location, that may hold the files of `day`; the most usual one first"
     words = list(product(*spellings(day)))
-    named = ['/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words]
+    named = [
+        '/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words
+    ]
     single = dates(day) + [f'{key}={word}' for key in DATE_KEYS for word in dates(day)]
-    return ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
+    return (
+        ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
+    )
 
 
 def read_day(words):
@@ -1238,7 +1285,8 @@ def read_day(words):
     if len(plain) == 1:
         single = re.match(r'^(\d{4})-(\d{1,2})-(\d{1,2})(?:--([01]\d|2[0-3]))?$', plain[0])
         plain = single.groups()[:3] if single else []
-    if len(plain) != 3 or not all(re.match(r'^[0-9]{1,4}$', w) for w in plain): return None
+    if len(plain) != 3 or not all(re.match(r'^[0-9]{1,4}$', w) for w in plain):
+        return None
     try: return date(*map(int, plain))
     except ValueError: return None
 
@@ -1265,13 +1313,15 @@ def table_folders(
 
 def nearest_folders(folders, day, most=3):
     "The names of some `folders`, (day, name) pairs: the nearest to `day` first, those that name no day last"
-    def distance(item): return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
+    def distance(item):
+        return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
     return [shown(name) for _, name in sorted(folders, key=distance)[:most]]
 
 
 def check_readable(folder):
     "`folder`; `ArgumentError` if its files may not be listed"
-    if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK): return folder
+    if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK):
+        return folder
     raise ArgumentError(f'--SOURCE_TABLE: no permission to read the folder {shown(folder)}')
 
 
@@ -1318,7 +1368,8 @@ KEYS_EXPECTED = 'it must be year, month, day, or partition_0, partition_1, parti
 
 def condition(name, kind, words):
     "The part of a filter for one partition column: all spellings of its value"
-    if kind in WHOLE_NUMBERS: return f'({name} = {int(words[0])})'
+    if kind in WHOLE_NUMBERS:
+        return f'({name} = {int(words[0])})'
     quoted = ', '.join(f"'{w}'" for w in words)
     return f'({name} IN ({quoted}))'
 
@@ -1331,10 +1382,14 @@ def expression_for(
     types = {name.lower(): kind for name, kind in keys}
     for style in KEY_STYLES:
         if set(style) != set(types): continue
-        return ' AND '.join(condition(name, types[name], words) for name, words in zip(style, spellings(day))), style
+        return ' AND '.join(
+            condition(name, types[name], words) for name, words in zip(style, spellings(day))
+        ), style
     for key in DATE_KEYS + ('partition_0',):
         if set(types) != {key}: continue
-        words = [str(day)] if types[key] == 'date' else dates(day) + [f'{day}--{hour}' for hour in HOURS]
+        words = (
+            [str(day)] if types[key] == 'date' else dates(day) + [f'{day}--{hour}' for hour in HOURS]
+        )
         return condition(key, types[key], words), (key,)
     names = ', '.join(shown(name) for name, _ in keys)
     raise ArgumentError(f'--SOURCE_TABLE is partitioned by ({names}): {KEYS_EXPECTED}')
@@ -1381,8 +1436,12 @@ class GlueListing(GlueQuestions):
             answer = self.ask('SOURCE_TABLE', 'get_partitions', **request)
             for p in answer['Partitions']:
                 values = dict(zip(order, p['Values']))
-                day, location = read_day([values[k] for k in style]), plain_location(p['StorageDescriptor']['Location'])
-                if day and location not in listed.setdefault(day, []): listed[day].append(location)
+                day, location = (
+                    read_day([values[k] for k in style]),
+                    plain_location(p['StorageDescriptor']['Location'])
+                )
+                if day and location not in listed.setdefault(day, []):
+                    listed[day].append(location)
             if not answer.get('NextToken'): return listed
             request['NextToken'] = answer['NextToken']
 
@@ -1395,7 +1454,9 @@ class GlueCatalog(GlueListing):
         known = self.ask('SOURCE_TABLE', 'get_table', DatabaseName=database, Name=name)['Table']
         location = plain_location(known.get('StorageDescriptor', {}).get('Location', ''))
         if not location: raise ArgumentError(f'--SOURCE_TABLE: {name!r} has no location in the Glue catalog')
-        keys = tuple((k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ()))
+        keys = tuple(
+            (k['Name'], k.get('Type', 'string')) for k in known.get('PartitionKeys', ())
+        )
         expression_for(keys, date(2000, 1, 1))
         return Table(f'{database}.{name}', location, keys)
 
@@ -1406,7 +1467,9 @@ class GlueCatalog(GlueListing):
         store = store_for(table.location)
         there = set(store.folders(table.location))
         folders = [f for f in day_folders(day) if f.split('/')[0] in there]
-        locations = tuple(join(table.location, f) for f in folders if store.list(join(table.location, f)))
+        locations = tuple(
+            join(table.location, f) for f in folders if store.list(join(table.location, f))
+        )
         return Partition(day, locations or (join(table.location, day_folders(day)[0]),), known=False)
 
     def partitions(self, table):
@@ -1438,11 +1501,18 @@ def hive_type(kind):
     "The Hive type of an Arrow type, as text"
     if pa.types.is_struct(kind):
         fields = [kind[i] for i in range(kind.num_fields)]
-        return 'struct<{}>'.format(','.join(f'{f.name}:{hive_type(f.type)}' for f in fields))
-    if pa.types.is_map(kind): return f'map<{hive_type(kind.key_type)},{hive_type(kind.item_type)}>'
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind): return f'array<{hive_type(kind.value_type)}>'
-    if pa.types.is_decimal(kind): return f'decimal({kind.precision},{kind.scale})'
-    return next((name for test, name in HIVE_TYPES if getattr(pa.types, f'is_{test}')(kind)), 'binary')
+        return 'struct<{}>'.format(
+            ','.join(f'{f.name}:{hive_type(f.type)}' for f in fields)
+        )
+    if pa.types.is_map(kind):
+        return f'map<{hive_type(kind.key_type)},{hive_type(kind.item_type)}>'
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f'array<{hive_type(kind.value_type)}>'
+    if pa.types.is_decimal(kind):
+        return f'decimal({kind.precision},{kind.scale})'
+    return next(
+        (name for test, name in HIVE_TYPES if getattr(pa.types, f'is_{test}')(kind)), 'binary'
+    )
 
 
 HIVE_PARQUET = 'org.apache.hadoop.hive.ql.io.parquet'
@@ -1461,7 +1531,9 @@ def register(
     location,       # folder of the day's files
 ):
     "Create or update the output table and the partition of `day`; what was changed, in words. Raises `CatalogError`"
-    columns, done = [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema], []
+    columns, done = (
+        [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema],
+        [])
     try:
         register_table(catalog.client, settings, columns, done)
         register_partition(catalog.client, settings, columns, day, location, done)
@@ -1504,7 +1576,8 @@ def register_partition(client, settings, columns, day, location, done):
         create = dict(where, PartitionInput=wanted)
         known = glue_create(client.create_partition, client.get_partition, 'Partition', create, key, done, 'partition')
     stored = known['StorageDescriptor']
-    if stored.get('Location', '').rstrip('/') == location and stored.get('Columns') == columns: return
+    if stored.get('Location', '').rstrip('/') == location and stored.get('Columns') == columns:
+        return
     client.update_partition(PartitionValueList=values, PartitionInput=wanted, **where)
     done.append('partition')
 
@@ -1512,7 +1585,9 @@ def register_partition(client, settings, columns, day, location, done):
 def merge_columns(known, new):
     "The columns of a table after `new` ones came: known ones keep their place, types follow the newest day"
     types, names = {c['Name']: c for c in new}, {k['Name'] for k in known}
-    return [types.get(c['Name'], c) for c in known] + [c for c in new if c['Name'] not in names]
+    return [types.get(c['Name'], c) for c in known] + [
+        c for c in new if c['Name'] not in names
+    ]
 
 def glue_get(operation, field, **request):
     "What the catalog holds, or None"
@@ -1687,7 +1762,8 @@ def spark_settings(
     "The configuration of a local session: {name: value}"
     folder, archive = private_folder(), os.path.join(warm_home(), 'classes.jsa')
     own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
-    if jvm is None: jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
+    if jvm is None:
+        jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
         'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
@@ -1716,7 +1792,8 @@ def get_spark(
     if active or 'PYSPARK_GATEWAY_PORT' in os.environ: return active or builder.getOrCreate()
     find_java()
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
-    for name, value in spark_settings(cores, memory, jvm).items(): builder = builder.config(name, value)
+    for name, value in spark_settings(cores, memory, jvm).items():
+        builder = builder.config(name, value)
     with spark_home(): return builder.getOrCreate()
 
 
@@ -1757,17 +1834,22 @@ def cause_in(error):
     if at >= 0:
         kind, words = json.JSONDecoder().raw_decode(text, at + len(FAULT))[0]
         return StoreError(words) if kind.startswith('Store') else TaskFailed(f'a task failed: {kind}: {words}')
-    if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError): return error
+    if not type(error).__module__.startswith('py4j') and not isinstance(error, ConnectionError):
+        return error
     return TaskFailed(f'Spark could not finish the work: {told_by(error)}')
 
 
 def told_by(error):
     "What an exception of Spark comes to, in one line"
-    lines = [line.strip(': ') for line in str(error).split('\n') if line.strip() and not line.strip().startswith('at ')]
+    lines = [
+        line.strip(': ') for line in str(error).split('\n') if line.strip() and not line.strip().startswith('at ')
+    ]
     silent = type(error).__name__ == 'Py4JError' and len(lines) == 1 and 'does not exist' not in lines[0]
     if silent or isinstance(error, ConnectionError) or type(error).__name__ == 'Py4JNetworkError':
         return 'its JVM has ended (if it was killed, the machine may lack memory)'
-    told = next((line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__)
+    told = next(
+        (line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__
+    )
     return told[:300]
 
 
@@ -1827,7 +1909,8 @@ def stoppable(
 def known(array):
     "Where an Array has a value: a bool array"
     n, bits = len(array), array.buffers()[0]
-    if bits is None or array.null_count in (0, n): return np.full(n, array.null_count == 0)
+    if bits is None or array.null_count in (0, n):
+        return np.full(n, array.null_count == 0)
     return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
 
 
@@ -1895,7 +1978,8 @@ def is_bytes(kind):
 
 def key_texts(column):
     "The keys of a column as a string array; null for missing and empty ones, hexadecimal for binary ones"
-    if is_bytes(column.type): column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
+    if is_bytes(column.type):
+        column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
     texts, n = column.cast(pa.string()), len(column)
     if not n: return texts
     lengths = np.diff(np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:texts.offset + n + 1])
@@ -1916,6 +2000,7 @@ def keys_of(table):
     "The keys of a table's rows: a string array, null where there is none"
     return key_texts(whole(table[KEY]))
 
+
 def key_fault(schema):
     "Why the rows of a schema have no keys, or ''"
     if KEY not in schema.names:
@@ -1934,12 +2019,16 @@ def keyless_rows(table):
 def instants(column):
     "A version column as (microseconds since 1970: int64 array with nulls, nanoseconds within: int16 array)"
     kind, t = column.type, pa.types
-    if t.is_null(kind): return pa.nulls(len(column), pa.int64()), np.zeros(len(column), np.int16)
+    if t.is_null(kind):
+        return pa.nulls(len(column), pa.int64()), np.zeros(len(column), np.int16)
     unit = kind.unit if t.is_timestamp(kind) else 'day' if t.is_date32(kind) else 'ms' if t.is_date64(kind) else 'us'
-    if t.is_uint64(kind): numbers = np.minimum(integers(column), np.uint64(2**63 - 1)).astype(np.int64)
-    else: numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
+    if t.is_uint64(kind):
+        numbers = np.minimum(integers(column), np.uint64(2**63 - 1)).astype(np.int64)
+    else:
+        numbers = integers((column.cast(pa.int32()) if unit == 'day' else column).cast(pa.int64()))
     factor = {'day': 86400 * 10**6, 's': 10**6, 'ms': 1000}.get(unit, 1)
-    if factor > 1: numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
+    if factor > 1:
+        numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
     micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
     return arrow_array(micros, ~known(column)), nanos.astype(np.int16)
 
@@ -1977,11 +2066,14 @@ def int96_columns(parquet):
 
 def leaves_of(array, wanted):
     "The arrays within an array, however deeply nested, for whose type `wanted` is true"
-    if isinstance(array, pa.ChunkedArray): return [leaf for chunk in array.chunks for leaf in leaves_of(chunk, wanted)]
+    if isinstance(array, pa.ChunkedArray):
+        return [leaf for chunk in array.chunks for leaf in leaves_of(chunk, wanted)]
     kind, t = array.type, pa.types
     if wanted(kind): return [array]
-    if t.is_struct(kind): return [leaf for i in range(kind.num_fields) for leaf in leaves_of(array.field(i), wanted)]
-    if t.is_map(kind): return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
+    if t.is_struct(kind):
+        return [leaf for i in range(kind.num_fields) for leaf in leaves_of(array.field(i), wanted)]
+    if t.is_map(kind):
+        return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
     if t.is_list(kind): return leaves_of(array.values, wanted)
     return []
 
@@ -1996,7 +2088,8 @@ def int96_unit(nanos, micros):
             a, b = (integers(x.cast(pa.int64()))[valid] for x in (a, b))
             wrapped = np.floor_divide(a, 1000) != b
             if wrapped.any(): needs.add('us')
-            if (a[~wrapped] % 1000 != 0).any(): needs.add('ns')
+            if (a[~wrapped] % 1000 != 0).any():
+                needs.add('ns')
     if len(needs) == 2: raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
     return needs.pop() if needs else 'any'
 
@@ -2071,7 +2164,9 @@ def dictionary_columns(table):
     sink = pa.BufferOutputStream()
     pq.write_table(table.slice(0, 0), sink)
     schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    unique = {f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])}
+    unique = {
+        f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])
+    }
     return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
 
 
@@ -2110,11 +2205,15 @@ def plain_type(kind):
     if t.is_dictionary(kind): return plain_type(kind.value_type)
     if t.is_large_string(kind) or str(kind) == 'string_view': return pa.string()
     if t.is_large_binary(kind) or str(kind) == 'binary_view': return pa.binary()
-    if t.is_struct(kind): return pa.struct([plain_field(kind[i]) for i in range(kind.num_fields)])
-    if t.is_map(kind): return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
-    if t.is_list(kind) or t.is_large_list(kind): return pa.list_(plain_field(kind.value_field).with_name('element'))
+    if t.is_struct(kind):
+        return pa.struct([plain_field(kind[i]) for i in range(kind.num_fields)])
+    if t.is_map(kind):
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
+    if t.is_list(kind) or t.is_large_list(kind):
+        return pa.list_(plain_field(kind.value_field).with_name('element'))
     if t.is_timestamp(kind) and kind.tz: return pa.timestamp(kind.unit, 'UTC')
-    if str(kind).startswith(('decimal32', 'decimal64')): return pa.decimal128(kind.precision, kind.scale)
+    if str(kind).startswith(('decimal32', 'decimal64')):
+        return pa.decimal128(kind.precision, kind.scale)
     return kind
 
 
@@ -2126,7 +2225,8 @@ def plain_schema(schema):
     fields = [plain_field(f) for f in schema]
     check_names(fields)
     ours = {REASON, LANDING_FILE, LANDING_ROW}
-    if ours <= {f.name for f in fields}: fields = [f for f in fields if f.name not in ours]
+    if ours <= {f.name for f in fields}:
+        fields = [f for f in fields if f.name not in ours]
     return pa.schema(fields)
 
 
@@ -2136,8 +2236,10 @@ def check_names(fields, within=''):
     seen = {}
     for f in fields:
         other = seen.get(f.name.lower())
-        if other == f.name: raise SchemaConflict(f'column {within}{f.name} occurs twice')
-        if other: raise SchemaConflict(f'columns {within}{other} and {within}{f.name} differ only in case')
+        if other == f.name:
+            raise SchemaConflict(f'column {within}{f.name} occurs twice')
+        if other:
+            raise SchemaConflict(f'columns {within}{other} and {within}{f.name} differ only in case')
         seen[f.name.lower()] = f.name
         check_names(children_of(f.type), f'{within}{f.name}.')
 
@@ -2155,9 +2257,12 @@ def enums_as_text(schema, enums):
     numbers = iter(range(1 << 30))
     def change(kind):
         t = pa.types
-        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
-        if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
-        if t.is_map(kind): return pa.map_(change(kind.key_type), change(kind.item_type))
+        if t.is_struct(kind):
+            return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
+        if t.is_list(kind):
+            return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+        if t.is_map(kind):
+            return pa.map_(change(kind.key_type), change(kind.item_type))
         if t.is_fixed_size_list(kind): return pa.list_(change(kind.value_type), kind.list_size)
         return pa.string() if next(numbers) in enums else kind
     return pa.schema([f.with_type(change(f.type)) for f in schema])
@@ -2170,15 +2275,21 @@ def wider_type(a, b, old=False):
     if a.equals(b) or t.is_null(b): return a
     if t.is_null(a): return b
     if storage_of(a).equals(storage_of(b)): return storage_of(a)    # text beside JSON, bytes beside UUID
-    if old and t.is_timestamp(a) and t.is_timestamp(b): return pa.timestamp('ns')
-    if t.is_floating(a) and t.is_floating(b): return a if a.bit_width > b.bit_width else b
-    if t.is_struct(a) and t.is_struct(b): return pa.struct(wider_fields(children_of(a), children_of(b), old))
-    if t.is_list(a) and t.is_list(b): return pa.list_(wider_field(a.value_field, b.value_field, old))
+    if old and t.is_timestamp(a) and t.is_timestamp(b):
+        return pa.timestamp('ns')
+    if t.is_floating(a) and t.is_floating(b):
+        return a if a.bit_width > b.bit_width else b
+    if t.is_struct(a) and t.is_struct(b):
+        return pa.struct(wider_fields(children_of(a), children_of(b), old))
+    if t.is_list(a) and t.is_list(b):
+        return pa.list_(wider_field(a.value_field, b.value_field, old))
     if t.is_map(a) and t.is_map(b):
         return pa.map_(wider_type(a.key_type, b.key_type, old), wider_type(a.item_type, b.item_type, old))
     found = None
-    if t.is_integer(a) and t.is_integer(b): found = wider_integer(a, b)
-    if t.is_decimal(a) and t.is_decimal(b): found = wider_decimal(a, b)
+    if t.is_integer(a) and t.is_integer(b):
+        found = wider_integer(a, b)
+    if t.is_decimal(a) and t.is_decimal(b):
+        found = wider_decimal(a, b)
     if found is None: raise SchemaConflict(f'is {b} here and {a} elsewhere')
     return found
 
@@ -2191,7 +2302,9 @@ def wider_integer(a, b):
     "The integer type that holds both, or None"
     signed = [pa.types.is_signed_integer(k) for k in (a, b)]
     if not any(signed): return a if a.bit_width > b.bit_width else b
-    need = max(k.bit_width * (1 if own else 2) for k, own in zip((a, b), signed))
+    need = max(
+        k.bit_width * (1 if own else 2) for k, own in zip((a, b), signed)
+    )
     return {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(need)
 
 
@@ -2206,9 +2319,11 @@ def is_int96(field):
     "True if a field holds INT96 timestamps"
     return bool(field.metadata) and b'int96' in field.metadata
 
+
 def wider_field(a, b, old=False):
     "The field that holds both; what was INT96 in one stays INT96"
-    try: kind = wider_type(a.type, b.type, old or is_int96(a) or is_int96(b))
+    try:
+        kind = wider_type(a.type, b.type, old or is_int96(a) or is_int96(b))
     except SchemaConflict as e:
         words = str(e)
         within = words.startswith('column ')
@@ -2219,11 +2334,16 @@ def wider_field(a, b, old=False):
 
 def wider_fields(a, b, old=False):
     "The union of two lists of fields by name, whatever its case; a field that one side lacks may be null"
-    names, other = {f.name.lower() for f in a}, {f.name.lower(): f for f in b}
+    names, other = (
+        {f.name.lower() for f in a},
+        {f.name.lower(): f for f in b}
+    )
     def widened(f):
         if f.name.lower() not in other: return f.with_nullable(True)
         return wider_field(f, other[f.name.lower()], old)
-    return [widened(f) for f in a] + [f.with_nullable(True) for f in b if f.name.lower() not in names]
+    return [widened(f) for f in a] + [
+        f.with_nullable(True) for f in b if f.name.lower() not in names
+    ]
 
 
 def common_schema(
@@ -2238,7 +2358,8 @@ def common_schema(
         own = id(note.schema)       # most files share theirs
         if own not in packed: packed[own] = note.schema.serialize().to_pybytes()
         groups.setdefault((packed[own], note.int96), []).append(i)
-    def weight(item): return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
+    def weight(item):
+        return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
     schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
         fields = notes[ids[0]].schema
@@ -2258,13 +2379,16 @@ def as_int96(field):
     "A field with timestamps as INT96; any other field as it is"
     return field.with_metadata({'int96': '1'}) if 'timestamp[' in str(field.type) else field
 
+
 def in_unit(field, unit):
     "An INT96 field as it is when read in `unit`; any other field as it is"
     def change(kind):
         t = pa.types
         if t.is_timestamp(kind): return pa.timestamp(unit)
-        if t.is_struct(kind): return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
-        if t.is_list(kind): return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+        if t.is_struct(kind):
+            return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
+        if t.is_list(kind):
+            return pa.list_(kind.value_field.with_type(change(kind.value_type)))
         return pa.map_(change(kind.key_type), change(kind.item_type)) if t.is_map(kind) else kind
     return field.with_type(change(field.type)) if is_int96(field) else field
 
@@ -2301,7 +2425,9 @@ def fitted(array, kind, nullable=True):
         def child(f):
             if f.name.lower() not in places: return absent(f.type, n, f.nullable)
             return fitted(array.field(places[f.name.lower()]), f.type, f.nullable)
-        return pa.Array.from_buffers(kind, n, [validity(array)], children=[child(f) for f in children_of(kind)])
+        return pa.Array.from_buffers(
+            kind, n, [validity(array)], children=[child(f) for f in children_of(kind)]
+        )
     if t.is_map(kind) and t.is_map(own):
         parts = [fitted(array.keys, kind.key_type, False), fitted(array.items, kind.item_type)]
         fields = pa.struct([pa.field('key', kind.key_type, False), pa.field('value', kind.item_type)])
@@ -2321,14 +2447,16 @@ def ends_of(array):
     "The offsets of a list or map array, from its first row on, in 32 bits; ArrowInvalid if they need more"
     kind = np.int64 if pa.types.is_large_list(array.type) else np.int32
     offsets = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array) + 1]
-    if len(offsets) and offsets[-1] > 2**31 - 1: raise pa.ArrowInvalid('a list is too long')
+    if len(offsets) and offsets[-1] > 2**31 - 1:
+        raise pa.ArrowInvalid('a list is too long')
     return pa.py_buffer(np.ascontiguousarray(offsets, np.int32))
 
 
 def adapt_column(column, field):
     "`column` with the type of `field`; `SchemaConflict` if a value would change"
     if column.type.equals(field.type): return column
-    try: return pa.chunked_array([fitted(chunk, field.type, field.nullable) for chunk in column.chunks], field.type)
+    try:
+        return pa.chunked_array([fitted(chunk, field.type, field.nullable) for chunk in column.chunks], field.type)
     except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as e:
         raise SchemaConflict(f'column {field.name} does not fit: {type(e).__name__}') from None
 
@@ -2339,7 +2467,8 @@ def adapt(table, schema):
     if table.schema.equals(schema): return pa.Table.from_arrays(table.columns, schema=schema)   # with its metadata
     there = {name.lower(): column for name, column in zip(table.column_names, table.columns)}
     def column(f):
-        if f.name.lower() in there: return adapt_column(there[f.name.lower()], f)
+        if f.name.lower() in there:
+            return adapt_column(there[f.name.lower()], f)
         return absent(f.type, table.num_rows)
     return pa.Table.from_arrays([column(f) for f in schema], schema=schema)
 
@@ -2363,7 +2492,9 @@ def judge(
     for rule in rules:
         count, whole = counts[rule.name], wholes[rule.whole]
         rate = count / whole if whole else 0.0
-        most, some = (getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn'))
+        most, some = (
+            getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn')
+        )
         level = 'fail' if rate > most else 'warn' if rate > some else 'ok'
         findings.append(Finding(rule.name, count, whole, rate, level, most))
     return findings
@@ -2457,8 +2588,10 @@ def take_inventory(
         for entry in store.list(location):
             if is_hidden(entry.path[len(location) + 1:]): continue
             relative = entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
-            if entry.etag in ODD: set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
-            elif relative.lower().endswith('.parquet') or relative in known: files[relative] = entry
+            if entry.etag in ODD:
+                set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
+            elif relative.lower().endswith('.parquet') or relative in known:
+                files[relative] = entry
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry
     parquet = parquet_among(store, others)
@@ -2479,13 +2612,16 @@ def parquet_among(store, entries):
     "Of {path: FileEntry} with unknown endings, the paths that may be Parquet: a set"
     endings, found = {}, set()
     if not entries: return found
-    for path in sorted(entries): endings.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
+    for path in sorted(entries):
+        endings.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
     with ThreadPoolExecutor(store.threads) as pool:
-        def asked(paths): return list(pool.map(partial(is_parquet, store), [entries[path] for path in paths]))
+        def asked(paths):
+            return list(pool.map(partial(is_parquet, store), [entries[path] for path in paths]))
         for paths in endings.values():
             some = sorted({paths[0], paths[len(paths) // 2], paths[-1]})
             if any(asked(some)): found.update(paths)
-            else: found.update(path for path, yes in zip(paths, asked(paths)) if yes)
+            else:
+                found.update(path for path, yes in zip(paths, asked(paths)) if yes)
     return found
 
 
@@ -2501,7 +2637,9 @@ INDEX_SCHEMA = pa.schema([
     ('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()),
     ('updated', pa.int64()), ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()),
     ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
-DECIDING = tuple(dict.fromkeys([*KEY_COLUMNS, UPDATED, EVENT, *(name for rule in RULES for name in rule.columns)]))
+DECIDING = tuple(
+    dict.fromkeys([*KEY_COLUMNS, UPDATED, EVENT, *(name for rule in RULES for name in rule.columns)])
+)
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
@@ -2548,9 +2686,11 @@ def spans_of(metadata):
     spans, rows = [[]], 0
     for i in range(metadata.num_row_groups):
         more = metadata.row_group(i).num_rows
-        if spans[-1] and rows + more > SPAN: spans.append([]); rows = 0
+        if spans[-1] and rows + more > SPAN:
+            spans.append([]); rows = 0
         spans[-1].append(i); rows += more
     return spans
+
 
 def read_span(parquet, spans, span, columns):
     "The `columns` of a span as a Table"
@@ -2572,11 +2712,15 @@ def deciding_tables(
     if not old: return shape, '', whole_tables(parquet, spans, shape.deciding)
     needs = set()
     for span in spans:
-        needs.add(int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us')))))
+        needs.add(
+            int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us'))))
+        )
     if {'ns', 'us'} <= needs:
         raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
     need = next((unit for unit in ('us', 'ns') if unit in needs), 'any')
-    schema = pa.schema([f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema])
+    schema = pa.schema(
+        [f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema]
+    )
     file = reopened('us') if need == 'us' else parquet
     kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
     tables = whole_tables(file, spans, kinds)
@@ -2596,7 +2740,9 @@ def whole_tables(parquet, spans, schema):
 
 def check_calendar(parquet, reopened, spans):
     "`SchemaConflict` if a file in the legacy calendar has dates for which that matters"
-    fields = [f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)]
+    fields = [
+        f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)
+    ]
     file, names = reopened('us'), [f.name for f in fields]
     for span in spans if names else ():
         table = read_span(file, spans, span, names)
@@ -2611,14 +2757,21 @@ def index_rows(tables, files):
     its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
-    def column(name): return whole(table[name]) if name in table.column_names else pa.nulls(n)
+    def column(name):
+        return whole(table[name]) if name in table.column_names else pa.nulls(n)
     keys = keys_of(table)
     (updated, updated_ns), (event, event_ns) = instants(column(UPDATED)), instants(column(EVENT))
     lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)
-    position = np.concatenate([np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)])
-    origins = [origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)]
-    file, row = (np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1))
+    position = np.concatenate(
+        [np.arange(first, first + k, dtype=np.int32) for (_, first, _), k in zip(files, lengths)]
+    )
+    origins = [
+        origin if origin else (np.full(k, -1, np.int32),) * 2 for (_, _, origin), k in zip(files, lengths)
+    ]
+    file, row = (
+        np.concatenate([o[i] for o in origins]).astype(np.int32) for i in (0, 1)
+    )
     return pa.RecordBatch.from_arrays(
         [
             arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated,
@@ -2637,6 +2790,7 @@ UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '')
 def keyless(note):
     "How many records of a file have no key"
     return note.counts.get('null_key', 0)
+
 
 def field_of(batch, name):
     "A column of a RecordBatch by name"
@@ -2665,7 +2819,8 @@ class RecordView:
 
     def column(self, name):
         "A column that the rule asked for: an Array, null where the files lack it"
-        if not self.tables or name not in self.tables[0].column_names: return pa.nulls(self.rows.num_rows)
+        if not self.tables or name not in self.tables[0].column_names:
+            return pa.nulls(self.rows.num_rows)
         return whole(pa.concat_tables(self.tables)[name])
 
 
@@ -2696,7 +2851,9 @@ def measure(rows, day, tables=(), rules=RECORD_RULES):
 
 def counted(note, more):
     "A note with the counts of a further piece of its file"
-    counts = {name: note.counts.get(name, 0) + count for name, count in more['counts'].items()}
+    counts = {
+        name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
+    }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
     return note._replace(counts=counts, first_event=first, digest=digest)
 
@@ -2719,7 +2876,8 @@ def read_notes(
     notes, schemas = {}, {}
     for found in map(json.loads, texts):
         for packed in found['schemas']:
-            if packed not in schemas: schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
+            if packed not in schemas:
+                schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
         for id, rows, size, int96, number, *more in found['notes']:
             notes[id] = Note(rows, size, int96, numbered.get(number), *more)
@@ -2733,8 +2891,10 @@ def read_sources(sources, stores):
     small = [s for s in sources if not s.lineage and s.size <= SMALL]
     fetched = read_each(landing, [FileEntry(s.path, s.size, s.etag) for s in small])
     for s in sources:
-        if not s.lineage and s.size <= SMALL: content = next(fetched)[1]
-        else: content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
+        if not s.lineage and s.size <= SMALL:
+            content = next(fetched)[1]
+        else:
+            content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
         if isinstance(content, StoreError): raise content
         yield s, content
 
@@ -2771,7 +2931,8 @@ class Gathering:
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
         rows = index_rows(self.tables, self.files)
-        for id, more in measure(rows, self.day, self.tables).items(): self.notes[id] = counted(self.notes[id], more)
+        for id, more in measure(rows, self.day, self.tables).items():
+            self.notes[id] = counted(self.notes[id], more)
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
 
@@ -2849,7 +3010,8 @@ def scatter(batches, buckets):
         edges = np.searchsorted(bucket[order], np.arange(buckets + 1)).tolist()
         ordered = pa.Table.from_batches([batch]).take(arrow_array(order)).combine_chunks()
         for i in range(buckets):
-            for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches(): yield i, pack(rows)
+            for rows in ordered.slice(edges[i], edges[i + 1] - edges[i]).to_batches():
+                yield i, pack(rows)
 
 
 def sift(bundles):
@@ -2863,7 +3025,8 @@ def sift(bundles):
     wanted = np.zeros(len(hashes), bool)
     wanted[order[1:][equal]] = wanted[order[:-1][equal]] = True
     wanted |= integers(table['position']) < 0
-    for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK): yield pack(rows)
+    for rows in table.filter(arrow_array(wanted)).to_batches(CHUNK):
+        yield pack(rows)
 
 
 def notes_in(bundle):
@@ -2910,8 +3073,11 @@ def build_index(
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
-    def read(share): return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
-    bundles = run_tasks(spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read)
+    def read(share):
+        return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
+    bundles = run_tasks(
+        spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
+    )
     buckets_full = bundles.partitionBy(buckets, int).values()
     sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
     return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)
@@ -3025,7 +3191,9 @@ def cut(
     bounds = np.maximum.accumulate(np.maximum(bounds - steps, 0)) + steps
     bounds = np.minimum(bounds, total - least * np.arange(len(bounds), 0, -1))
     bounds = np.concatenate(([0], bounds, [total]))
-    return [take_range(held, ends - kept, ends, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:])]
+    return [
+        take_range(held, ends - kept, ends, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:])
+    ]
 
 
 def take_range(held, starts, ends, a, b):
@@ -3073,15 +3241,20 @@ def lay_out(
     anew=False, # True: keep no file
 ):
     "The `Slot`s of the day: `count` of them, fewer only if there are fewer rows"
-    n = min(count, sum(h.kept for h in settled) + sum(h.kept for h in new))
+    n = min(
+        count, sum(h.kept for h in settled) + sum(h.kept for h in new)
+    )
     if not n: return []
     chosen = None
     if len(settled) == n and not anew:
         touched = [i for i, h in enumerate(settled) if h.kept < h.rows or h.stale]
         if all(h.kept for h in settled):
             chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
-    if chosen is None: return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
-    gains = fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
+    if chosen is None:
+        return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
+    gains = (
+        fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
+    )
     parts = dict(zip(chosen, cut(new, gains)))
     return [
         Slot(None, [Piece(h.id, 0, h.kept)] + parts[i])
@@ -3092,7 +3265,9 @@ def lay_out(
 
 def add_readers(slots, ids):
     "`slots`, with the sources `ids` that no piece mentions added to one that is written, as pieces of no rows"
-    left = [Piece(id, 0, 0) for id in sorted(set(ids) - {p.source for s in slots for p in s.pieces})]
+    left = [
+        Piece(id, 0, 0) for id in sorted(set(ids) - {p.source for s in slots for p in s.pieces})
+    ]
     if not left: return slots
     at = next((i for i, s in enumerate(slots) if s.keeps is None), None)
     if at is None: return slots + [Slot(None, left)]
@@ -3183,7 +3358,8 @@ def size_of(table):
 def writing(path):
     "What goes wrong meanwhile is a fault of the output at `path`: `StoreError`"
     try: yield
-    except OSError as e: raise StoreError(f'{path} cannot be written: {" ".join(str(e).split())}') from e
+    except OSError as e:
+        raise StoreError(f'{path} cannot be written: {" ".join(str(e).split())}') from e
 
 
 def rows_of_piece(
@@ -3222,7 +3398,8 @@ def tables_of(parquet, small, part):
         yield 0, parquet.read(use_threads=False), 0
         passed = meta.num_rows - len(part.drop) - part.keyless
     for i in range(0 if whole else meta.num_row_groups):
-        if passed >= part.skip + part.take and not (part.keyless and not part.skip): break
+        if passed >= part.skip + part.take and not (part.keyless and not part.skip):
+            break
         rows = meta.row_group(i).num_rows
         staying = rows_staying(parquet, i, part, first)
         if passed + staying > part.skip or (part.keyless and not part.skip):
@@ -3326,7 +3503,8 @@ def copy_slot(
 
 def take_block(block, writer, quarantine):
     "Add the rows of a block to `writer`, and those without a key to `quarantine`"
-    if block.keep.any(): writer.add(block.table, block.keep, block.file, block.row)
+    if block.keep.any():
+        writer.add(block.table, block.keep, block.file, block.row)
     if not block.keyless.any(): return
     rows = block.table.filter(arrow_array(block.keyless))
     quarantine.append((rows, block.file[block.keyless], block.row[block.keyless]))
@@ -3339,7 +3517,9 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root):
         file = writer.close()
         aside = write_quarantine(quarantine, output, paths['quarantine'], codec, landing_path)
     if file:
-        origins = write_lineage(*(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1)))
+        origins = write_lineage(
+            *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
+        )
         create_once(output, paths['lineage'], origins)
         file['lineage'] = paths['lineage']
     return {'file': file, 'quarantine': aside}
@@ -3383,7 +3563,9 @@ def slot_parts(
     def part(piece):
         return Part(
             sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
-    return {i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None}
+    return {
+        i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
+    }
 
 
 def slot_shares(parts, versions, tasks):
@@ -3391,7 +3573,9 @@ def slot_shares(parts, versions, tasks):
     plain = [(slot, versions.get(slot, ''), [(tuple(p.source),) + p[1:] for p in pieces])
              for slot, pieces in parts.items()]
     tasks = max(1, min(tasks, len(plain)))
-    return [plain[len(plain) * i // tasks:len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
+    return (
+        [plain[len(plain) * i // tasks : len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
+    )
 
 
 def copy_slots(
@@ -3515,7 +3699,9 @@ class CommitRecords:
 
     def numbers(self):
         "The numbers of all commits, ascending"
-        names = (e.path.rsplit('/', 1)[-1] for e in self.store.list(self.folder, recursive=False))
+        names = (
+            e.path.rsplit('/', 1)[-1] for e in self.store.list(self.folder, recursive=False)
+        )
         return sorted(int(RECORD_NAME.match(n).group(1)) for n in names if RECORD_NAME.match(n))
 
     def head(self):
@@ -3608,10 +3794,13 @@ def remove_superseded(ledger, commit, paths, passed):
 def remove_litter(ledger, commit):
     "Remove staged files, lineage and manifests that can never be committed any more"
     store, number = ledger.store, commit.number
-    tokens = {ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine}
+    tokens = {
+        ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine
+    }
     for folder in (ledger.partition, ledger.quarantine):
         for path, token in store.staged(folder):
-            if up_to(path, number) and token not in tokens.get(path, ()): store.discard(path, token)
+            if up_to(path, number) and token not in tokens.get(path, ()):
+                store.discard(path, token)
     valid = {ledger.path(f['lineage']) for f in commit.files}
     lineage = [e.path for e in store.list(join(ledger.folder, 'lineage'))]
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
@@ -3623,16 +3812,20 @@ def manifests(ledger):
     found = {}
     for entry in ledger.store.list(ledger.folder, recursive=False):
         match = MANIFEST_NAME.match(entry.path.rsplit('/', 1)[-1])
-        if match: found.setdefault(int(match.group(1)), []).append(entry.path)
+        if match:
+            found.setdefault(int(match.group(1)), []).append(entry.path)
     return found
 
 
 def dead_manifests(ledger, commit):
     "Remove manifests of runs that lost the race for their number"
     for number, paths in manifests(ledger).items():
-        if number > commit.number or (len(paths) == 1 and number < commit.number): continue
+        if number > commit.number or (len(paths) == 1 and number < commit.number):
+            continue
         record = commit if number == commit.number else ledger.load(number)
-        ledger.store.delete([p for p in paths if record is None or p != ledger.path(record.manifest)])
+        ledger.store.delete(
+            [p for p in paths if record is None or p != ledger.path(record.manifest)]
+        )
 
 
 def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
@@ -3656,8 +3849,10 @@ def snapshot(ledger):
         for number in reversed(numbers[-2:]):
             commit = ledger.load(number)
             paths = [ledger.path(f['path']) for f in commit.files]
-            if all(p in there for p in paths): return commit, [there[p] for p in paths]
-        if not numbers or numbers == [1] and is_rolling(ledger, commit, there): return None, []
+            if all(p in there for p in paths):
+                return commit, [there[p] for p in paths]
+        if not numbers or numbers == [1] and is_rolling(ledger, commit, there):
+            return None, []
     raise LedgerDamaged(f'{ledger.partition} does not hold the files of its last commit: run repair')
 
 
@@ -3686,15 +3881,21 @@ def repair(ledger, run):
 
 def fence_after(ledger, head, run):
     "The commit that takes the number after `head` and changes nothing"
-    if head: return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
+    if head:
+        return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
     return Commit(1, run, 'repair', str(ledger.day), (), (), '', '', {})
+
 
 def litter_ahead(ledger, head):
     "How many files are there that a slow run might still commit under the next number"
     store, last = ledger.store, head.number if head else 0
     staged = [path for folder in (ledger.partition, ledger.quarantine) for path, _ in store.staged(folder)]
-    lineage = [e for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > last]
-    return len(staged) + len(lineage) + sum(len(p) for n, p in manifests(ledger).items() if n > last)
+    lineage = [
+        e for e in store.list(join(ledger.folder, 'lineage')) if (number_of(e.path) or 0) > last
+    ]
+    return (
+        len(staged) + len(lineage) + sum(len(p) for n, p in manifests(ledger).items() if n > last)
+    )
 
 
 def unnamed_manifests(ledger):
@@ -3723,7 +3924,8 @@ def claim_table(
     "The table whose ledger lies in `home`: `table` itself if nobody has claimed it before"
     path = join(home, '_ledger/source-table')
     there = store.load(path)
-    if there is None and write and not store.create(path, table.encode()): there = store.load(path)
+    if there is None and write and not store.create(path, table.encode()):
+        there = store.load(path)
     return there.decode().strip() if there else table
 
 
@@ -3736,7 +3938,8 @@ def refuse_old_place(
     if not left: return
     there, here = shlex.quote(home), [shlex.quote(join(root, name)) for name in left]
     words = [f'mkdir -p {there}', f'mv {" ".join(here)} {there}']
-    if root.startswith('s3://'): words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
+    if root.startswith('s3://'):
+        words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
     raise ArgumentError(f'--OUTPUT_PATH {root} holds {" and ".join(left)} of an earlier version, which belong under '
                         f'LEDGER_PATH: while no run is on, {" && ".join(words)}')
 
@@ -3852,7 +4055,9 @@ class Steady:
 def steady_output():
     "stdout and stderr are `Steady` meanwhile"
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (s if s is None or isinstance(s, Steady) else Steady(s) for s in before)
+    sys.stdout, sys.stderr = (
+        s if s is None or isinstance(s, Steady) else Steady(s) for s in before
+    )
     try: yield
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -3869,12 +4074,17 @@ def complain(message):
 
 def log_stage(stage, seconds, facts):
     "One plain line for each stage"
-    told = ', '.join(f'{name} {value:,}' for name, value in facts.items())
-    if stage != 'settling': print(f'stage {stage:<9}{seconds:>8.2f} s  {told}'.rstrip(), flush=True)
+    told = ', '.join(
+        f'{name} {value:,}' for name, value in facts.items()
+    )
+    if stage != 'settling':
+        print(f'stage {stage:<9}{seconds:>8.2f} s  {told}'.rstrip(), flush=True)
+
 
 def tell(report):
     "The report on stdout: what a person should know, the METRICS line, the JSON line"
-    for a in report.set_aside: print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
+    for a in report.set_aside:
+        print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
     for warning in report.warnings: print(shown(f'warning: {warning}'))
     if report.message: print(shown(report.message))
     print(metrics_line(report))
@@ -3954,8 +4164,10 @@ def look(run):
     before = files_before(run, head)
     known = {t.path for t in before or () if t.commit}
     inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations, known)
-    if not (inventory.files or inventory.set_aside) and head is None: raise NoData(no_data_message(run))
-    if s.reprocess: check_complete(run, before or (), {e.path for e in inventory.files}, 'gone')
+    if not (inventory.files or inventory.set_aside) and head is None:
+        raise NoData(no_data_message(run))
+    if s.reprocess:
+        check_complete(run, before or (), {e.path for e in inventory.files}, 'gone')
     state = state_of(run, head, settled, before, inventory)
     run.facts.update(day_facts(state))
     run.mark('look', files=len(inventory.files), new=len(state.new))
@@ -3969,9 +4181,13 @@ def state_of(run, head, settled, before, inventory):
     seen = {(t.path, t.size, t.etag): t.commit for t in taken}
     fresh = [e for e in inventory.files if (e.path, e.size, e.etag) not in seen]
     new = dict(enumerate(fresh, len(taken)))
-    sources = {i: Source(i, join(run.table.location, e.path), e.size, e.etag, '') for i, e in new.items()}
+    sources = {
+        i: Source(i, join(run.table.location, e.path), e.size, e.etag, '') for i, e in new.items()
+    }
     if head and not s.reprocess: sources.update(consolidated_sources(run.ledger, head))
-    aside = [e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)]
+    aside = [
+        e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)
+    ]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
@@ -4077,10 +4293,14 @@ def decide(run, state, index, bad):
     settled = [i for i in state.sources if i >= SETTLED]
     good = {i: n for i, n in index.notes.items() if i not in aside}
     schema, unit, conflicts = common_schema(good, settled, None if state.reprocess else schema_of(state.head))
-    aside.update({i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()})
+    aside.update(
+        {i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()}
+    )
     used = {i: n for i, n in index.notes.items() if i not in aside}
     lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside)
-    new = sorted((i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path))
+    new = sorted(
+        (i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path)
+    )
     slots = slots_of(run, state, used, lost, schema, [i for i in sorted(settled) if i in used], new)
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
@@ -4096,7 +4316,8 @@ def left_out(state, notes, bad):
     found = {}
     for i, source in state.sources.items():
         note, earlier = notes[i], bad.get((source.path, source.etag))
-        if note.error: found[i] = SetAside(name_of(state, i), note.error, note.cause)
+        if note.error:
+            found[i] = SetAside(name_of(state, i), note.error, note.cause)
         elif earlier: found[i] = earlier
     return found
 
@@ -4143,9 +4364,12 @@ def judge_run(run, state, aside, used, lost):
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
     aside = [a for _, a in sorted(plan.set_aside.items())] + list(state.inventory.set_aside)
-    def files(*rules): return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
+    def files(*rules):
+        return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
-        worst = sorted((-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED)
+        worst = sorted(
+            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED
+        )
         return [f'{path}: {-count:,} records' for count, path in worst if count]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
                 unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
@@ -4176,7 +4400,9 @@ def plan_facts(state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < SETTLED]
     counts = {f.rule: f.count for f in plan.findings}
-    aside = tuple(sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED)))
+    aside = tuple(
+        sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
+    )
     before = 0 if state.reprocess or not state.head else state.head.rows
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=counts['null_key'],
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
@@ -4230,7 +4456,9 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
-        run.mark('index', files=len(index.notes), records=sum(n.rows for n in index.notes.values()))
+        run.mark(
+            'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
+        )
         try:
             plan = decide(run, state, index, bad)
             if lost_race(run, state, plan.set_aside) or moved(state, plan): continue
@@ -4259,9 +4487,11 @@ OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 
 def write(run, state, plan):
     "Stage the files of the plan"
-    if all(s.keeps is not None for s in plan.slots): return Written({}, {})
+    if all(s.keeps is not None for s in plan.slots):
+        return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
-    def paths(slot): return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
+    def paths(slot):
+        return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
     without_key = {i: keyless(n) for i, n in plan.used.items()}
     parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
@@ -4270,15 +4500,23 @@ def write(run, state, plan):
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
-    run.mark('copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file')))
-    aside = {i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()}
+    run.mark(
+        'copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file'))
+    )
+    aside = {
+        i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()
+    }
     if lost_race(run, state, aside): return Written({}, OVERTAKEN)
-    return Written(slots, {(state.sources[i].path, state.sources[i].etag): a for i, a in aside.items()})
+    return Written(
+        slots, {(state.sources[i].path, state.sources[i].etag): a for i, a in aside.items()}
+    )
 
 
 def spark_versions(parts, plan):
     "{slot: version of the Spark that wrote all of its sources}; slots with others among them are left out"
-    found = {slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()}
+    found = {
+        slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()
+    }
     return {slot: min(versions) for slot, versions in found.items() if versions and '' not in versions}
 
 
@@ -4316,9 +4554,13 @@ def final_report(run, state, plan, files, number):
     return run_report(run, state, commit=number, output_files=len(files), files_written=written,
                       output_bytes=sum(f['bytes'] for f in files))
 
+
 def dry_report(run, state, plan):
     "What would have been done; not a byte was written"
-    files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
+    files, writes = (
+        len(plan.slots),
+        sum(1 for s in plan.slots if s.keeps is None)
+    )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
     message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
                f'{size:.1f} MB uncompressed, {writes} of them rewritten')
@@ -4336,7 +4578,10 @@ def nothing_new(run, state):
 
 def ended(run, status, error):
     "The report of a run that ends with an error, or with words that say why"
-    known, told = dict(run.facts, output_files=0), isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
+    known, told = (
+        dict(run.facts, output_files=0),
+        isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
+    )
     message = ' '.join((str(error) if told else f'{type(error).__name__}: {error}').split())
     return Report(**dict(known, day=str(run.partition.day), table=run.table.name, status=status, message=message,
                          stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
@@ -4346,7 +4591,9 @@ def ended(run, status, error):
 def relative(run, file):
     "A staged file's entry with its paths as a commit names them; one that was kept has them so"
     paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
-    return dict(file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))})
+    return dict(
+        file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))}
+    )
 
 
 def commit_of(run, state, plan, written):
@@ -4368,7 +4615,8 @@ def commit_of(run, state, plan, written):
 def taken_now(state, plan, number):
     "The `Taken` of the files that this run looked at. One that changed while it was read is to be looked at again"
     def taken(i, e):
-        if i in plan.used: return Taken(e.path, e.size, e.etag, plan.used[i].rows, number)
+        if i in plan.used:
+            return Taken(e.path, e.size, e.etag, plan.used[i].rows, number)
         return Taken(e.path, e.size, '' if plan.set_aside[i].rule == 'changed' else e.etag, 0, 0)
     return [taken(i, e) for i, e in state.new.items()]
 
@@ -4398,7 +4646,8 @@ def make_known(run, commit):
     "Register the day in the Glue catalog, where that is asked for; why it could not be done, or ''"
     s = run.settings
     if not s.output_table or not commit or not commit.schema or s.dry_run: return ''
-    try: register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
+    try:
+        register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
     except CatalogError as e: return str(e)
     run.mark('register')
     return ''
@@ -4447,7 +4696,8 @@ def check_folder(name, path, read_only):
     "`ArgumentError` if the local folder `path` can be neither used nor made"
     folder = path
     while not os.path.lexists(folder): folder = os.path.dirname(folder)
-    if not os.path.isdir(folder): raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
+    if not os.path.isdir(folder):
+        raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
     if not read_only and not os.access(folder, os.W_OK | os.X_OK):
         raise ArgumentError(f'--{name} {path}: no permission to write in {folder}')
 
@@ -4519,7 +4769,8 @@ def run_day(run):
     "Consolidate one day, whatever happens: (its Report, None or the exception to end with)"
     try: report = consolidate(run)
     except NoData as e: return ended(run, 'no data', e), None if run.settings.allow_empty else e
-    except Stopped as e: return ended(run, 'stopped', stopped_words([stage for stage, _ in run.stages])), e
+    except Stopped as e:
+        return ended(run, 'stopped', stopped_words([stage for stage, _ in run.stages])), e
     except Exception as e: return ended(run, 'failed', e), e
     return report, AftermathFailed(report.message) if report.status == 'unfinished' else None
 
