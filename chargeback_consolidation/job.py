@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'Conflict', 'AftermathFailed', 'consolidate', 'write',
-           'spark_versions', 'balance', 'day_files', 'relative', 'commit_of', 'taken_now', 'publish', 'finish',
-           'make_known', 'with_aftermath', 'clean_up', 'run_report', 'final_report', 'dry_report', 'nothing_new',
-           'ended', 'real', 'check_output', 'check_folder', 'plan_runs', 'stopped_words', 'main', 'failed',
-           'is_outside_fault', 'run_day', 'run_all']
+           'spark_versions', 'balance', 'day_files', 'run_report', 'final_report', 'dry_report', 'nothing_new', 'ended',
+           'relative', 'commit_of', 'taken_now', 'publish', 'finish', 'make_known', 'with_aftermath', 'clean_up',
+           'real', 'check_output', 'check_folder', 'plan_runs', 'stopped_words', 'main', 'failed', 'is_outside_fault',
+           'run_day', 'run_all']
 
 # %% ../nbs/16_job.ipynb #8e82c42a
 import base64
@@ -121,6 +121,48 @@ def day_files(state, plan, written):
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]
 
+# %% ../nbs/16_job.ipynb #6e9f9cb7
+def run_report(run, state, **facts):
+    "What every report of a run says"
+    known = dict(run.facts, **facts)
+    warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
+    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
+                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
+                         arguments=run.settings.as_arguments()))
+
+# %% ../nbs/16_job.ipynb #7aa644f8
+def final_report(run, state, plan, files, number):
+    "The report of a run that commits"
+    written = sum(number_of(f['path']) == number for f in files)
+    return run_report(run, state, commit=number, output_files=len(files), files_written=written,
+                      output_bytes=sum(f['bytes'] for f in files))
+
+def dry_report(run, state, plan):
+    "What would have been done; not a byte was written"
+    files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
+    size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
+    message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
+               f'{size:.1f} MB uncompressed, {writes} of them rewritten')
+    return run_report(run, state, status='dry run', message=message, output_files=0)
+
+# %% ../nbs/16_job.ipynb #62ab38e6
+def nothing_new(run, state):
+    "A day that is up to date is a success"
+    unknown, head = make_known(run, state.head), state.head
+    facts = dict(output_files=0) if run.settings.dry_run else {}
+    report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
+                        **dict(facts, records_processed=0))
+    return with_aftermath(report, head.number, state.settled, unknown) if head else report
+
+# %% ../nbs/16_job.ipynb #d40100cd
+def ended(run, status, error):
+    "The report of a run that ends with an error, or with words that say why"
+    known, told = dict(run.facts, output_files=0), isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
+    message = ' '.join((str(error) if told else f'{type(error).__name__}: {error}').split())
+    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, status=status, message=message,
+                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
+                         arguments=run.settings.as_arguments()))
+
 # %% ../nbs/16_job.ipynb #f05dd6e7
 def relative(run, file):
     "A staged file's entry with its paths as a commit names them; one that was kept has them so"
@@ -202,48 +244,6 @@ def clean_up(run):
         for path, token in ledger.store.staged(folder):
             if word in path: ledger.store.discard(path, token)
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
-
-# %% ../nbs/16_job.ipynb #6e9f9cb7
-def run_report(run, state, **facts):
-    "What every report of a run says"
-    known = dict(run.facts, **facts)
-    warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
-    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
-                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
-                         arguments=run.settings.as_arguments()))
-
-# %% ../nbs/16_job.ipynb #7aa644f8
-def final_report(run, state, plan, files, number):
-    "The report of a run that commits"
-    written = sum(number_of(f['path']) == number for f in files)
-    return run_report(run, state, commit=number, output_files=len(files), files_written=written,
-                      output_bytes=sum(f['bytes'] for f in files))
-
-def dry_report(run, state, plan):
-    "What would have been done; not a byte was written"
-    files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
-    size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
-    message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
-               f'{size:.1f} MB uncompressed, {writes} of them rewritten')
-    return run_report(run, state, status='dry run', message=message, output_files=0)
-
-# %% ../nbs/16_job.ipynb #62ab38e6
-def nothing_new(run, state):
-    "A day that is up to date is a success"
-    unknown, head = make_known(run, state.head), state.head
-    facts = dict(output_files=0) if run.settings.dry_run else {}
-    report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
-                        **dict(facts, records_processed=0))
-    return with_aftermath(report, head.number, state.settled, unknown) if head else report
-
-# %% ../nbs/16_job.ipynb #d40100cd
-def ended(run, status, error):
-    "The report of a run that ends with an error, or with words that say why"
-    known, told = dict(run.facts, output_files=0), isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
-    message = ' '.join((str(error) if told else f'{type(error).__name__}: {error}').split())
-    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, status=status, message=message,
-                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
-                         arguments=run.settings.as_arguments()))
 
 # %% ../nbs/16_job.ipynb #260b1a61
 def real(path):

@@ -4301,6 +4301,48 @@ def day_files(state, plan, written):
     return [f for f in files if f]
 
 
+def run_report(run, state, **facts):
+    "What every report of a run says"
+    known = dict(run.facts, **facts)
+    warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
+    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
+                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
+                         arguments=run.settings.as_arguments()))
+
+
+def final_report(run, state, plan, files, number):
+    "The report of a run that commits"
+    written = sum(number_of(f['path']) == number for f in files)
+    return run_report(run, state, commit=number, output_files=len(files), files_written=written,
+                      output_bytes=sum(f['bytes'] for f in files))
+
+def dry_report(run, state, plan):
+    "What would have been done; not a byte was written"
+    files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
+    size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
+    message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
+               f'{size:.1f} MB uncompressed, {writes} of them rewritten')
+    return run_report(run, state, status='dry run', message=message, output_files=0)
+
+
+def nothing_new(run, state):
+    "A day that is up to date is a success"
+    unknown, head = make_known(run, state.head), state.head
+    facts = dict(output_files=0) if run.settings.dry_run else {}
+    report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
+                        **dict(facts, records_processed=0))
+    return with_aftermath(report, head.number, state.settled, unknown) if head else report
+
+
+def ended(run, status, error):
+    "The report of a run that ends with an error, or with words that say why"
+    known, told = dict(run.facts, output_files=0), isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
+    message = ' '.join((str(error) if told else f'{type(error).__name__}: {error}').split())
+    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, status=status, message=message,
+                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
+                         arguments=run.settings.as_arguments()))
+
+
 def relative(run, file):
     "A staged file's entry with its paths as a commit names them; one that was kept has them so"
     paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
@@ -4381,48 +4423,6 @@ def clean_up(run):
         for path, token in ledger.store.staged(folder):
             if word in path: ledger.store.discard(path, token)
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
-
-
-def run_report(run, state, **facts):
-    "What every report of a run says"
-    known = dict(run.facts, **facts)
-    warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
-    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
-                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
-                         arguments=run.settings.as_arguments()))
-
-
-def final_report(run, state, plan, files, number):
-    "The report of a run that commits"
-    written = sum(number_of(f['path']) == number for f in files)
-    return run_report(run, state, commit=number, output_files=len(files), files_written=written,
-                      output_bytes=sum(f['bytes'] for f in files))
-
-def dry_report(run, state, plan):
-    "What would have been done; not a byte was written"
-    files, writes = len(plan.slots), sum(1 for s in plan.slots if s.keeps is None)
-    size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
-    message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
-               f'{size:.1f} MB uncompressed, {writes} of them rewritten')
-    return run_report(run, state, status='dry run', message=message, output_files=0)
-
-
-def nothing_new(run, state):
-    "A day that is up to date is a success"
-    unknown, head = make_known(run, state.head), state.head
-    facts = dict(output_files=0) if run.settings.dry_run else {}
-    report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
-                        **dict(facts, records_processed=0))
-    return with_aftermath(report, head.number, state.settled, unknown) if head else report
-
-
-def ended(run, status, error):
-    "The report of a run that ends with an error, or with words that say why"
-    known, told = dict(run.facts, output_files=0), isinstance(error, (str,) + tuple(kind for kind, _ in EXIT_CODES))
-    message = ' '.join((str(error) if told else f'{type(error).__name__}: {error}').split())
-    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, status=status, message=message,
-                         stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
-                         arguments=run.settings.as_arguments()))
 
 
 def real(path):
