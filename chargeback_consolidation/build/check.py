@@ -90,7 +90,8 @@ def lint(root='.'): # the project's folder
         def ruff(*words):
             cmd = [sys.executable, '-m', 'ruff', 'check', '--quiet', '--output-format=concise', *words]
             return subprocess.run(cmd, cwd=cfg.config_path, capture_output=True, text=True).stdout.splitlines()
-        return list(dict.fromkeys(ruff(*folders) + ruff('--select=E501', nbs)))
+        long = [o for o in ruff('--select=E501', nbs) if ': E501 ' in o]
+        return list(dict.fromkeys(ruff(*folders) + long))
 
 # %% ../../nbs/build/check.ipynb #aacbc0d7
 def check(root='.'): # the project's folder

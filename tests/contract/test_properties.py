@@ -76,7 +76,7 @@ def check(day, session=get_spark):
 def cases():
     for item in range(ITEMS):
         yield pytest.param(inline, item, id=f'{item}')
-        yield pytest.param(get_spark, item, id=f'{item}-spark', marks=() if item < 2 else pytest.mark.slow)
+        yield pytest.param(get_spark, item, id=f'{item}-spark', marks=() if item < 1 else pytest.mark.slow)
 
 
 @pytest.mark.parametrize('session, item', cases())

@@ -111,7 +111,8 @@ def test_requests_are_few(cloud_day, spark, endpoint):
     record('requests', gets=proxy.count('GET', under=under), lists=1, files=files)
 
 
-@pytest.mark.parametrize('group', range(GROUPS))
+@pytest.mark.parametrize(
+    'group', [pytest.param(g, marks=() if g < 2 else pytest.mark.slow) for g in range(GROUPS)])
 def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, request, hasty):
     "Whatever fails, the run ends right or with a clear message; the next one ends right; nothing is left over"
     spark = (

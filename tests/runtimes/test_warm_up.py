@@ -9,7 +9,7 @@ import pytest
 
 from chargeback_consolidation.spark import find_java, warm_home
 
-START = 'from chargeback_consolidation.landing import get_spark; print(get_spark().range(3).count())'
+START = 'from chargeback_consolidation.spark import get_spark; print(get_spark().range(3).count())'
 
 
 @pytest.mark.timeout(300)
@@ -29,7 +29,7 @@ def test_a_session_takes_its_classes_from_the_archive(tmp_path):
 
 WORKER = """
 import os
-from chargeback_consolidation.landing import get_spark
+from chargeback_consolidation.spark import get_spark
 def seen(part):
     import pyspark
     yield pyspark.__file__
