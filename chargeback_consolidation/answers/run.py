@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'Request', 'QUIET', 'git', 'code_digest', 'code_of', 'library_versions', 'too_bad', 'run_name',
-           'watched_engine', 'kernel_environment', 'one_line', 'execute', 'payloads', 'word', 'hide', 'record_text',
-           'lake_folder', 'titles', 'run_one', 'publish_report']
+           'watched_engine', 'kernel_environment', 'unheard', 'one_line', 'execute', 'payloads', 'word', 'hide',
+           'record_text', 'lake_folder', 'titles', 'run_one', 'publish_report']
 
 # %% ../../nbs/answers/run.ipynb #9f691434
 import hashlib
@@ -90,7 +90,8 @@ def watched_engine(tell):
             done, after = [], nb_man.cell_complete
             def cell_complete(*a, **k):
                 after(*a, **k)
-                done.append(1); tell(len(done), sum(1 for c in nb_man.nb.cells if c.cell_type == 'code'))
+                done.append(1)
+                tell(min(len(done), len(nb_man.nb.cells)), len(nb_man.nb.cells))
             nb_man.cell_complete = cell_complete
             return super().execute_managed_notebook(nb_man, *args, **kwargs)
     return Watched
@@ -107,8 +108,17 @@ def kernel_environment(mask_key):
             if value is None: os.environ.pop(name)
             else: os.environ[name] = value
 
-QUIET = [
-    '--IPKernelApp.log_level=50']  # a kernel has a logger on stderr; what a notebook does wrong stands in the notebook
+QUIET = ['--IPKernelApp.log_level=50']
+
+@contextmanager
+def unheard():
+    "A kernel that starts meanwhile writes to stderr in vain: what a notebook does wrong stands in the notebook"
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try: yield
+    finally:
+        os.dup2(kept, 2)
+        for file in (kept, nowhere): os.close(file)
 
 def one_line(error):
     "What went wrong, on one line"
@@ -122,7 +132,7 @@ def execute(request, folder, mask_key, tell):
     from papermill.engines import papermill_engines
     papermill_engines.register('watched', watched_engine(tell))
     output, error, stop = Path(folder, 'report.ipynb'), '', None
-    with kernel_environment(mask_key):
+    with kernel_environment(mask_key), unheard():
         try:
             execute_notebook(
                 str(request.notebook), str(output), request.parameters, engine_name='watched', kernel_name='python3',

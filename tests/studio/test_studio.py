@@ -24,6 +24,7 @@ from chargeback_consolidation.studio import sessions, workbench
 from chargeback_consolidation.studio.sessions import FINAL, Endpoint
 
 ROOT = Path(__file__).parents[2]
+QUESTIONS = sorted((ROOT / 'nbs/investigations').glob('*.ipynb'))
 pytestmark = pytest.mark.xdist_group('studio')
 
 
@@ -467,7 +468,7 @@ def test_package_outside_the_project_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_library_imports_nothing_that_glue_lacks(library, tmp_path):
     "What Studio notebooks import, and what that imports: modules of the standard library, of Glue, and our own"
-    names = ['job', 'findings', 'answers', 'studio', 'sample']
+    names = ['job', 'answers.day', *(f'answers.{p.stem}' for p in QUESTIONS), 'studio.show', 'sample.lake']
     modules = ', '.join(f'chargeback_consolidation.{n}' for n in names)
     code = f'import sys; sys.path.insert(0, {library!r}); import {modules}; print(*sys.modules)'
     loaded = subprocess.run(
@@ -479,7 +480,9 @@ def test_library_imports_nothing_that_glue_lacks(library, tmp_path):
         for o in loaded
         if o
         in {
-            f'chargeback_consolidation.{n}' for n in ('cli', 'build', 'investigate', 'package', 'sessions', 'workbench')
+            f'chargeback_consolidation.{n}' for n in (
+                'commands.cli', 'build.project', 'answers.request', 'build.package',
+                'studio.sessions', 'studio.workbench')
         }
     ]
 
