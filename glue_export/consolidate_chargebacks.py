@@ -807,7 +807,7 @@ class LocalStore(LocalReading, LocalStaging):
 
     root, aside = '', ''    # what is to lie in `root` is staged in `aside`
 
-STORES['local'] = LocalStore
+STORES.setdefault('local', LocalStore)
 
 
 def local_create(self, path, data):
@@ -1153,7 +1153,7 @@ class S3Store(S3Connection, S3Listing, S3Reading, S3Writing):
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
     threads = 32    # requests at once in a task, so that latency is hidden
 
-STORES['s3'] = S3Store
+STORES.setdefault('s3', S3Store)
 
 
 def s3_waits(self, path, upload):
