@@ -94,7 +94,7 @@ def main():
     from chargeback_consolidation.parquet import write_lineage
     from chargeback_consolidation.plan import State, decide, start_run
     from chargeback_consolidation.settings import parse
-    from chargeback_consolidation.spark import get_spark, run_tasks
+    from chargeback_consolidation.spark import collect, get_spark, run_tasks
     folder = tempfile.mkdtemp()
     settings = parse([
         '--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
@@ -130,7 +130,8 @@ def main():
     plan = decide(run, state, index, {})
     step('decide')
     shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost), {}, 64)
-    tasks = run_tasks(spark, shares, lambda share: [len(share[1])]).count()
+    written = sum(collect(run_tasks(spark, shares, lambda share: [len(share)])))
+    tasks = len(shares)
     step('shares')
     rows = a.files * a.records
     per_slot = rows // len(plan.slots)
@@ -147,7 +148,7 @@ def main():
     manifest = os.path.getsize(f'{folder}/_out/{commit.manifest}')
     record = len(commit.data())
     step('commit')
-    assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(
+    assert written == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(
         map(len, plan.lost.values()))
     print(
         f'manifest {manifest / 1e6:.1f} MB, commit record {record / 1e3:.0f} kB, lineage '
