@@ -39,7 +39,7 @@ from datetime import date, datetime, timedelta, timezone
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -3619,6 +3619,329 @@ def copy_slots(
             yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version))
     shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
     return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}
+
+
+# --- Delta log (12_delta.ipynb)
+
+
+class DeltaRefused(Exception):
+    "What a Delta log cannot hold; the message names the column."
+
+DELTA_WORDS = {
+    pa.bool_(): 'boolean', pa.int8(): 'byte', pa.int16(): 'short', pa.int32(): 'integer', pa.int64(): 'long',
+    pa.float32(): 'float', pa.float64(): 'double', pa.string(): 'string', pa.binary(): 'binary', pa.date32(): 'date'}
+
+def delta_timestamp(kind, old):
+    "The word for a timestamp, or None. old: it is INT96"
+    if old: return 'timestamp'
+    if kind.unit == 'ns': return None
+    return 'timestamp' if kind.tz else 'timestamp_ntz'
+
+
+def delta_type(
+    kind,           # Arrow type
+    old=False,      # True: its timestamps are INT96
+    name='',        # of the column, for messages
+):
+    "A type as the log says it; `DeltaRefused`"
+    t, kind, word = pa.types, storage_of(kind), None
+    def inner(own): return delta_type(own, old, name)
+    if t.is_struct(kind): return {'type': 'struct', 'fields': delta_fields(children_of(kind), old, name + '.')}
+    if t.is_list(kind): return {'type': 'array', 'elementType': inner(kind.value_type), 'containsNull': True}
+    if t.is_map(kind):
+        return {'type': 'map', 'keyType': inner(kind.key_type), 'valueType': inner(kind.item_type),
+                'valueContainsNull': True}
+    if t.is_timestamp(kind): word = delta_timestamp(kind, old)
+    elif t.is_decimal(kind) and kind.precision <= 38: word = f'decimal({kind.precision},{kind.scale})'
+    else: word = DELTA_WORDS.get(kind)
+    if word: return word
+    raise DeltaRefused(f'column {name} is {kind}, for which Delta Lake has no type')
+
+
+PARTITION_COLUMNS = ('year', 'month', 'day')
+
+def delta_fields(fields, old=False, within=''):
+    "Arrow fields as the log says them; all may be null, for another day may lack them"
+    def one(f):
+        name = within + f.name
+        if re.search(r'[ ,;{}()\n\t=]', f.name):
+            raise DeltaRefused(f'column {name} has a character in its name that Delta Lake does not allow')
+        return {'name': f.name, 'type': delta_type(f.type, old or is_int96(f), name), 'nullable': True, 'metadata': {}}
+    taken = [f.name for f in fields if not within and f.name.lower() in PARTITION_COLUMNS]
+    if taken: raise DeltaRefused(f'column {taken[0]} has the name of a partition column')
+    return [one(f) for f in fields]
+
+
+def merged_type(a, b, name):
+    "The type of a column that has the type `a` in some days and `b` in another; `DeltaRefused`"
+    if a == b: return a
+    if isinstance(a, dict) and isinstance(b, dict) and a['type'] == b['type']:
+        if a['type'] == 'struct': return dict(a, fields=merged_fields(a['fields'], b['fields'], name + '.'))
+        return {key: merged_type(a[key], b[key], name) if key.endswith('Type') else a[key] for key in a}
+    def word(kind): return kind['type'] if isinstance(kind, dict) else kind
+    raise DeltaRefused(f'column {name} would be {word(b)}, and is {word(a)} in other days of the table')
+
+
+def merged_fields(known, new, within=''):
+    "The union of two lists of fields by name, those of `known` first; `DeltaRefused`"
+    other = {f['name'].lower(): f for f in new}
+    def widened(f):
+        own = other.pop(f['name'].lower(), None)
+        if own is None: return f
+        if own['name'] != f['name']:
+            raise DeltaRefused(f"column {within}{own['name']} is called {f['name']} in other days of the table")
+        return dict(f, type=merged_type(f['type'], own['type'], within + f['name']))
+    found = [widened(f) for f in known]
+    return found + [f for f in new if f['name'].lower() in other]
+
+
+DayFiles = namedtuple('DayFiles', 'day number files schema')
+DayFiles.__doc__ = """A day as the ledger has it. day: YYYY-MM-DD. number: of the commit. files: tuple of WrittenFile,
+their paths relative to the table. schema: the day's pyarrow Schema, or None for a day without files."""
+
+APPLICATION = 'chargeback-consolidation/'   # before the day in a txn's appId
+
+def partition_values(path):
+    "{column: text} from the folders of a path"
+    return dict(part.split('=', 1) for part in path.split('/')[:-1])
+
+def add_action(file, now):
+    "A `WrittenFile` that comes. now: milliseconds"
+    return {'path': quote(file.path, safe='/='), 'partitionValues': partition_values(file.path), 'size': file.bytes,
+            'modificationTime': now, 'dataChange': True, 'stats': json.dumps({'numRecords': file.rows})}
+
+def remove_action(add, now):
+    "An `add` that goes"
+    kept = {key: add[key] for key in ('path', 'partitionValues', 'size')}
+    return dict(kept, deletionTimestamp=now, dataChange=True, extendedFileMetadata=True)
+
+
+def protocol_for(fields):
+    "What a reader of a table with these fields must know"
+    if 'timestamp_ntz' not in json.dumps(fields): return {'minReaderVersion': 1, 'minWriterVersion': 2}
+    features = ['timestampNtz']
+    return {'minReaderVersion': 3, 'minWriterVersion': 7, 'readerFeatures': features, 'writerFeatures': features}
+
+def metadata_of(fields, name, root, now):
+    "The `metaData` of a table in `root`"
+    keys = [{'name': k, 'type': 'string', 'nullable': True, 'metadata': {}} for k in PARTITION_COLUMNS]
+    schema = {'type': 'struct', 'fields': fields + keys}
+    return {'id': str(uuid.uuid5(uuid.NAMESPACE_URL, root)), 'name': name, 'format': {'provider': 'parquet', 'options': {}},
+            'schemaString': json.dumps(schema), 'partitionColumns': list(PARTITION_COLUMNS), 'configuration': {},
+            'createdTime': now}
+
+def known_fields(metadata):
+    "The fields that a `metaData` says, without those of the partition"
+    fields = json.loads(metadata['schemaString'])['fields'] if metadata else []
+    return [f for f in fields if f['name'] not in PARTITION_COLUMNS]
+
+
+LogState = namedtuple('LogState', 'version checkpoint protocol metadata numbers adds')
+LogState.__doc__ = """What a log says. version: its last, -1 if there is none. checkpoint: version of its last checkpoint, or -1.
+protocol, metadata: actions, or None. numbers: {day: number of the ledger's commit}. adds: {path: add} of the files."""
+NO_LOG = LogState(-1, -1, None, None, {}, {})
+
+def played(state, version, actions):
+    "The `LogState` after the actions of `version`"
+    protocol, metadata, numbers, adds = state.protocol, state.metadata, dict(state.numbers), dict(state.adds)
+    for action in actions:
+        (kind, fields), = action.items()
+        if kind == 'protocol': protocol = fields
+        if kind == 'metaData': metadata = fields
+        if kind == 'txn' and fields['appId'].startswith(APPLICATION):
+            numbers[fields['appId'][len(APPLICATION):]] = fields['version']
+        if kind == 'add': adds[fields['path']] = fields
+        if kind == 'remove': adds.pop(fields['path'], None)
+    return state._replace(version=version, protocol=protocol, metadata=metadata, numbers=numbers, adds=adds)
+
+
+def day_actions(state, day, now):
+    "What brings the log to the commit of a `DayFiles`"
+    folder = 'year={}/month={}/day={}/'.format(*day.day.split('-'))
+    wanted = {quote(f.path, safe='/='): f for f in day.files}
+    here = {path for path in state.adds if unquote(path).startswith(folder)}
+    return (
+        [{'txn': {'appId': APPLICATION + day.day, 'version': day.number, 'lastUpdated': now}}]
+        + [{'remove': remove_action(state.adds[path], now)} for path in sorted(here - set(wanted))]
+        + [{'add': add_action(file, now)} for path, file in wanted.items() if path not in here])
+
+
+def schema_actions(state, fields, name, root, now):
+    "`protocol` and `metaData`, where they change"
+    protocol, found = protocol_for(fields), []
+    if state.protocol is None or protocol['minReaderVersion'] > state.protocol['minReaderVersion']:
+        found.append({'protocol': protocol})
+    if state.metadata is None: return found + [{'metaData': metadata_of(fields, name, root, now)}]
+    if fields == known_fields(state.metadata): return found
+    grown = metadata_of(fields, name, root, now)['schemaString']
+    return found + [{'metaData': dict(state.metadata, schemaString=grown)}]
+
+
+def commit_info(days, now):
+    "What a person who looks at the table's history should see"
+    told = {d.day: d.number for d in days}
+    return {'commitInfo': {'timestamp': now, 'operation': 'WRITE', 'operationParameters': {
+        'mode': 'Overwrite', 'ledgerCommits': json.dumps(told, sort_keys=True)}, 'isBlindAppend': False,
+        'engineInfo': 'chargeback-consolidation'}}
+
+def log_bytes(actions):
+    "A version's file"
+    return ''.join(json.dumps(a, sort_keys=True, separators=(',', ':')) + '\n' for a in actions).encode()
+
+
+CHECKPOINT_EVERY = 10
+TEXTS, PAIRS = pa.list_(pa.string()), pa.map_(pa.string(), pa.string())
+CHECKPOINT = pa.schema([
+    ('txn', pa.struct([('appId', pa.string()), ('version', pa.int64()), ('lastUpdated', pa.int64())])),
+    ('add', pa.struct([
+        ('path', pa.string()), ('partitionValues', PAIRS), ('size', pa.int64()), ('modificationTime', pa.int64()),
+        ('dataChange', pa.bool_()), ('stats', pa.string())])),
+    ('remove', pa.struct([('path', pa.string()), ('deletionTimestamp', pa.int64()), ('dataChange', pa.bool_())])),
+    ('metaData', pa.struct([
+        ('id', pa.string()), ('name', pa.string()), ('format', pa.struct([('provider', pa.string()), ('options', PAIRS)])),
+        ('schemaString', pa.string()), ('partitionColumns', TEXTS), ('configuration', PAIRS),
+        ('createdTime', pa.int64())])),
+    ('protocol', pa.struct([
+        ('minReaderVersion', pa.int32()), ('minWriterVersion', pa.int32()), ('readerFeatures', TEXTS),
+        ('writerFeatures', TEXTS)]))])
+
+
+def fitting(value, kind):
+    "A JSON value as Arrow takes it for the type `kind`: a map is a list of pairs, what is missing is None"
+    if value is None: return None
+    if pa.types.is_map(kind): return sorted(value.items())
+    if pa.types.is_struct(kind): return {f.name: fitting(value.get(f.name), f.type) for f in children_of(kind)}
+    return value
+
+def checkpoint_bytes(state):
+    "A checkpoint: the state as a Parquet file, a row for each action"
+    actions = [{'protocol': state.protocol}, {'metaData': state.metadata}]
+    actions += [{'txn': {'appId': APPLICATION + day, 'version': n}} for day, n in sorted(state.numbers.items())]
+    actions += [{'add': dict(add, dataChange=False)} for _, add in sorted(state.adds.items())]
+    columns = [pa.array([fitting(a.get(f.name), f.type) for a in actions], f.type) for f in CHECKPOINT]
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_arrays(columns, schema=CHECKPOINT)
+    pq.write_table(table, sink, compression='snappy', use_compliant_nested_type=True)
+    return sink.getvalue().to_pybytes(), len(actions)
+
+
+def plain(value, kind):
+    "What Arrow gives for the type `kind` as JSON has it, without what is missing"
+    if pa.types.is_map(kind): return dict(value)
+    if not pa.types.is_struct(kind): return value
+    return {f.name: plain(value[f.name], f.type) for f in children_of(kind) if value[f.name] is not None}
+
+def read_checkpoint(data, version):
+    "The `LogState` in the bytes of a checkpoint"
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    actions = []
+    for f in CHECKPOINT:
+        if f.name == 'remove' or f.name not in table.column_names: continue
+        kind = table.schema.field(f.name).type
+        actions += [{f.name: plain(v, kind)} for v in table[f.name].to_pylist() if v is not None]
+    return played(NO_LOG._replace(checkpoint=version), version, actions)
+
+
+VERSION_FILE = re.compile(r'^([0-9]{20})\.json$')
+CHECKPOINT_FILE = re.compile(r'^([0-9]{20})\.checkpoint\.parquet$')
+
+class LogFiles:
+    "The files of a Delta log under `root`, OUTPUT_PATH"
+    def __init__(self, store, root, name=''):
+        self.store, self.root, self.name, self.folder = store, root, name, join(root, '_delta_log')
+
+    def path(self, version, end='json'): return join(self.folder, f'{version:020d}.{end}')
+
+    def names(self):
+        return [e.path.rsplit('/', 1)[-1] for e in self.store.list(self.folder, recursive=False)]
+
+    def exists(self): return any(VERSION_FILE.match(name) or CHECKPOINT_FILE.match(name) for name in self.names())
+
+    def get(self, path):
+        data = self.store.load(path)
+        if data is not None: return data
+        raise StoreError(f'{path} is gone, though the Delta log needs it: restore it, or remove {self.folder} and run repair')
+
+
+class LogReading(LogFiles):
+    "What a Delta log says"
+    def read(self):
+        "The `LogState`; `StoreError` if the log cannot be read"
+        names = self.names()
+        versions, saved = (
+            sorted(int(m.group(1)) for m in map(pattern.match, names) if m)
+            for pattern in (VERSION_FILE, CHECKPOINT_FILE))
+        state = NO_LOG
+        try:
+            if saved: state = read_checkpoint(self.get(self.path(saved[-1], 'checkpoint.parquet')), saved[-1])
+            last = max(versions + saved + [-1])
+            for version in range(state.version + 1, last + 1):
+                lines = self.get(self.path(version)).decode().splitlines()
+                state = played(state, version, [json.loads(line) for line in lines if line.strip()])
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as e:
+            raise StoreError(f'{self.folder} cannot be read ({type(e).__name__}): remove it and run repair') from None
+        return state
+
+
+class LogSchema(LogReading):
+    "The schema of a table with a Delta log"
+    def fields_with(
+        self, state,
+        days,       # DayFiles to be written
+        all_days,   # function -> DayFiles of every day in the ledger
+    ):
+        "The table's fields with those of `days`; `DeltaRefused`"
+        try: return self.union(known_fields(state.metadata), days)
+        except DeltaRefused:
+            named = {d.day for d in days}
+            others = [d for d in all_days() if d.day not in named and d.day in state.numbers]
+            if set(state.numbers) - named - {d.day for d in others} or any(
+                    state.numbers[d.day] != d.number for d in others): raise
+            return self.union([], others + list(days))
+
+    def union(self, fields, days):
+        for d in days:
+            if d.schema is not None: fields = merged_fields(fields, delta_fields(d.schema))
+        return fields
+
+    def check(self, day, all_days):
+        "`DeltaRefused` if the log could not hold a `DayFiles`; nothing is written"
+        state = self.read()
+        days = [day] if state.version >= 0 else [d for d in all_days() if d.day != day.day] + [day]
+        self.fields_with(state, days, all_days)
+
+
+class DeltaLog(LogSchema):
+    "The Delta log of a table"
+    def follow(
+        self,
+        days,       # DayFiles of which the log may lack the commit; their files are visible
+        all_days,   # function -> DayFiles of every day in the ledger, for a log that is begun
+        now=None,   # milliseconds; by the clock, if None
+    ):
+        "Bring the log up to `days`; those that it lacked. `DeltaRefused`, `StoreError`"
+        now = int(time.time() * 1000) if now is None else now
+        while True:
+            state = self.read()
+            asked = days if state.version >= 0 else [
+                d for d in all_days() if d.day not in {o.day for o in days}] + list(days)
+            lacking = [d for d in asked if state.numbers.get(d.day, 0) < d.number]
+            if not lacking: return lacking
+            fields = self.fields_with(state, lacking, all_days)
+            actions = [commit_info(lacking, now)] + schema_actions(state, fields, self.name, self.root, now)
+            for day in lacking: actions += day_actions(state, day, now)
+            if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
+            self.save(played(state, state.version + 1, actions))
+            return lacking
+
+    def save(self, state):
+        "Write a checkpoint where it is time for one"
+        if state.version - max(state.checkpoint, 0) < CHECKPOINT_EVERY: return
+        data, size = checkpoint_bytes(state)
+        self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
+        path = join(self.folder, '_last_checkpoint')
+        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
+        self.store.publish(path, sink.token)
 
 
 # --- Ledger (13_ledger.ipynb)
