@@ -1,5 +1,7 @@
 """Every engine sees one day, at every moment: the Delta log beside the files (C19)."""
 import json
+import random
+import re
 import shutil
 import threading
 import time
@@ -7,6 +9,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
@@ -21,10 +24,10 @@ from racer import Racer
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.copying import WrittenFile
-from chargeback_consolidation.delta import CHECKPOINT_EVERY, DayFiles, DeltaLog
-from chargeback_consolidation.ledger import Ledger, repair, snapshot
+from chargeback_consolidation.delta import CHECKPOINT_EVERY, NO_LOG, DayFiles, DeltaLog
+from chargeback_consolidation.ledger import Ledger, LedgerDamaged, repair, snapshot
 from chargeback_consolidation.local import LocalStore
-from chargeback_consolidation.settings import parse
+from chargeback_consolidation.settings import ArgumentError, parse
 
 DAYS = ('2025-11-02', '2025-11-03')
 LOGGED = dict(LENIENT, DELTA_LOG='true')
@@ -142,7 +145,6 @@ def test_c19_who_lists_the_root_still_gets_the_table_only(history):
     listed = pyarrow.dataset.dataset(str(lake.output), partitioning='hive').files
     assert set(named) <= set(listed) and not [f for f in listed if '_delta_log' in f]
     assert sorted(pl.read_parquet(named, missing_columns='insert')['chargeback_id']) == keys
-    import duckdb
     found = duckdb.sql(f"select file from glob('{lake.output}/year=*/*/*/*.parquet')").fetchall()
     assert {f for f, in found} == set(listed)
 
@@ -203,7 +205,6 @@ def test_c19_a_log_that_lags_is_brought_up(lake, what):
 
 
 def test_c19_a_log_ahead_of_the_ledger_is_said(lake):
-    from chargeback_consolidation.ledger import LedgerDamaged
     land(lake, DAYS[0], 'a.parquet', ['k1'], 1)
     lake.run(session=inline, **LOGGED)
     ledger = ledger_of(lake)
@@ -231,14 +232,12 @@ def test_c19_refused_before_anything_is_touched(lake, what, capsys):
     lake.land('a.parquet', chargebacks(['k1'], updated=1, **columns))
     assert lake.main(MAX_NULL_KEY_RATE=1, DELTA_LOG='true') == 2
     err = capsys.readouterr().err
-    import re
     assert re.fullmatch(f'--DELTA_LOG: [^\n]*{words}[^\n]*\n', err), err
     assert not lake.files() and not (lake.output / '_delta_log').exists() and not ledger_of(lake).numbers()
     assert lake.main(MAX_NULL_KEY_RATE=1) == 0      # without a log all of it is fine
 
 
 def test_c19_a_type_that_widens_over_days_is_refused(lake):
-    from chargeback_consolidation.settings import ArgumentError
     land(lake, DAYS[0], 'a.parquet', ['k1'], 1, count=pa.array([1], pa.int32()))
     land(lake, DAYS[1], 'a.parquet', ['k1'], 1, count=pa.array([1], pa.int64()))
     lake.run(session=inline, **LOGGED)
@@ -324,7 +323,6 @@ class Killed(BaseException):
 
 def commits(lake, number, stop):
     "Land a file that rewrites all keys and run, again and again, until `stop`; one run in seven is killed at a phase"
-    import random
     chance = random.Random(number)
     while not stop.is_set():
         doomed = chance.choice(['copy', 'prepare', 'commit', 'settling', 'settle']) if chance.random() < 1 / 7 else ''
@@ -371,14 +369,26 @@ def test_c19_a_reader_during_200_commits(tmp_path):
     assert commits_made >= 200 and len(log_reads) > 50 and wrong == 0
 
 
+class Alone(DeltaLog):
+    "The log of a writer that knows it is alone, and need not read what it wrote"
+    state = NO_LOG
+
+    def read(self): return self.state
+
+    def save(self, state):
+        super().save(state)
+        saved = state.version - max(state.checkpoint, 0) >= CHECKPOINT_EVERY
+        self.state = state._replace(checkpoint=state.version) if saved else state
+
+
 def test_c19_2000_commits_open_in_a_second(tmp_path):
-    log = DeltaLog(LocalStore(), str(tmp_path / 'out'))
+    alone, log = (kind(LocalStore(), str(tmp_path / 'out')) for kind in (Alone, DeltaLog))
     schema = pa.schema([('chargeback_id', pa.string())])
     for n in range(2000):
         day = f'2025-{n // 200 + 1:02d}-{n // 10 % 20 + 1:02d}'
         where = 'year={}/month={}/day={}'.format(*day.split('-'))
         files = tuple(WrittenFile(f'{where}/part-{i:05d}-c{n % 10 + 1:06d}-00000000.parquet', 1, 10, '') for i in range(10))
-        log.follow([DayFiles(day, n % 10 + 1, files, schema)], lambda: [], now=n)
+        alone.follow([DayFiles(day, n % 10 + 1, files, schema)], lambda: [], now=n)
     started = time.perf_counter()
     table = DeltaTable(str(tmp_path / 'out'))
     files = table.file_uris()

@@ -15,7 +15,7 @@ def plain(value):
     if isinstance(value, datetime):
         return (value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat()
     if isinstance(value, date | Decimal): return str(value)
-    if isinstance(value, bytes): return value.hex()
+    if isinstance(value, bytes): return value.decode('latin-1')     # chDB makes no difference to a text
     if isinstance(value, dict): return sorted([str(k), plain(v)] for k, v in value.items())
     if isinstance(value, list):
         pairs = value and all(isinstance(v, tuple) for v in value)
