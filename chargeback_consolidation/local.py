@@ -286,7 +286,7 @@ def local_create(self, path, data):
             os.link(sink.hidden, path)
             sync_folder(os.path.dirname(path))
             return True
-        except FileExistsError: return False
+        except FileExistsError: return self.load(path) == data      # ours, if only the answer was lost
         except FileNotFoundError: continue      # a repair has swept the hidden file away
         finally:
             sink.abandon()

@@ -87,16 +87,18 @@ def check_logged(ledger, commit):
 ATTEMPTS_TO_COMMIT = 6
 
 def roll_back(ledger, number, run):
-    "Make the day what commit `number` had, and hold it; the new `Commit`. `Gone`, ArgumentError, Conflict, LedgerDamaged"
+    """Make the day what commit `number` had, and hold it; the new `Commit`.
+    `Gone`, ArgumentError, Conflict, LedgerDamaged, StoreError"""
     for _ in range(ATTEMPTS_TO_COMMIT):
         head, _ = open_ledger(ledger)
         commit, _ = snapshot_of(ledger, number)
         ledger.taken(commit)
         check_logged(ledger, commit)
         try: files, quarantine = files_again(ledger, head, commit, run)
-        except BaseException:
+        except BaseException as e:
             attempt(drop_staged, ledger, run)
-            raise
+            if not isinstance(e, StoreError) or ledger.head().number == head.number: raise
+            continue        # others have committed, and swept away what is staged here
         made = Commit(head.number + 1, run, 'rollback', commit.day, files, quarantine, commit.manifest, commit.schema,
                       stamp(message=f'rolled back to commit {number}'), commit.table, head.keep_hours, number)
         if ledger.publish_commit(made): return settled(ledger, made)

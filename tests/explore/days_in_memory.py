@@ -6,14 +6,16 @@ ones cost a hundred times as much and touch nothing else: a file holds JSON rows
 import json
 from collections import namedtuple
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
+from types import SimpleNamespace
 
 import pyarrow as pa
-from memory import IN_MEMORY, STAGE, Memory, fault_of, replaced
+from memory import CLOCK, IN_MEMORY, STAGE, Memory, fault_of, replaced
 
-from chargeback_consolidation import job, ledger, plan
+from chargeback_consolidation import delta, job, ledger, plan
 from chargeback_consolidation.catalog import Partition, Table
+from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.copying import Copied, WrittenFile, create_once
 from chargeback_consolidation.layout import SETTLED, Held, add_readers, lay_out
 from chargeback_consolidation.settings import parse
@@ -127,9 +129,28 @@ def write(store, path, rows, digest):
     return WrittenFile(path, len(rows), sink.size, sink.token, 1, digest)
 
 
+class Clock(datetime):
+    "It is an hour after all commits"
+
+    @classmethod
+    def now(cls, tz=None): return cls(2025, 11, 3, 1, tzinfo=tz)
+
+
+AT = '2025-11-03 00:00:00'
+
+
+def footer_of(sink):
+    "Stand-in of `footer`: of what was just staged"
+    staged = STAGE.memory.files.get(getattr(sink, 'hidden', ''))
+    data = staged if staged is not None else STAGE.memory.uploads[sink.token.split(' ')[0]][1]
+    return SimpleNamespace(num_rows=len(rows_of(data)))
+
+
 STAND_INS = (
+    (ledger, 'datetime', Clock), (delta, 'time', CLOCK), (going_back, 'footer', footer_of),
+    (going_back, 'stamp', lambda **facts: dict(facts, at=AT)),
     (job, 'build_index', index_of), (job, 'decide', decide), (job, 'copy_slots', copy_slots),
-    (job, 'forget', lambda index: None), (job, 'record_of', lambda report: dict(report.__dict__, at='', versions={})),
+    (job, 'forget', lambda index: None), (job, 'record_of', lambda report: dict(report.__dict__, at=AT, versions={})),
     (plan, 'check_verdict', lambda *args: None), (plan, 'check_versions', lambda schema: None))
 
 
@@ -140,22 +161,35 @@ def in_memory(kind, gone=404):
     with replaced(IN_MEMORY + STAND_INS): yield Day(kind)
 
 
+@lru_cache(None)
+def settings_of(output, day, files, reprocess, delta, hours):
+    given = dict(
+        CATALOG='/catalog', SOURCE_DATABASE='landing', SOURCE_TABLE='chargebacks', OUTPUT_PATH=output,
+        OUTPUT_FILE_COUNT=files, COMPRESSION_CODEC='snappy', PARTITION_DATE=day, REPROCESS=reprocess, DELTA_LOG=delta,
+        KEEP_SUPERSEDED_HOURS=hours)
+    return parse([word for name, value in given.items() for word in (f'--{name}', str(value))])
+
+
 class Day:
-    "One day of a table in memory"
+    "One day of a table in memory. delta: the table has a Delta log. hours: superseded files stay so long"
 
-    def __init__(self, kind):
+    def __init__(self, kind, day=DAY):
         root = ROOTS[kind]
-        self.kind, self.root, self.output = kind, root, f'{root}/out'
+        self.kind, self.root, self.output, self.delta, self.hours = kind, root, f'{root}/out', False, 0
         self.table = Table('landing.chargebacks', f'{root}/landing/chargebacks')
-        self.partition = Partition(DAY, (f'{self.table.location}/2025/11/02',))
-        self.ledger = ledger.Ledger(store_for(self.output), self.output, DAY)
+        self.partition = Partition(day, (f'{self.table.location}/{day:%Y/%m/%d}',))
 
-    @lru_cache(None)   # noqa: B019   a day lives as long as its process
+    @property
+    def ledger(self): return ledger.Ledger(store_for(self.output), self.output, self.partition.day, delta=self.delta)
+
+    def next_day(self):
+        "Another day of the same table"
+        other = Day(self.kind, date(2025, 11, 3))
+        other.delta, other.hours = self.delta, self.hours
+        return other
+
     def settings(self, files, reprocess):
-        return parse([
-            '--CATALOG', '/catalog', '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks',
-            '--OUTPUT_PATH', self.output, '--OUTPUT_FILE_COUNT', str(files), '--COMPRESSION_CODEC', 'snappy',
-            '--PARTITION_DATE', str(DAY), '--REPROCESS', str(reprocess).lower()])
+        return settings_of(self.output, str(self.partition.day), files, reprocess, self.delta, self.hours)
 
     def land(self, name, *keys):
         "A landing file of (key, version) pairs"
@@ -170,6 +204,10 @@ class Day:
         return job.consolidate(run).status
 
     def repair(self, name): return ', '.join(ledger.repair(self.ledger, name)) or 'nothing to repair'
+
+    def roll_back(self, number): return going_back.roll_back(self.ledger, number, 'babababa').kind
+    def release(self): return bool(going_back.release_day(self.ledger, 'dadadada'))
+    def expire(self): return going_back.expire_day(self.ledger, 0)
 
     def read(self):
         "What a reader sees who asks for the files and then reads them: (commit number, rows)"
@@ -192,6 +230,27 @@ class Day:
         finally: STAGE.pause = None
         raise AssertionError(f'no request {words}')
 
+    def log(self):
+        "What a reader of the Delta log sees: ({day: commit number}, {paths of files})"
+        numbers, files, store = {}, set(), self.ledger.store
+        for entry in store.list(f'{self.output}/_delta_log', recursive=False):
+            if not entry.path.endswith('.json'): continue
+            for action in map(json.loads, store.load(entry.path).decode().splitlines()):
+                if 'add' in action: files.add(action['add']['path'])
+                if 'remove' in action: files.remove(action['remove']['path'])
+                if 'txn' in action: numbers[action['txn']['appId'][-10:]] = action['txn']['version']
+        return numbers, files
+
+    def read_log(self):
+        "What a reader sees of this day who reads the log and then the files: (commit number, rows)"
+        folder = self.ledger.partition[len(self.output) + 1:]
+        while True:
+            numbers, files = self.log()
+            paths = [f'{self.output}/{path}' for path in sorted(files) if path.startswith(folder)]
+            found = [self.ledger.store.load(path) for path in paths]
+            if None in found: continue      # a later commit has superseded it
+            return numbers.get(str(self.partition.day), 0), [row for data in found for row in rows_of(data)]
+
     def listed(self):
         "The keys that a reader sees who lists the folder"
         return {row.key for path in self.visible() for row in rows_of(STAGE.memory.files[path])}
@@ -202,4 +261,4 @@ class Day:
 
     def landed(self):
         return {path.rsplit('/', 1)[-1]: rows_of(data)
-                for path in STAGE.memory.below(self.table.location) for data in [STAGE.memory.files[path]]}
+                for path in STAGE.memory.below(self.partition.locations[0]) for data in [STAGE.memory.files[path]]}

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chargeback_consolidation import copying, job, ledger, local, plan, s3
+from chargeback_consolidation import copying, delta, job, ledger, local, plan, s3
+from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.store import SourceChanged
 
 FAULTS = {True: ('refused', 'lost', 'twice', 'late'), False: ('refused',)}     # of a request that changes something
@@ -248,10 +249,13 @@ class Bucket:
         at, folder = len(f's3://{Bucket}/'), f's3://{Bucket}/{Prefix}'
 
         def effect():
-            names = [p for p in STAGE.memory.files if p.startswith(folder)]
-            if Delimiter: names = [p for p in names if '/' not in p[len(folder):]]
-            answer = {'Contents': [
-                {'Key': p[at:], 'Size': len(STAGE.memory.files[p]), 'ETag': '"e"'} for p in sorted(names)]}
+            names = sorted(p for p in STAGE.memory.files if p.startswith(folder))
+            inner = [p for p in names if Delimiter and Delimiter in p[len(folder):]]
+            folders = sorted({p[at:len(folder)] + p[len(folder):].split('/')[0] + '/' for p in inner})
+            answer = {
+                'Contents': [{'Key': p[at:], 'Size': len(STAGE.memory.files[p]), 'ETag': '"e"'}
+                             for p in names if p not in inner],
+                'CommonPrefixes': [{'Prefix': p} for p in folders]}
             return answer if MaxKeys else [answer]
         return STAGE.step('look for' if MaxKeys else 'list', folder, effect)
 
@@ -374,4 +378,4 @@ IN_MEMORY = (
     (s3, 'ThreadPoolExecutor', Now), (s3.S3Store, 'get_directly', QuickStore.get_directly),
     (local, 'time', CLOCK), (plan, 'time', CLOCK), (job, 'time', CLOCK))
 
-MODULES = copying, job, ledger, local, plan, s3
+MODULES = copying, delta, going_back, job, ledger, local, plan, s3

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from memory import MODULES, replaced
 
-from chargeback_consolidation import job, ledger, local, plan, s3
+from chargeback_consolidation import delta, job, ledger, local, plan, s3
+from chargeback_consolidation.commands import going_back
 
 Mutant = namedtuple('Mutant', 'name of old new where')
 Mutant.__doc__ = """name: what is wrong. of: the function. old, new: what is exchanged in its source.
@@ -87,6 +88,27 @@ MUTANTS = [Mutant(*m[:-1], Bounds(*m[-1])) for m in (
     ('a reader takes a first commit on its way for damage', ledger.snapshot,
      'if not numbers or numbers == [1] and is_rolling(ledger, commit, there)', 'if not numbers',
      ('two first runs', 's3', 0, 0)),
+    ('the log is told before the files are there', ledger.settle, '    missing, expired = ',
+     '    tell_log(ledger, commit, passed)\n    missing, expired = ', ('two runs, and a Delta log', 's3', 1, 0)),
+    ('superseded files go before the log knows', ledger.settle, '    try: tell_log(',
+     '    remove_superseded(ledger, commit, sorted(there), passed)\n    try: tell_log(',
+     ('two runs, and a Delta log', 's3', 1, 0)),
+    ('superseded files go though the log could not be told', ledger.settle,
+     'as e: return Settled(expired, unlogged=str(e))', 'as e: pass', ('two runs, and a Delta log', 's3', 1, 1)),
+    ('a commit goes into the log whatever the log knows', delta.DeltaLog.follow,
+     'lacking = [d for d in asked if state.numbers.get(d.day, 0) < d.number]', 'lacking = asked',
+     ('two runs, and a Delta log', 's3', 2, 0)),
+    ("a version that another has written counts as one's own", delta.DeltaLog.follow,
+     'if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue',
+     'self.store.create(self.path(state.version + 1), log_bytes(actions))',
+     ('two days, and one Delta log', 's3', 2, 0)),
+    ('runs do not heed that a day is held', plan.state_of, 's.reprocess or not (head and head.held)', 'True',
+     ('a release and a run', 's3', 1, 0)),
+    ('a roll back gives up where others have swept', going_back.roll_back,
+     'if not isinstance(e, StoreError) or ledger.head().number == head.number: raise', 'raise',
+     ('a roll back and a repair', 's3', 1, 0)),
+    ("a disk: a record whose answer was lost is another's", local.local_create, 'return self.load(path) == data',
+     'return False', ('a roll back and a repair', 'local', 1, 1)),
     ('a disk: a record is renamed, not linked', local.local_create, 'os.link(', 'os.rename(',
      ('two runs', 'local', 1, 0)),
     ('a disk: what others have published counts as lost', local.LocalStaging.publish, 'return self.exists(path)',

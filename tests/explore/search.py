@@ -12,13 +12,14 @@ all actors is part of what is asked: `Judge` lets an undisturbed run and a repai
 """
 import time
 from collections import deque, namedtuple
+from datetime import date
 
 from days_in_memory import best_of, rows_of
 from greenlet import GreenletExit, greenlet
 from memory import FAULTS, STAGE, Memory
 
-from chargeback_consolidation import job, plan
-from chargeback_consolidation.ledger import MANIFEST_NAME, number_of
+from chargeback_consolidation import job, ledger, plan
+from chargeback_consolidation.ledger import MANIFEST_NAME, Gone, number_of
 from chargeback_consolidation.store import StoreError
 
 LONGEST = 3000      # requests of a schedule; one that needs more goes round in circles
@@ -115,7 +116,7 @@ class Play:
             STAGE.pause = None
 
     def play(self):
-        number = self.judge.look().number
+        numbers = self.judge.look().numbers
         STAGE.name, STAGE.heard, STAGE.later = self.name, self.heard, self.later
         STAGE.pause = self.pause
         for actor in self.actors:
@@ -135,9 +136,11 @@ class Play:
             if turn.fate: self.faults += 1
             if not self.matters(turn.actor): raise Folded
             self.actors[turn.actor].left = None
-            number = self.go(turn, number)
+            numbers = self.go(turn, numbers)
             step, current = step + 1, turn.actor
         for actor in self.actors: self.check_outcome(actor)
+        STAGE.pause = None
+        if not self.faults and self.day.delta: self.check_told()
 
     def point(self, step, current, default, ready):
         key, used = self.key(current), (self.switches, self.faults)
@@ -157,20 +160,22 @@ class Play:
         actor = self.actors[i]
         return actor.left is None or any(r.meets(actor.wants) for r in self.requests[actor.left:])
 
-    def go(self, turn, number):
+    def go(self, turn, numbers):
         "One request"
         actor, mark = self.actors[turn.actor], STAGE.memory.mark
         self.tell(actor, turn)
         self.requests.append(actor.wants)
         self.now = actor
         actor.switch(turn.fate)
-        if STAGE.memory.mark == mark: return number
+        if STAGE.memory.mark == mark: return numbers
         STAGE.pause = None
         seen = self.judge.look()
         STAGE.pause = self.pause
         if seen.problem: raise self.violation(seen.problem)
-        if seen.number < number: raise self.violation(f'a reader saw commit {number}, and then {seen.number}')
-        return seen.number
+        for reader, number in numbers.items():
+            if seen.numbers.get(reader, 0) >= number: continue
+            raise self.violation(f'{reader} saw commit {number}, and then {seen.numbers.get(reader, 0)}')
+        return seen.numbers
 
     def tell(self, actor, turn):
         fate = f' ({turn.fate})' if turn.fate else ''
@@ -179,9 +184,16 @@ class Play:
     def check_outcome(self, actor):
         end = actor.outcome
         if isinstance(end, Violation): raise self.violation(end.words)
-        allowed = (job.Conflict, plan.NoData) + ((StoreError, OSError) if self.faults else ())
+        allowed = (job.Conflict, plan.NoData, Gone) + ((StoreError, OSError) if self.faults else ())
         if isinstance(end, Exception) and not isinstance(end, allowed):
             raise self.violation(f'{actor.name} ended with {type(end).__name__}: {end}')
+
+    def check_told(self):
+        "Once all are done the log has the last commit of each day"
+        told, _ = self.day.log()
+        for own, head in ledger.heads(self.day.ledger):
+            if told.get(head.day) == head.number: continue
+            raise self.violation(f'the log does not know the commit of {head.day}')
 
     def violation(self, words):
         told, at = [], 0
@@ -202,7 +214,8 @@ class Late:
     def __call__(self): return self.work()
 
 
-Seen = namedtuple('Seen', 'number problem')
+Seen = namedtuple('Seen', 'numbers problem')
+Seen.__doc__ = "numbers: {reader: number of the commit that it sees}. problem: what does not hold, or ''."
 
 
 def expected(day, number):
@@ -226,19 +239,19 @@ class Judge:
         mark = STAGE.memory.mark
         if mark not in self.known:
             try: self.known[mark] = Seen(self.ask(), '')
-            except Violation as e: self.known[mark] = Seen(0, e.words)
-            except Exception as e: self.known[mark] = Seen(0, f'{type(e).__name__}: {e}')
+            except Violation as e: self.known[mark] = Seen({}, e.words)
+            except Exception as e: self.known[mark] = Seen({}, f'{type(e).__name__}: {e}')
         return self.known[mark]
 
     def ask(self):
-        "The number of the commit that is the day; `Violation`"
-        number = self.check_reader()
+        "The number of the commit that each reader sees; `Violation`"
+        numbers = dict(self.check_log(), **{'a reader': self.check_reader()})
         self.check_kept()
         memory, name = STAGE.memory, STAGE.name
         STAGE.memory, STAGE.name = memory.copy(), iter_names()
         try: self.check_recovery()
         finally: STAGE.memory, STAGE.name = memory, name
-        return number
+        return numbers
 
     def check_reader(self):
         "Who asks the ledger sees the rows of one commit, each once; who lists the folder no key less"
@@ -249,21 +262,40 @@ class Judge:
         if {r.key for r in rows} - self.day.listed(): raise Violation('who lists the folder misses keys')
         return number
 
+    def check_log(self):
+        "Who reads the Delta log sees of each day the files of one commit, and all of them are there"
+        numbers, files = self.day.log()
+        for day, number in numbers.items():
+            own = ledger.Ledger(self.day.ledger.store, self.day.output, date.fromisoformat(day))
+            named = {f.path for f in own.load(number).files}
+            folder = own.partition[len(self.day.output) + 1:]
+            if {path for path in files if path.startswith(folder)} != named:
+                raise Violation(f'the log does not have the files of commit {number} of {day}')
+        lost = [path for path in files if f'{self.day.output}/{path}' not in STAGE.memory.files]
+        if lost: raise Violation(f'the log names {name_of(lost[0])}, which is not there')
+        return {f'the log of {day}': number for day, number in numbers.items()}
+
     def check_kept(self):
         "Each file of the last commit is there or staged; so are the origins of its rows, and its manifest"
-        ledger, memory = self.day.ledger, STAGE.memory
-        head = ledger.head()
+        own, memory = self.day.ledger, STAGE.memory
+        head = own.head()
         if head is None: return
-        staged = {path for folder in (ledger.partition, ledger.quarantine) for path, _ in ledger.store.staged(folder)}
+        staged = {path for folder in (own.partition, own.quarantine) for path, _ in own.store.staged(folder)}
         for file in head.files + head.quarantine:
-            path = ledger.path(file.path)
+            path = own.path(file.path)
             if path not in memory.files and path not in staged: raise Violation(f'{name_of(path)} is lost')
         sidecars = [f.lineage for f in head.files] + [head.manifest] * bool(head.manifest)
-        for path in map(ledger.path, sidecars):
+        for path in map(own.path, sidecars):
             if path not in memory.files: raise Violation(f'{name_of(path)} is lost')
+        commits = [own.load(number) for number in own.numbers()]
+        for before, after in zip(commits, commits[1:], strict=False):
+            if not before.held or after.kind != 'consolidate': continue
+            raise Violation(f'commit {before.number} did not hold the day')
 
     def check_recovery(self):
         "Were all killed now: one undisturbed run makes the day whole, and after a repair nothing lies about"
+        head = self.day.ledger.head()
+        if head and head.held: self.day.release()
         self.day.land('zz', ('late', 1), ('k1', 0))
         try: end = self.day.run('eeeeeeee')
         except Exception as e: end = f'{type(e).__name__}: {e}'
@@ -272,22 +304,27 @@ class Judge:
         whole = sorted(best_of(row for rows in self.day.landed().values() for row in rows).values())
         if sorted(rows) != whole: raise Violation('the next run does not make the day whole')
         self.day.repair('ffffffff')
+        head = self.day.ledger.head()
         listed = sorted(row for path in self.day.visible() for row in rows_of(STAGE.memory.files[path]))
-        if listed != whole: raise Violation('after a repair the folder is not the day')
+        if listed != whole and not head.keep_hours: raise Violation('after a repair the folder is not the day')
+        if self.day.delta and self.check_log()[f'the log of {head.day}'] != head.number:
+            raise Violation('after a repair the log is not the ledger')
         litter = self.litter()
         if litter: raise Violation(f'a repair leaves {", ".join(sorted(litter))}')
 
     def litter(self):
         "What lies about that no commit names"
-        ledger, memory = self.day.ledger, STAGE.memory
-        commits = [ledger.load(number) for number in ledger.numbers()]
-        head = commits[-1]
-        named = {ledger.path(f.path) for f in head.files + head.quarantine}
-        named |= {ledger.path(f.lineage) for f in head.files} | {ledger.path(c.manifest) for c in commits}
+        own, memory = self.day.ledger, STAGE.memory
+        commits = [own.load(number) for number in own.numbers()]
+        kept = commits if commits[-1].keep_hours else commits[-1:]
+        named = {own.path(f.path) for c in kept for f in c.files + c.quarantine}
+        named |= {own.path(f.lineage) for c in kept for f in c.files} | {own.path(c.manifest) for c in commits}
+
         def ours(path):
-            return number_of(path) is not None or '.staged' in path or MANIFEST_NAME.match(name_of(path))
-        uploads = {name_of(path) for path, _ in memory.uploads.values()}
-        return uploads | {name_of(p) for p in memory.files if ours(p) and p not in named}
+            if 'day=' in path and own.partition[-6:] not in path: return False      # of another day
+            return '.staged' in path or number_of(path) is not None or MANIFEST_NAME.match(name_of(path))
+        uploads = {path for path, _ in memory.uploads.values()}
+        return {name_of(path) for path in uploads | set(memory.files) - named if ours(path)}
 
 
 def name_of(path): return path.rsplit('/', 1)[-1]
