@@ -1,7 +1,7 @@
 """What one would pick instead, each as a whole process: `python ways.py WAY LANDING OUT`.
 
-All of them keep the latest version of each chargeback and write ten Snappy files. None of them checks, quarantines,
-audits or commits.
+All of them keep the latest version of each chargeback and write Snappy files: ten, `duckdb-stream` one for each thread.
+None of them checks, quarantines, audits or commits.
 """
 import sys
 from pathlib import Path
@@ -63,7 +63,7 @@ def tuned(landing, out):
 
 
 def duck(landing, out):
-    "One query, ten threads' worth of files"
+    "One query into a table, which is written as ten equal files"
     import duckdb
     Path(out).mkdir(parents=True)
     db = duckdb.connect()
@@ -83,7 +83,7 @@ def duck(landing, out):
 
 
 def duck_one(landing, out):
-    "The same, streamed into as many files as there are threads"
+    "One query, streamed into as many files as there are threads: DuckDB's fastest form"
     import duckdb
     source = f"read_parquet('{landing}/*.parquet', union_by_name = true, filename = true)"
     query = (
