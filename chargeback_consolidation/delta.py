@@ -6,9 +6,9 @@
 __all__ = ['DELTA_WORDS', 'PARTITION_COLUMNS', 'DayFiles', 'APPLICATION', 'LogState', 'NO_LOG', 'CHECKPOINT_EVERY',
            'TEXTS', 'PAIRS', 'CHECKPOINT', 'VERSION_FILE', 'CHECKPOINT_FILE', 'DeltaRefused', 'delta_timestamp',
            'delta_type', 'delta_fields', 'merged_type', 'merged_fields', 'partition_values', 'add_action',
-           'remove_action', 'protocol_for', 'metadata_of', 'known_fields', 'played', 'day_actions', 'schema_actions',
-           'commit_info', 'log_bytes', 'fitting', 'checkpoint_bytes', 'plain', 'read_checkpoint', 'LogFiles',
-           'LogReading', 'LogSchema', 'DeltaLog']
+           'remove_action', 'protocol_for', 'metadata_of', 'known_fields', 'played', 'paths_of', 'day_actions',
+           'schema_actions', 'commit_info', 'log_bytes', 'fitting', 'checkpoint_bytes', 'plain', 'read_checkpoint',
+           'LogFiles', 'LogReading', 'LogSchema', 'DeltaLog']
 
 # %% ../nbs/12_delta.ipynb #e3c05226
 import json
@@ -156,11 +156,15 @@ def played(state, version, actions):
     return state._replace(version=version, protocol=protocol, metadata=metadata, numbers=numbers, adds=adds)
 
 # %% ../nbs/12_delta.ipynb #d6b8b2d5
+def paths_of(state, day):
+    "The files of a day (YYYY-MM-DD), as the log writes their paths"
+    folder = 'year={}/month={}/day={}/'.format(*day.split('-'))
+    return [path for path in state.adds if unquote(path).startswith(folder)]
+
 def day_actions(state, day, now):
     "What brings the log to the commit of a `DayFiles`"
-    folder = 'year={}/month={}/day={}/'.format(*day.day.split('-'))
     wanted = {quote(f.path, safe='/='): f for f in day.files}
-    here = {path for path in state.adds if unquote(path).startswith(folder)}
+    here = set(paths_of(state, day.day))
     return (
         [{'txn': {'appId': APPLICATION + day.day, 'version': day.number, 'lastUpdated': now}}]
         + [{'remove': remove_action(state.adds[path], now)} for path in sorted(here - set(wanted))]
@@ -320,20 +324,29 @@ class DeltaLog(LogSchema):
         all_days,   # function -> DayFiles of every day in the ledger, for a log that is begun
         now=None,   # milliseconds; by the clock, if None
     ):
-        "Bring the log up to `days`; those that it lacked. `DeltaRefused`, `StoreError`"
+        "Bring the log up to `days`; {day: number} that it had before. `DeltaRefused`, `StoreError`"
         now = int(time.time() * 1000) if now is None else now
         while True:
             state = self.read()
             asked = days if state.version >= 0 else [
                 d for d in all_days() if d.day not in {o.day for o in days}] + list(days)
             lacking = [d for d in asked if state.numbers.get(d.day, 0) < d.number]
-            if not lacking: return lacking
+            self.compare(state, days)
+            if not lacking: return state.numbers
             fields = self.fields_with(state, lacking, all_days)
             actions = [commit_info(lacking, now)] + schema_actions(state, fields, self.name, self.root, now)
             for day in lacking: actions += day_actions(state, day, now)
             if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
             self.save(played(state, state.version + 1, actions))
-            return lacking
+            return state.numbers
+
+    def compare(self, state, days):
+        "`StoreError` if the log has the same commit of a day with other files"
+        for d in days:
+            if state.numbers.get(d.day) != d.number: continue
+            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
+            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: remove it '
+                             'and run repair with --delta-log')
 
     def save(self, state):
         "Write a checkpoint where it is time for one"

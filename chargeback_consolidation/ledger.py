@@ -249,7 +249,11 @@ def has_log(ledger): return ledger.delta or ledger.log.exists()
 def tell_log(ledger, commit, passed=lambda: None):
     "Write `commit` into the Delta log, where there is one or one is to be begun. `DeltaRefused`, `StoreError`"
     if not has_log(ledger): return
-    if ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)): passed()
+    had = ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)).get(commit.day, 0)
+    if had < commit.number: passed()
+    if had > commit.number and had > ledger.head().number:
+        raise StoreError(f'the log has commit {had} of {commit.day}, which the ledger has not (was it begun anew?): '
+                         f'remove {ledger.log.folder} and run repair with --delta-log')
 
 # %% ../nbs/13_ledger.ipynb #ac00d083
 def heads(ledger):

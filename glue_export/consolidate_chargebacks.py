@@ -3770,11 +3770,15 @@ def played(state, version, actions):
     return state._replace(version=version, protocol=protocol, metadata=metadata, numbers=numbers, adds=adds)
 
 
+def paths_of(state, day):
+    "The files of a day (YYYY-MM-DD), as the log writes their paths"
+    folder = 'year={}/month={}/day={}/'.format(*day.split('-'))
+    return [path for path in state.adds if unquote(path).startswith(folder)]
+
 def day_actions(state, day, now):
     "What brings the log to the commit of a `DayFiles`"
-    folder = 'year={}/month={}/day={}/'.format(*day.day.split('-'))
     wanted = {quote(f.path, safe='/='): f for f in day.files}
-    here = {path for path in state.adds if unquote(path).startswith(folder)}
+    here = set(paths_of(state, day.day))
     return (
         [{'txn': {'appId': APPLICATION + day.day, 'version': day.number, 'lastUpdated': now}}]
         + [{'remove': remove_action(state.adds[path], now)} for path in sorted(here - set(wanted))]
@@ -3934,20 +3938,29 @@ class DeltaLog(LogSchema):
         all_days,   # function -> DayFiles of every day in the ledger, for a log that is begun
         now=None,   # milliseconds; by the clock, if None
     ):
-        "Bring the log up to `days`; those that it lacked. `DeltaRefused`, `StoreError`"
+        "Bring the log up to `days`; {day: number} that it had before. `DeltaRefused`, `StoreError`"
         now = int(time.time() * 1000) if now is None else now
         while True:
             state = self.read()
             asked = days if state.version >= 0 else [
                 d for d in all_days() if d.day not in {o.day for o in days}] + list(days)
             lacking = [d for d in asked if state.numbers.get(d.day, 0) < d.number]
-            if not lacking: return lacking
+            self.compare(state, days)
+            if not lacking: return state.numbers
             fields = self.fields_with(state, lacking, all_days)
             actions = [commit_info(lacking, now)] + schema_actions(state, fields, self.name, self.root, now)
             for day in lacking: actions += day_actions(state, day, now)
             if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
             self.save(played(state, state.version + 1, actions))
-            return lacking
+            return state.numbers
+
+    def compare(self, state, days):
+        "`StoreError` if the log has the same commit of a day with other files"
+        for d in days:
+            if state.numbers.get(d.day) != d.number: continue
+            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
+            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: remove it '
+                             'and run repair with --delta-log')
 
     def save(self, state):
         "Write a checkpoint where it is time for one"
@@ -4179,7 +4192,11 @@ def has_log(ledger): return ledger.delta or ledger.log.exists()
 def tell_log(ledger, commit, passed=lambda: None):
     "Write `commit` into the Delta log, where there is one or one is to be begun. `DeltaRefused`, `StoreError`"
     if not has_log(ledger): return
-    if ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)): passed()
+    had = ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)).get(commit.day, 0)
+    if had < commit.number: passed()
+    if had > commit.number and had > ledger.head().number:
+        raise StoreError(f'the log has commit {had} of {commit.day}, which the ledger has not (was it begun anew?): '
+                         f'remove {ledger.log.folder} and run repair with --delta-log')
 
 
 def heads(ledger):

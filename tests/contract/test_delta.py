@@ -215,6 +215,23 @@ def test_c19_a_log_ahead_of_the_ledger_is_said(lake):
         repair(ledger, 'ffffffff')
 
 
+def test_c19_a_day_begun_anew_is_no_day_of_the_old_log(lake):
+    "Its ledger counts from one again, and the log is further: nothing that the log names is removed"
+    land(lake, DAYS[0], 'a.parquet', ['k1'], 1)
+    lake.run(session=inline, **LOGGED)
+    land(lake, DAYS[0], 'b.parquet', ['k1'], 2)
+    lake.run(session=inline, **LOGGED)
+    shutil.rmtree(lake.partition)
+    shutil.rmtree(lake.ledger / '_ledger/year=2025')
+    for words in ('has commit 2 of 2025-11-02, which the ledger has not', 'has commit 2 of 2025-11-02 with other files'):
+        report = lake.run(session=inline, **LOGGED)
+        assert report.status == 'unfinished' and words in report.message
+        land(lake, DAYS[0], 'c.parquet', ['k1'], 3)
+    shutil.rmtree(lake.output / '_delta_log')
+    lake.run(session=inline, **LOGGED)
+    assert readers.read('deltalake', lake.output) == [table_rows(lake, DAYS[:1])]
+
+
 # What a log cannot hold
 
 
