@@ -25,9 +25,10 @@ from racer import Racer
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.copying import WrittenFile
 from chargeback_consolidation.delta import CHECKPOINT_EVERY, NO_LOG, DayFiles, DeltaLog
-from chargeback_consolidation.ledger import Ledger, LedgerDamaged, repair, snapshot
+from chargeback_consolidation.ledger import Ledger, repair, snapshot
 from chargeback_consolidation.local import LocalStore
 from chargeback_consolidation.settings import ArgumentError, parse
+from chargeback_consolidation.store import StoreError
 
 DAYS = ('2025-11-02', '2025-11-03')
 LOGGED = dict(LENIENT, DELTA_LOG='true')
@@ -211,7 +212,7 @@ def test_c19_a_log_ahead_of_the_ledger_is_said(lake):
     ledger = ledger_of(lake)
     day = DayFiles(DAYS[0], 7, (), None)
     ledger.log.follow([day], lambda: [])
-    with pytest.raises(LedgerDamaged, match='has commit 7 of 2025-11-02, its ledger only 1: remove'):
+    with pytest.raises(StoreError, match='has commit 7 of 2025-11-02, which the ledger has not'):
         repair(ledger, 'ffffffff')
 
 
