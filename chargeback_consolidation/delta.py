@@ -127,8 +127,9 @@ def metadata_of(fields, name, root, now):
     "The `metaData` of a table in `root`"
     keys = [{'name': k, 'type': 'string', 'nullable': True, 'metadata': {}} for k in PARTITION_COLUMNS]
     schema = {'type': 'struct', 'fields': fields + keys}
-    return {'id': str(uuid.uuid5(uuid.NAMESPACE_URL, root)), 'name': name, 'format': {'provider': 'parquet', 'options': {}},
-            'schemaString': json.dumps(schema), 'partitionColumns': list(PARTITION_COLUMNS), 'configuration': {},
+    return {'id': str(uuid.uuid5(uuid.NAMESPACE_URL, root)), 'name': name,
+            'format': {'provider': 'parquet', 'options': {}}, 'schemaString': json.dumps(schema),
+            'partitionColumns': list(PARTITION_COLUMNS), 'configuration': {},
             'createdTime': now}
 
 def known_fields(metadata):
@@ -138,7 +139,8 @@ def known_fields(metadata):
 
 # %% ../nbs/13_delta.ipynb #92acc20f
 LogState = namedtuple('LogState', 'version checkpoint protocol metadata numbers adds')
-LogState.__doc__ = """What a log says. version: its last, -1 if there is none. checkpoint: version of its last checkpoint, or -1.
+LogState.__doc__ = """What a log says.
+version: its last, -1 if there is none. checkpoint: version of its last checkpoint, or -1.
 protocol, metadata: actions, or None. numbers: {day: number of the ledger's commit}. adds: {path: add} of the files."""
 NO_LOG = LogState(-1, -1, None, None, {}, {})
 
@@ -203,7 +205,8 @@ CHECKPOINT = pa.schema([
         ('dataChange', pa.bool_()), ('stats', pa.string())])),
     ('remove', pa.struct([('path', pa.string()), ('deletionTimestamp', pa.int64()), ('dataChange', pa.bool_())])),
     ('metaData', pa.struct([
-        ('id', pa.string()), ('name', pa.string()), ('format', pa.struct([('provider', pa.string()), ('options', PAIRS)])),
+        ('id', pa.string()), ('name', pa.string()),
+        ('format', pa.struct([('provider', pa.string()), ('options', PAIRS)])),
         ('schemaString', pa.string()), ('partitionColumns', TEXTS), ('configuration', PAIRS),
         ('createdTime', pa.int64())])),
     ('protocol', pa.struct([
@@ -265,7 +268,8 @@ class LogFiles:
     def get(self, path):
         data = self.store.load(path)
         if data is not None: return data
-        raise StoreError(f'{path} is gone, though the Delta log needs it: restore it, or remove {self.folder} and run repair')
+        raise StoreError(f'{path} is gone, though the Delta log needs it: restore it, or remove {self.folder} and run '
+                         'repair with --delta-log')
 
 # %% ../nbs/13_delta.ipynb #bfb94ca5
 class LogReading(LogFiles):
@@ -284,7 +288,8 @@ class LogReading(LogFiles):
                 lines = self.get(self.path(version)).decode().splitlines()
                 state = played(state, version, [json.loads(line) for line in lines if line.strip()])
         except (ValueError, KeyError, TypeError, pa.ArrowException) as e:
-            raise StoreError(f'{self.folder} cannot be read ({type(e).__name__}): remove it and run repair') from None
+            raise StoreError(f'{self.folder} cannot be read ({type(e).__name__}): remove it and run repair with '
+                             '--delta-log') from None
         return state
 
 # %% ../nbs/13_delta.ipynb #a31a2ff1
@@ -345,8 +350,8 @@ class DeltaLog(LogSchema):
         for d in days:
             if state.numbers.get(d.day) != d.number: continue
             if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
-            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: remove it '
-                             'and run repair with --delta-log')
+            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
+                             'remove it and run repair with --delta-log')
 
     def save(self, state):
         "Write a checkpoint where it is time for one"

@@ -174,8 +174,8 @@ class CommitRecords:
 
 # %% ../nbs/14_ledger.ipynb #d5fee24a
 class Ledger(CommitRecords):
-    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH. delta: begin a Delta log, too"
-    def __init__(self, store, root, day, home=None, delta=False):
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
+    def __init__(self, store, root, day, home=None, delta=False):    # delta: begin a Delta log where there is none
         self.root, self.day, self.home = root, day, ledger_path(root, home)
         self.store = store.staging(root, self.path('_staged'))
         self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
@@ -200,7 +200,7 @@ Settled = namedtuple('Settled', 'expired left unlogged')
 Settled.__new__.__defaults__ = (0, '', '')
 Settled.__doc__ = """What a roll forward could not do.
 expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''.
-unlogged: why the Delta log does not have the commit, or ''; then superseded files stay, for the log still names them."""
+unlogged: why the Delta log does not have the commit, or ''; superseded files stay then, for it still names them."""
 
 def settle(
     ledger,
@@ -229,7 +229,7 @@ def settle(
 
 # %% ../nbs/14_ledger.ipynb #50372489
 def publish_files(ledger, commit, there, passed=lambda: None):
-    "Make the files of `commit` visible that are not among the paths `there`: (paths that are gone, quarantined rows gone)"
+    "Make the files of `commit` visible that are not among `there`: (paths that are gone, quarantined rows gone)"
     missing, expired = [], 0
     for file in commit.files + commit.quarantine:
         path = ledger.path(file.path)

@@ -27,8 +27,8 @@ from .landing import RECORD_RULES, Inventory, SetAside, Source, keyless, take_in
 from .versions import find_losers, path_ranks
 from .layout import SETTLED, Held, add_readers, lay_out
 from .delta import DayFiles, DeltaRefused
-from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, day_of, has_log, heads,
-    open_ledger, schema_of)
+from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, day_of, has_log,
+    heads, open_ledger, schema_of)
 
 # %% ../nbs/16_plan.ipynb #d3d49aac
 class NoData(Exception):
@@ -181,8 +181,8 @@ def day_warnings(run, state):
         yield (f'the catalog does not know {run.partition.day} yet, its files were found in '
                f'{run.partition.locations[0]}: has the crawler run?')
     if state.held:
-        yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} landing '
-               'files wait, until `release` or --REPROCESS true')
+        yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} '
+               'landing files wait, until `release` or --REPROCESS true')
     if ignored: yield f'{len(ignored)} files are not Parquet and were ignored, for example {ignored[0]}'
     if rewritten:
         yield (f'{len(rewritten)} landing files were rewritten after they were taken, for example {rewritten[0]}: '
@@ -345,8 +345,8 @@ def check_log(run, schema):
     if schema is None or not has_log(ledger): return
     try: ledger.log.check(DayFiles(str(ledger.day), 0, (), schema), lambda: [day_of(head) for _, head in heads(ledger)])
     except DeltaRefused as e:
-        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such days '
-                            'under an OUTPUT_PATH of their own, without a log') from None
+        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such '
+                            'days under an OUTPUT_PATH of their own, without a log') from None
 
 # %% ../nbs/16_plan.ipynb #b9e92596
 def plan_facts(state, plan):

@@ -29,7 +29,7 @@ class Report:
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
     status: str = (
-        'done'  # 'done', 'nothing new', 'held', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+        'done'  # or 'nothing new', 'held', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
     )
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
@@ -75,7 +75,8 @@ def metric_data(report):
         ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'),
         ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
         ('DurationSeconds', report.duration_seconds, 'Seconds'),
-        ('Succeeded', int(report.status in ('done', 'nothing new', 'held')), 'Count'), ('Held', int(report.status == 'held'), 'Count')]
+        ('Succeeded', int(report.status in ('done', 'nothing new', 'held')), 'Count'),
+        ('Held', int(report.status == 'held'), 'Count')]
     values += [
         (name, rates[rule], 'None')
         for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key'))

@@ -1587,7 +1587,8 @@ def register_table(client, settings, columns, done, marks=PARQUET_TABLE):
     if merged == before and plain: return
     storage = dict(known['StorageDescriptor'], Columns=merged)
     kept = {k: known[k] for k in KEPT_OF_TABLE if k in known}
-    client.update_table(TableInput=dict(kept, StorageDescriptor=storage, **({} if plain else {'Parameters': marked})), **where)
+    if not plain: kept['Parameters'] = marked
+    client.update_table(TableInput=dict(kept, StorageDescriptor=storage), **where)
     done += [word for word, changed in (('columns', merged != before), ('table', not plain)) if changed]
 
 
@@ -3752,8 +3753,9 @@ def metadata_of(fields, name, root, now):
     "The `metaData` of a table in `root`"
     keys = [{'name': k, 'type': 'string', 'nullable': True, 'metadata': {}} for k in PARTITION_COLUMNS]
     schema = {'type': 'struct', 'fields': fields + keys}
-    return {'id': str(uuid.uuid5(uuid.NAMESPACE_URL, root)), 'name': name, 'format': {'provider': 'parquet', 'options': {}},
-            'schemaString': json.dumps(schema), 'partitionColumns': list(PARTITION_COLUMNS), 'configuration': {},
+    return {'id': str(uuid.uuid5(uuid.NAMESPACE_URL, root)), 'name': name,
+            'format': {'provider': 'parquet', 'options': {}}, 'schemaString': json.dumps(schema),
+            'partitionColumns': list(PARTITION_COLUMNS), 'configuration': {},
             'createdTime': now}
 
 def known_fields(metadata):
@@ -3763,7 +3765,8 @@ def known_fields(metadata):
 
 
 LogState = namedtuple('LogState', 'version checkpoint protocol metadata numbers adds')
-LogState.__doc__ = """What a log says. version: its last, -1 if there is none. checkpoint: version of its last checkpoint, or -1.
+LogState.__doc__ = """What a log says.
+version: its last, -1 if there is none. checkpoint: version of its last checkpoint, or -1.
 protocol, metadata: actions, or None. numbers: {day: number of the ledger's commit}. adds: {path: add} of the files."""
 NO_LOG = LogState(-1, -1, None, None, {}, {})
 
@@ -3828,7 +3831,8 @@ CHECKPOINT = pa.schema([
         ('dataChange', pa.bool_()), ('stats', pa.string())])),
     ('remove', pa.struct([('path', pa.string()), ('deletionTimestamp', pa.int64()), ('dataChange', pa.bool_())])),
     ('metaData', pa.struct([
-        ('id', pa.string()), ('name', pa.string()), ('format', pa.struct([('provider', pa.string()), ('options', PAIRS)])),
+        ('id', pa.string()), ('name', pa.string()),
+        ('format', pa.struct([('provider', pa.string()), ('options', PAIRS)])),
         ('schemaString', pa.string()), ('partitionColumns', TEXTS), ('configuration', PAIRS),
         ('createdTime', pa.int64())])),
     ('protocol', pa.struct([
@@ -3890,7 +3894,8 @@ class LogFiles:
     def get(self, path):
         data = self.store.load(path)
         if data is not None: return data
-        raise StoreError(f'{path} is gone, though the Delta log needs it: restore it, or remove {self.folder} and run repair')
+        raise StoreError(f'{path} is gone, though the Delta log needs it: restore it, or remove {self.folder} and run '
+                         'repair with --delta-log')
 
 
 class LogReading(LogFiles):
@@ -3909,7 +3914,8 @@ class LogReading(LogFiles):
                 lines = self.get(self.path(version)).decode().splitlines()
                 state = played(state, version, [json.loads(line) for line in lines if line.strip()])
         except (ValueError, KeyError, TypeError, pa.ArrowException) as e:
-            raise StoreError(f'{self.folder} cannot be read ({type(e).__name__}): remove it and run repair') from None
+            raise StoreError(f'{self.folder} cannot be read ({type(e).__name__}): remove it and run repair with '
+                             '--delta-log') from None
         return state
 
 
@@ -3970,8 +3976,8 @@ class DeltaLog(LogSchema):
         for d in days:
             if state.numbers.get(d.day) != d.number: continue
             if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
-            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: remove it '
-                             'and run repair with --delta-log')
+            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
+                             'remove it and run repair with --delta-log')
 
     def save(self, state):
         "Write a checkpoint where it is time for one"
@@ -4128,8 +4134,8 @@ class CommitRecords:
 
 
 class Ledger(CommitRecords):
-    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH. delta: begin a Delta log, too"
-    def __init__(self, store, root, day, home=None, delta=False):
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
+    def __init__(self, store, root, day, home=None, delta=False):    # delta: begin a Delta log where there is none
         self.root, self.day, self.home = root, day, ledger_path(root, home)
         self.store = store.staging(root, self.path('_staged'))
         self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
@@ -4154,7 +4160,7 @@ Settled = namedtuple('Settled', 'expired left unlogged')
 Settled.__new__.__defaults__ = (0, '', '')
 Settled.__doc__ = """What a roll forward could not do.
 expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''.
-unlogged: why the Delta log does not have the commit, or ''; then superseded files stay, for the log still names them."""
+unlogged: why the Delta log does not have the commit, or ''; superseded files stay then, for it still names them."""
 
 def settle(
     ledger,
@@ -4183,7 +4189,7 @@ def settle(
 
 
 def publish_files(ledger, commit, there, passed=lambda: None):
-    "Make the files of `commit` visible that are not among the paths `there`: (paths that are gone, quarantined rows gone)"
+    "Make the files of `commit` visible that are not among `there`: (paths that are gone, quarantined rows gone)"
     missing, expired = [], 0
     for file in commit.files + commit.quarantine:
         path = ledger.path(file.path)
@@ -4456,7 +4462,7 @@ class Report:
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
     status: str = (
-        'done'  # 'done', 'nothing new', 'held', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+        'done'  # or 'nothing new', 'held', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
     )
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
@@ -4502,7 +4508,8 @@ def metric_data(report):
         ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'),
         ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
         ('DurationSeconds', report.duration_seconds, 'Seconds'),
-        ('Succeeded', int(report.status in ('done', 'nothing new', 'held')), 'Count'), ('Held', int(report.status == 'held'), 'Count')]
+        ('Succeeded', int(report.status in ('done', 'nothing new', 'held')), 'Count'),
+        ('Held', int(report.status == 'held'), 'Count')]
     values += [
         (name, rates[rule], 'None')
         for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key'))
@@ -4750,8 +4757,8 @@ def day_warnings(run, state):
         yield (f'the catalog does not know {run.partition.day} yet, its files were found in '
                f'{run.partition.locations[0]}: has the crawler run?')
     if state.held:
-        yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} landing '
-               'files wait, until `release` or --REPROCESS true')
+        yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} '
+               'landing files wait, until `release` or --REPROCESS true')
     if ignored: yield f'{len(ignored)} files are not Parquet and were ignored, for example {ignored[0]}'
     if rewritten:
         yield (f'{len(rewritten)} landing files were rewritten after they were taken, for example {rewritten[0]}: '
@@ -4914,8 +4921,8 @@ def check_log(run, schema):
     if schema is None or not has_log(ledger): return
     try: ledger.log.check(DayFiles(str(ledger.day), 0, (), schema), lambda: [day_of(head) for _, head in heads(ledger)])
     except DeltaRefused as e:
-        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such days '
-                            'under an OUTPUT_PATH of their own, without a log') from None
+        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such '
+                            'days under an OUTPUT_PATH of their own, without a log') from None
 
 
 def plan_facts(state, plan):

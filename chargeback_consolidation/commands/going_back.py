@@ -87,7 +87,7 @@ def check_logged(ledger, commit):
 ATTEMPTS_TO_COMMIT = 6
 
 def roll_back(ledger, number, run):
-    "Make the day what commit `number` had, and hold it; the new `Commit`. `Gone`, ArgumentError, Conflict, LedgerDamaged"
+    "Make the day what commit `number` had, and hold it; the new `Commit`. `Gone`, ArgumentError, Conflict"
     for _ in range(ATTEMPTS_TO_COMMIT):
         head, _ = open_ledger(ledger)
         commit, _ = snapshot_of(ledger, number)
