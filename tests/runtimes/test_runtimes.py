@@ -78,7 +78,7 @@ def test_missing_interpreters_are_named():
     assert all(MISSING.values())
 
 
-WRITE_LOG = '''
+WRITE_LOG = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location('job', sys.argv[1])
 job = sys.modules['job'] = importlib.util.module_from_spec(spec)
@@ -92,7 +92,7 @@ for n in range(1, 13):
     late = schema.append(pa.field('channel', pa.list_(pa.string()))) if n > 3 else schema
     log.follow([job.DayFiles('2025-11-02', n, (job.WrittenFile(path, n, 900, ''),), late)], lambda: [], now=n)
 assert log.read().checkpoint == 10
-'''
+"""
 
 
 def test_c19_same_bytes_in_the_log(runtime, tmp_path):
