@@ -24,7 +24,7 @@ ON_S3    := $(addprefix tests/faults/,test_s3.py test_s3_store.py test_s3_runs.p
 EVIDENCE := $(addprefix tests/faults/,test_kills.py test_races.py test_s3.py test_hostile.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all s3 runtimes check evidence explore bench investigate lab studio studio-test package export notebooks clean
+.PHONY: help demo test test-all s3 runtimes check evidence explore bench investigate lab readers studio studio-test package export notebooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ s3: $(READY) ## Run all tests of S3 on a real server: Ceph, from Debian's packag
 runtimes: $(READY) ## Run the exported script on every Glue runtime, on a cluster, and as deployed
 	@$(BIN)/python tests/support/runtimes.py
 	@$(BIN)/pytest $(RUNTIMES)
+
+readers: $(READY) ## Read a Delta log with every engine, some in an environment of their own
+	@$(BIN)/python tests/support/readers.py
+	@$(BIN)/pytest -rs tests/contract/test_delta.py
 
 check: $(READY) ## Check that notebooks, library, Glue script and README agree, and that the code is tidy
 	@$(BUILD) check

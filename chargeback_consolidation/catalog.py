@@ -356,7 +356,8 @@ def register_table(client, settings, columns, done, marks=PARQUET_TABLE):
     if merged == before and plain: return
     storage = dict(known['StorageDescriptor'], Columns=merged)
     kept = {k: known[k] for k in KEPT_OF_TABLE if k in known}
-    client.update_table(TableInput=dict(kept, StorageDescriptor=storage, **({} if plain else {'Parameters': marked})), **where)
+    if not plain: kept['Parameters'] = marked
+    client.update_table(TableInput=dict(kept, StorageDescriptor=storage), **where)
     done += [word for word, changed in (('columns', merged != before), ('table', not plain)) if changed]
 
 # %% ../nbs/04_catalog.ipynb #03d77f38

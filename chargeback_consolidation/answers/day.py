@@ -228,9 +228,10 @@ def standing(day, files, feet):
             if len(files)
             else 'nothing has landed for this day')]
     of = {s: files[files['state'] == s] for s in ('gone', 'rewritten', 'waiting', 'set aside', 'foreign')}
-    held = [Found(
-        'held', 'warn', len(of['waiting']), (),
-        f'the day was rolled back to commit {day.head.held} and is held there until `release`')] if day.head.held else []
+    held = []
+    if day.head.held:
+        text = f'the day was rolled back to commit {day.head.held} and is held there until `release`'
+        held = [Found('held', 'warn', len(of['waiting']), (), text)]
     expired = len(of['gone']) and not len(day.inventory.files)
     found = held + listed(
         'landing file gone', 'warn' if expired else 'fail', of['gone'],
@@ -286,7 +287,7 @@ def strangers(day):
     if kept:
         found.append(Found(
             'superseded file kept', 'ok', len(kept), kept,
-            f'{len(kept):,} superseded files stay for those who read a snapshot; who lists the folder sees their rows, too'))
+            f'{len(kept):,} superseded files stay for those who read a snapshot; who lists the folder sees their rows'))
     if foreign:
         found.append(Found(
             'output file foreign', 'fail', len(foreign), foreign,

@@ -23,6 +23,8 @@ locals {
       "--METRICS_NAMESPACE"   = var.metrics_namespace
       "--KMS_KEY_ID"          = local.kms_key_arn
     },
+    var.delta_log ? { "--DELTA_LOG" = "true" } : {},
+    var.keep_superseded_hours > 0 ? { "--KEEP_SUPERSEDED_HOURS" = tostring(var.keep_superseded_hours) } : {},
     local.registered ? { "--OUTPUT_DATABASE" = var.output_database, "--OUTPUT_TABLE" = var.output_table } : {},
     { for name, rate in var.thresholds : "--${name}" => tostring(rate) },
     length(local.python_modules) > 0 ? { "--additional-python-modules" = join(",", local.python_modules) } : {},

@@ -323,6 +323,23 @@ variable "thresholds" {
   }
 }
 
+variable "delta_log" {
+  description = "DELTA_LOG: keep a Delta Lake log of the table, so that every engine sees one consistent day. A registered table is then a Delta table."
+  type        = bool
+  default     = false
+}
+
+variable "keep_superseded_hours" {
+  description = "KEEP_SUPERSEDED_HOURS: how long superseded files stay for readers of a snapshot or of the Delta log, and to go back."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.keep_superseded_hours >= 0 && var.keep_superseded_hours <= 8760 && floor(var.keep_superseded_hours) == var.keep_superseded_hours
+    error_message = "keep_superseded_hours must be a whole number from 0 to 8760."
+  }
+}
+
 variable "metrics_namespace" {
   description = "METRICS_NAMESPACE: CloudWatch namespace of the job's metrics."
   type        = string

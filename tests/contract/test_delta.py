@@ -25,9 +25,10 @@ from racer import Racer
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.copying import WrittenFile
 from chargeback_consolidation.delta import CHECKPOINT_EVERY, NO_LOG, DayFiles, DeltaLog
-from chargeback_consolidation.ledger import Ledger, LedgerDamaged, repair, snapshot
+from chargeback_consolidation.ledger import Ledger, repair, snapshot
 from chargeback_consolidation.local import LocalStore
 from chargeback_consolidation.settings import ArgumentError, parse
+from chargeback_consolidation.store import StoreError
 
 DAYS = ('2025-11-02', '2025-11-03')
 LOGGED = dict(LENIENT, DELTA_LOG='true')
@@ -164,7 +165,8 @@ def test_c19_a_table_that_has_a_log_keeps_it_up(lake):
     lake.run(session=inline, **LOGGED)
     land(lake, DAYS[0], 'b.parquet', ['k1', 'k2'], 2)
     lake.run(session=inline, **LENIENT)
-    assert readers.read('deltalake', lake.output) == [table_rows(lake, DAYS[:1])] and len(DeltaTable(lake.output).history()) == 2
+    assert readers.read('deltalake', lake.output) == [table_rows(lake, DAYS[:1])]
+    assert len(DeltaTable(lake.output).history()) == 2
 
 
 def without_log(lake):
@@ -210,8 +212,25 @@ def test_c19_a_log_ahead_of_the_ledger_is_said(lake):
     ledger = ledger_of(lake)
     day = DayFiles(DAYS[0], 7, (), None)
     ledger.log.follow([day], lambda: [])
-    with pytest.raises(LedgerDamaged, match='has commit 7 of 2025-11-02, its ledger only 1: remove'):
+    with pytest.raises(StoreError, match='has commit 7 of 2025-11-02, which the ledger has not'):
         repair(ledger, 'ffffffff')
+
+
+def test_c19_a_day_begun_anew_is_no_day_of_the_old_log(lake):
+    "Its ledger counts from one again, and the log is further: nothing that the log names is removed"
+    land(lake, DAYS[0], 'a.parquet', ['k1'], 1)
+    lake.run(session=inline, **LOGGED)
+    land(lake, DAYS[0], 'b.parquet', ['k1'], 2)
+    lake.run(session=inline, **LOGGED)
+    shutil.rmtree(lake.partition)
+    shutil.rmtree(lake.ledger / '_ledger/year=2025')
+    for words in ('has commit 2 of 2025-11-02, which the ledger has not', 'commit 2 of 2025-11-02 with other files'):
+        report = lake.run(session=inline, **LOGGED)
+        assert report.status == 'unfinished' and words in report.message
+        land(lake, DAYS[0], 'c.parquet', ['k1'], 3)
+    shutil.rmtree(lake.output / '_delta_log')
+    lake.run(session=inline, **LOGGED)
+    assert readers.read('deltalake', lake.output) == [table_rows(lake, DAYS[:1])]
 
 
 # What a log cannot hold
@@ -220,8 +239,9 @@ def test_c19_a_log_ahead_of_the_ledger_is_said(lake):
 ODD = {
     'nanoseconds': (dict(seen=pa.array([1], pa.timestamp('ns'))), r'column seen is timestamp\[ns\]'),
     'unsigned': (dict(seen=pa.array([1], pa.uint32())), 'column seen is uint32'),
-    'time of day': (dict(seen=pa.array([1], pa.time64('us'))), r'column seen is time64\[us\]'),
-    'nested': (dict(card=pa.array([{'bin': b'1'}], pa.struct([('bin', pa.binary(1))]))), r'column card\.bin is fixed_size'),
+    'time': (dict(seen=pa.array([1], pa.time64('us'))), r'column seen is time64\[us\]'),
+    'nested': (
+        dict(card=pa.array([{'bin': b'1'}], pa.struct([('bin', pa.binary(1))]))), r'column card\.bin is fixed_size'),
     'partition column': (dict(Day=pa.array([1])), 'column Day has the name of a partition column'),
     'odd name': ({'my amount': pa.array([1])}, 'column my amount has a character')}
 
@@ -290,7 +310,8 @@ def test_c19_many_writers_one_log(tmp_path):
     for t in threads: t.join()
     state = DeltaLog(LocalStore(), str(tmp_path / 'out')).read()
     assert state.version == 8 * 12 - 1 and set(state.numbers.values()) == {12} and len(state.adds) == 8
-    assert sorted(DeltaTable(str(tmp_path / 'out')).file_uris()) == sorted(f'{tmp_path}/out/{path}' for path in state.adds)
+    files = DeltaTable(str(tmp_path / 'out')).file_uris()
+    assert sorted(files) == sorted(f'{tmp_path}/out/{path}' for path in state.adds)
 
 
 PHASES = ['prepare', 'commit', 'settling', 'settle']
@@ -312,7 +333,8 @@ def test_c19_two_days_into_one_log(tmp_path, a, b):
         land(lake, day, 'a.parquet', ['k1', 'k2'], 1)
         if a in PHASES[:2]: lake.run(session=inline, PARTITION_DATE=day, **LOGGED)
         land(lake, day, 'b.parquet', ['k2', 'k3'], 2)
-    first, second = Racer(Both(lake, DAYS[0]), inline, a).until_stop(), Racer(Both(lake, DAYS[1]), inline, b).until_stop()
+    first = Racer(Both(lake, DAYS[0]), inline, a).until_stop()
+    second = Racer(Both(lake, DAYS[1]), inline, b).until_stop()
     assert (first.finish(), second.finish()) == ('done', 'done')
     assert readers.read('deltalake', lake.output) == [table_rows(lake)]
 
@@ -327,9 +349,10 @@ def commits(lake, number, stop):
     while not stop.is_set():
         doomed = chance.choice(['copy', 'prepare', 'commit', 'settling', 'settle']) if chance.random() < 1 / 7 else ''
         settings = parse(lake.words(KEEP_SUPERSEDED_HOURS=1, **LOGGED))
-        def observe(stage, seconds, facts, doomed=doomed):
+        runs = []
+        def observe(stage, seconds, facts, doomed=doomed, runs=runs):
             if stage == doomed:
-                run.unsure = True       # a process that is gone cleans nothing up
+                runs[0].unsure = True   # a process that is gone cleans nothing up
                 raise Killed
         with lake.lock:
             lake.landed += 1
@@ -338,8 +361,8 @@ def commits(lake, number, stop):
         lake.land(f'.n{n}.part', chargebacks([f'k{i}' for i in range(20)], updated=n, status=status)).rename(
             lake.table / f'2025/11/02/n{n:05d}.parquet')
         table, (partition,) = job.plan_runs(settings)
-        run = plan.start_run(settings, table, partition, inline, observe)
-        try: job.consolidate(run)
+        runs.append(plan.start_run(settings, table, partition, inline, observe))
+        try: job.consolidate(runs[0])
         except (Killed, job.Conflict): pass
 
 
@@ -387,7 +410,8 @@ def test_c19_2000_commits_open_in_a_second(tmp_path):
     for n in range(2000):
         day = f'2025-{n // 200 + 1:02d}-{n // 10 % 20 + 1:02d}'
         where = 'year={}/month={}/day={}'.format(*day.split('-'))
-        files = tuple(WrittenFile(f'{where}/part-{i:05d}-c{n % 10 + 1:06d}-00000000.parquet', 1, 10, '') for i in range(10))
+        names = [f'{where}/part-{i:05d}-c{n % 10 + 1:06d}-00000000.parquet' for i in range(10)]
+        files = tuple(WrittenFile(name, 1, 10, '') for name in names)
         alone.follow([DayFiles(day, n % 10 + 1, files, schema)], lambda: [], now=n)
     started = time.perf_counter()
     table = DeltaTable(str(tmp_path / 'out'))
@@ -396,6 +420,6 @@ def test_c19_2000_commits_open_in_a_second(tmp_path):
     started = time.perf_counter()
     state = log.read()
     read = time.perf_counter() - started
-    print(f'2,000 commits, {len(files)} files: deltalake opens the table in {opened:.3f} s, the job reads it in {read:.3f} s')
+    print(f'2,000 commits, {len(files)} files: deltalake opens the table in {opened:.3f} s, the job in {read:.3f} s')
     assert table.version() == state.version == 1999 and len(files) == len(state.adds) == 2000
     assert opened < 1 and read < 1

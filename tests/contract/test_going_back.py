@@ -16,7 +16,17 @@ from chargeback_consolidation.answers.day import footers, landing_files, open_da
 from chargeback_consolidation.commands.cli import carry_out
 from chargeback_consolidation.commands.going_back import expire_day, release_day, roll_back
 from chargeback_consolidation.ledger import (
-    Gone, Ledger, LedgerDamaged, remove_superseded, repair, retained, settle, slot_paths, snapshot, snapshot_of)
+    Gone,
+    Ledger,
+    LedgerDamaged,
+    remove_superseded,
+    repair,
+    retained,
+    settle,
+    slot_paths,
+    snapshot,
+    snapshot_of,
+)
 from chargeback_consolidation.local import LocalStore
 from chargeback_consolidation.parquet import read_lineage
 
@@ -135,7 +145,8 @@ def test_c20_files_that_are_gone(lake, ledger, how):
         land(lake, 'more', ['k7'], 4)
         lake.run(session=inline, **LENIENT)
     before = tree(lake.root)
-    with pytest.raises(Gone, match='files of commit 1 of 2025-11-02 are gone, for example'): roll_back(ledger, 1, 'a' * 8)
+    with pytest.raises(Gone, match='files of commit 1 of 2025-11-02 are gone, for example'):
+        roll_back(ledger, 1, 'a' * 8)
     with pytest.raises(Gone): snapshot_of(ledger, 1)
     assert tree(lake.root) == before
 

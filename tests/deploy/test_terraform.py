@@ -19,7 +19,7 @@ JOB = 'chargebacks-test'
 VARIABLES = {
     'name': JOB, 'source_database': 'payments', 'source_table': 'chargebacks', 'landing_bucket': 'test-landing',
     'output_bucket': 'test-output', 'script_bucket': 'test-script', 'create_buckets': ['output'],
-    'output_database': 'lake', 'output_table': 'consolidated',
+    'output_database': 'lake', 'output_table': 'consolidated', 'delta_log': True, 'keep_superseded_hours': 24,
     'thresholds': {'MAX_DUPLICATE_RATE': 0.4, 'WARN_DUPLICATE_RATE': 0.3}, 'extra_arguments': {'--ALLOW_EMPTY': 'true'},
     'alarm_emails': ['payments-data@example.com'], 'tags': {'team': 'payments'}}
 
@@ -141,6 +141,7 @@ def test_scheduled_run_gets_arguments_that_the_job_accepts(moto, outputs):
     assert (settings.output_database, settings.output_table, settings.kms_key_id) == (
         'lake', 'consolidated', outputs['kms_key_arn'])
     assert (settings.max_duplicate_rate, settings.warn_duplicate_rate, settings.allow_empty) == (0.4, 0.3, True)
+    assert settings.delta_log and settings.keep_superseded_hours == 24
     assert settings.metrics_namespace == outputs['metrics_namespace']
 
 
@@ -372,7 +373,7 @@ BAD = {
     'number_of_workers': 1, 'execution_class': 'SPOT', 'timeout_minutes': 4000, 'max_retries': -1,
     'output_file_count': 0, 'compression_codec': 'brotli', 'thresholds': {'MAX_DUPLICATE_RATE': 2},
     'metrics_namespace': 'AWS/Glue', 'extra_arguments': {'ALLOW_EMPTY': 'true'}, 'schedules': ['rate(6 hours)'],
-    'max_hours_between_runs': 0, 'max_duration_minutes': 0}
+    'max_hours_between_runs': 0, 'max_duration_minutes': 0, 'keep_superseded_hours': -1}
 
 
 def test_bad_variables_are_refused_by_name(stack):

@@ -14,6 +14,8 @@ import pytest
 from matrices import record
 from world import LocalWorld, S3World, prepared
 
+from chargeback_consolidation.ledger import repair
+
 KILLED = Path(__file__).parents[1] / 'support/killed.py'
 PHASES = [
     'look', 'index', 'decide', 'copying', 'copy', 'audit', 'prepare', 'creating', 'commit', 'settling 1', 'settling 3',
@@ -39,6 +41,16 @@ def worlds(session, endpoint, tmp_path_factory):
     numbers = count()
     return {'local': (local, before, after, lambda: local.copy(tmp_path_factory.mktemp('copy') / 'lake')),
             's3': (cloud, before, after, lambda: cloud.copy(f'copy-{next(numbers)}'))}
+
+
+def with_log(world, session):
+    "The world with a Delta log of its first half, which all its runs go on with"
+    world.extra = ('--DELTA_LOG', 'true')
+    with world.environment():
+        ledger = world.ledger()
+        ledger.delta = True
+        repair(ledger, 'abad1dea')
+    return world
 
 
 def kill(world, phase, *spark):
@@ -79,6 +91,31 @@ def test_c11_killed_at_any_phase(worlds, session, store, phase, spark):
     world.repair()
     assert world.orphans() == [] and world.listed() == after
     record('kills', store=store, phase=phase, then=TWICE.get(phase, ''))
+
+
+LOG_PHASES = [
+    'prepare', 'creating', 'created', 'commit', 'settling 1', 'settling 3', 'settling 4', 'settling 5', 'settling 6',
+    'logging', 'logged', 'settle']
+LINKS = ('creating', 'created', 'logging', 'logged')
+
+
+@pytest.mark.parametrize(
+    'store,phase', [(s, p) for s, p in product(('local', 's3'), LOG_PHASES) if s == 'local' or p not in LINKS])
+def test_c19_killed_while_a_log_is_kept(worlds, session, store, phase):
+    "Who reads through the log sees one commit's day, before the next run and after it"
+    _, before, after, copy = worlds[store]
+    world = with_log(copy(), session)
+    assert world.logged() == before
+    for again in (phase, TWICE.get(phase, '')):
+        if not again: break
+        kill(world, again, 'inline')
+        check_readers(world, before, after)
+        assert world.logged() in (before, after)
+    world.run(session)
+    assert world.listed() == world.asked() == world.logged() == after
+    world.repair()
+    assert world.orphans() == [] and world.logged() == after
+    record('kills', store=store, phase=phase, then=TWICE.get(phase, ''), log=True)
 
 
 def test_the_check_can_fail(worlds):

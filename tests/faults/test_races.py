@@ -64,6 +64,21 @@ def test_c10_two_runs_s3(cloud, session, a, b):
     record('races', store='s3', first=a, second=b)
 
 
+LOGGING = ['copy', 'prepare', 'commit', 'settling', 'settle']
+LOGGING_ON_S3 = [('commit', 'commit'), ('settling', 'settling'), ('commit', 'settling'), ('prepare', 'settle')]
+
+
+@pytest.mark.parametrize(
+    'store,a,b', [('local', a, b) for a, b in product(LOGGING, LOGGING)] + [('s3', a, b) for a, b in LOGGING_ON_S3])
+def test_c19_two_runs_one_log(local, cloud, session, store, a, b):
+    copy, before, after = local if store == 'local' else cloud
+    world = copy()
+    world.extra = ('--DELTA_LOG', 'true')
+    check(world, before, after, race(world, session, a, b))
+    assert world.logged() == after
+    record('races', store=store, first=a, second=b, log=True)
+
+
 @pytest.mark.parametrize('store', ['local', 's3'])
 def test_c10_four_at_once(local, cloud, spark, store):
     copy, before, after = local if store == 'local' else cloud

@@ -42,6 +42,26 @@ def test_same_as_the_local_store_and_registered(cloud_day, spark, endpoint):
     assert glue.get_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))
 
 
+def test_c19_a_table_with_a_log_is_registered_as_a_delta_table(cloud_day, session, endpoint):
+    "One that was a table of Parquet files becomes one; days need no partition then"
+    world, glue = cloud_day[3](), client('glue', endpoint)
+    glue.create_database(DatabaseInput={'Name': 'delta'})
+    more = ['--OUTPUT_DATABASE', 'delta', '--OUTPUT_TABLE', 'consolidated']
+    def told(): return glue.get_table(DatabaseName='delta', Name='consolidated')['Table']
+    with world.environment(): assert job.main(world.arguments(*more), session) == 0
+    before = told()
+    assert before['Parameters'] == {'classification': 'parquet', 'EXTERNAL': 'TRUE'}
+    with world.environment(): assert job.main(world.arguments(*more, '--DELTA_LOG', 'true'), session) == 0
+    table = told()
+    assert table['Parameters'] == {
+        'classification': 'delta', 'EXTERNAL': 'TRUE', 'table_type': 'DELTA', 'spark.sql.sources.provider': 'delta'}
+    assert table['StorageDescriptor'] == before['StorageDescriptor'] and world.logged() == cloud_day[2]
+    glue.delete_table(DatabaseName='delta', Name='consolidated')
+    with world.environment(): assert job.main(world.arguments(*more), session) == 0     # its log is there
+    assert told()['Parameters']['table_type'] == 'DELTA'
+    assert glue.get_partitions(DatabaseName='delta', TableName='consolidated')['Partitions'] == []
+
+
 @pytest.mark.parametrize(
     'names,types,values',
     [
@@ -121,6 +141,7 @@ def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, requ
     cloud, _, after, copy = cloud_day
     for seed in range(group, SEEDS, GROUPS):
         world, failed = copy(), ''
+        if seed % 2: world.extra = ('--DELTA_LOG', 'true')
         with Proxy(endpoint, seeded(seed, 0.1)) as proxy:
             with world.environment(proxy.endpoint):
                 try: world_run(world, (lambda: spark) if spark and seed < 3 * GROUPS else session)
@@ -129,6 +150,7 @@ def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, requ
                     assert failed.strip(), f'seed {seed}: no message'
         if failed: world.run(session)
         assert world.listed() == world.asked() == after, f'seed {seed}'
+        if seed % 2: assert world.logged() == after, f'seed {seed}'
         world.repair()
         assert world.orphans() == [], f'seed {seed}'
         record('faults', seed=seed, faults=dict(proxy.faults), requests=len(proxy.requests), failed=bool(failed))

@@ -1,10 +1,16 @@
 """The exported script in the runtimes of AWS Glue: the oldest, the default and the newest that this machine has.
 `make runtimes` takes all."""
+import os
+import subprocess
+import sys
+
 import pytest
 import runtimes
 from aws import moto as moto_server
+from deltalake import DeltaTable
 from runtimes import DAY, TYPED, by_day, digest, leaves, list_of, orders, parsed, rows_of, run_local, run_s3, words_of
 
+from chargeback_consolidation.delta import read_checkpoint
 from chargeback_consolidation.settings import parse
 
 pytestmark = [pytest.mark.xdist_group('runtimes'), pytest.mark.timeout(1800)]
@@ -70,3 +76,37 @@ def test_order_of_arguments_does_not_matter(runtime, tmp_path):
 def test_missing_interpreters_are_named():
     assert {r.glue for r in FOUND} | set(MISSING) == set(runtimes.RUNTIMES)
     assert all(MISSING.values())
+
+
+WRITE_LOG = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location('job', sys.argv[1])
+job = sys.modules['job'] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(job)
+pa, log = job.pa, job.DeltaLog(job.LocalStore(), sys.argv[2], 'chargebacks')
+schema = pa.schema([
+    ('chargeback_id', pa.string()), ('amount', pa.decimal128(12, 2)), ('updated_at', pa.timestamp('us', 'UTC')),
+    ('card', pa.struct([('bin', pa.string())])), ('fees', pa.map_(pa.string(), pa.int64()))])
+for n in range(1, 13):
+    path = 'year=2025/month=11/day=02/part-00000-c%06d-5c0ffee5.parquet' % n
+    late = schema.append(pa.field('channel', pa.list_(pa.string()))) if n > 3 else schema
+    log.follow([job.DayFiles('2025-11-02', n, (job.WrittenFile(path, n, 900, ''),), late)], lambda: [], now=n)
+assert log.read().checkpoint == 10
+"""
+
+
+def test_c19_same_bytes_in_the_log(runtime, tmp_path):
+    "Of its versions; of the checkpoint, what the library reads in it"
+    root = 'log'
+    for folder, python in (('here', sys.executable), ('there', str(runtime.bin / 'python'))):
+        (tmp_path / folder).mkdir()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
+        run = subprocess.run(
+            [python, '-c', WRITE_LOG, str(runtimes.SCRIPT), root], cwd=tmp_path / folder, env=environment,
+            capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    logs = [tmp_path / folder / root / '_delta_log' for folder in ('here', 'there')]
+    here, there = ({p.name: p.read_bytes() for p in sorted(log.iterdir()) if p.suffix != '.parquet'} for log in logs)
+    assert here == there and len(here) == 13
+    states = [read_checkpoint((log / f'{10:020d}.checkpoint.parquet').read_bytes(), 10) for log in logs]
+    assert states[0] == states[1] and DeltaTable(str(logs[1].parent)).version() == 11

@@ -5,8 +5,8 @@ After `inline` Spark's part is played in the process itself, which starts in a f
 The whole process group gets SIGKILL, the JVM and Spark's workers included; with PHASE:SIGINT or PHASE:SIGTERM the
 run itself gets that signal, as from a terminal (SIGINT, the whole group) or from Glue (SIGTERM, the run alone). A
 phase is a stage of the job ('look', 'index', ...: at its end), 'copying' (as soon as a file is staged), 'creating'
-and 'created' (before and after the link that makes the commit record, on a disk), or 'settling N' (after the N-th
-change of the roll forward).
+and 'created' (before and after the link that makes the commit record, on a disk), 'logging' and 'logged' (the same
+for a version of the Delta log), or 'settling N' (after the N-th change of the roll forward).
 """
 import os
 import signal
@@ -44,10 +44,10 @@ def die_when_staged(settings):
 def die_when_linking(phase):
     link = os.link
     def killing(source, target, **kwargs):
-        record = target.endswith('.json')
-        if record and phase == 'creating': die()
+        record, version = '/_ledger/' in target and target.endswith('.json'), '/_delta_log/' in target
+        if (record and phase == 'creating') or (version and phase == 'logging'): die()
         link(source, target, **kwargs)
-        if record and phase == 'created': die()
+        if (record and phase == 'created') or (version and phase == 'logged'): die()
     os.link = killing
 
 
@@ -56,6 +56,6 @@ if __name__ == '__main__':
     more = dict(session=inline) if words[0] == 'inline' and words.pop(0) else {}
     phase, _, name = words.pop(0).partition(':')
     if name: NUMBER = signal.Signals[name]
-    if phase in ('creating', 'created'): die_when_linking(phase)
+    if phase in ('creating', 'created', 'logging', 'logged'): die_when_linking(phase)
     if phase == 'copying': threading.Thread(target=die_when_staged, args=(parse(words),), daemon=True).start()
     sys.exit(job.main(words, observe=killer(phase), **more))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from aws import client, environment, place, upload
+from aws import REGION, client, environment, place, upload
+from deltalake import DeltaTable
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import MANIFEST_NAME, Ledger, number_of, repair, snapshot
@@ -23,6 +24,7 @@ DAY, SAMPLE = (
     dict(
         files=12, records_per_file=10, payload_bytes=30, versions=0.2, null_keys=0.05, truncated_files=0.0,
         empty_files=0.0, deliveries=2))
+COLUMNS = ['chargeback_id', 'updated_at', 'status']
 RATES = [word for rule in ('DUPLICATE', 'NULL_KEY', 'UNREADABLE') for word in (f'--MAX_{rule}_RATE', '1')]
 
 
@@ -31,13 +33,13 @@ def land(folder, delivery): land_sample(str(folder), delivery=delivery, workers=
 
 class World:
     "What a scenario runs in: the job's arguments, and what a reader sees"
-    stores = {}
+    stores, extra = {}, ()      # extra: arguments that all its runs get
 
     def arguments(self, *more):
         return [
             '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', self.output,
             '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd', '--PARTITION_DATE', DAY, *RATES, *self.catalog,
-            *more]
+            *self.extra, *more]
 
     def start(self, session, observe=plan.quiet, *more):
         "A run, not yet started"
@@ -60,7 +62,7 @@ class World:
         found, store = Counter(), self.ledger().store
         for entry in entries:
             with store.open(entry) as f:
-                table = pq.read_table(pa.BufferReader(f.read()), columns=['chargeback_id', 'updated_at', 'status'])
+                table = pq.read_table(pa.BufferReader(f.read()), columns=COLUMNS)
             found.update(tuple(row.values()) for row in table.to_pylist())
         return found
 
@@ -71,6 +73,16 @@ class World:
     def asked(self):
         "The rows that a reader finds who asks the ledger"
         with self.environment(): return self.keys(snapshot(self.ledger())[1])
+
+    def logged(self):
+        "The rows that a reader finds who reads the Delta log"
+        table = DeltaTable(self.output, storage_options=self.storage).to_pyarrow_table()
+        return Counter(zip(*(table[c].to_pylist() for c in COLUMNS), strict=True))
+
+    def like(self, other):
+        "This world, with the runs of another"
+        self.extra = other.extra
+        return self
 
     def orphans(self):
         "What lies about that the last commit does not name"
@@ -104,12 +116,14 @@ class LocalWorld(World):
     def __init__(self, root):
         self.root, self.output, self.catalog = Path(root), str(Path(root, 'out')), ['--CATALOG', str(root)]
 
+    storage = None
+
     def environment(self): return environment()
     def land(self, delivery): land(self.root, delivery)
 
     def copy(self, root):
         shutil.copytree(self.root, root)
-        return LocalWorld(root)
+        return LocalWorld(root).like(self)
 
 
 class S3World(World):
@@ -118,6 +132,12 @@ class S3World(World):
     def __init__(self, endpoint, name, landing='landing-zone', folder=None):
         self.endpoint, self.bucket, self.landing, self.folder, self.catalog = endpoint, name, landing, folder, []
         self.output = f's3://{name}/chargebacks'
+
+    @property
+    def storage(self):
+        return {
+            'AWS_ENDPOINT_URL': str(self.endpoint), 'AWS_ALLOW_HTTP': 'true', 'AWS_REGION': REGION,
+            'AWS_ACCESS_KEY_ID': 'testing', 'AWS_SECRET_ACCESS_KEY': 'testing'}
 
     def environment(self, endpoint=None): return environment(**place(endpoint or self.endpoint))
 
@@ -150,7 +170,7 @@ class S3World(World):
         s3.create_bucket(Bucket=name, CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
         for o in s3.list_objects_v2(Bucket=self.bucket).get('Contents', ()):
             s3.copy_object(Bucket=name, Key=o['Key'], CopySource={'Bucket': self.bucket, 'Key': o['Key']})
-        return S3World(self.endpoint, name, self.landing, self.folder)
+        return S3World(self.endpoint, name, self.landing, self.folder).like(self)
 
 
 def prepared(world, session):
