@@ -18,6 +18,7 @@ from chargeback_consolidation.catalog import Partition, Table
 from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.copying import Copied, WrittenFile, create_once
 from chargeback_consolidation.layout import SETTLED, Held, add_readers, lay_out
+from chargeback_consolidation.ledger import read_manifest
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import FileEntry, SourceChanged, store_for
 from chargeback_consolidation.versions import Index
@@ -146,7 +147,20 @@ def footer_of(sink):
     return SimpleNamespace(num_rows=len(rows_of(data)))
 
 
-STAND_INS = (
+@lru_cache(10000)
+def manifest_of(taken): return ledger.write_manifest(taken)
+
+
+@lru_cache(10000)
+def taken_in(data): return tuple(read_manifest(data))
+
+
+PURE = (    # functions that are asked the same again and again
+    (ledger, 'read_commit', lru_cache(10000)(ledger.read_commit)),
+    (ledger, 'read_manifest', lambda data: list(taken_in(data))),
+    (job, 'write_manifest', lambda taken: manifest_of(tuple(taken))))
+
+STAND_INS = PURE + (
     (ledger, 'datetime', Clock), (delta, 'time', CLOCK), (going_back, 'footer', footer_of),
     (going_back, 'stamp', lambda **facts: dict(facts, at=AT)),
     (job, 'build_index', index_of), (job, 'decide', decide), (job, 'copy_slots', copy_slots),
