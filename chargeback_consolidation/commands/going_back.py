@@ -15,8 +15,8 @@ from ..store import SourceChanged, StoreError, attempt
 from ..parquet import footer
 from ..copying import WrittenFile, create_once
 from ..delta import DayFiles, DeltaRefused
-from ..ledger import (Commit, Gone, LedgerDamaged, has_log, heads, day_of, open_ledger, schema_of,
-    settle, slot_paths, snapshot_of)
+from ..ledger import (Commit, Gone, LedgerDamaged, day_of, has_log, heads, open_ledger,
+    schema_of, settle, slot_paths, snapshot_of)
 from ..job import Conflict
 
 # %% ../../nbs/commands/going_back.ipynb #cc4ed8bf
