@@ -26,8 +26,8 @@ from .landing import SetAside, keyless
 from .versions import build_index, forget
 from .layout import SETTLED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
-from .ledger import (Commit, LedgerDamaged, Settled, Taken, has_log, number_of, refuse_old_place,
-    schema_of, settle, slot_paths, write_manifest)
+from .ledger import (Commit, LedgerDamaged, Settled, Taken, has_log, number_of,
+    refuse_old_place, schema_of, settle, slot_paths, write_manifest)
 from .report import Report, complain, log_stage, put_metrics, record_of, steady_output, tell
 from .plan import (NoData, check_plan, check_table, day_warnings, decide, look, lost_race,
     moved, name_of, next_number, overtaken, start_run)

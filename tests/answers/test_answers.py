@@ -229,7 +229,7 @@ JOB_WORDS = (
     'words, says',
     [
         (['consolidat'], "'consolidat' is not a command; did you mean consolidate?"),
-        (['nonsense'], "'nonsense' is not a command; there is backfill, consolidate, history, "),
+        (['nonsense'], "'nonsense' is not a command; there is backfill, consolidate, expire, "),
         (['--nonsense'], '--nonsense is not an option of chargeback-consolidation; '),
         (
             ['consolidate', *JOB_WORDS, '--parttion-date', DAY],

@@ -198,7 +198,7 @@ def test_the_record_says_from_what_and_with_what(reports, lakes):
         stat = landed[path].stat()
         assert (size, etag) == (stat.st_size, f'{stat.st_mtime_ns:x}') and rows == (
             None if path == done.waiting else 50)
-    assert [f[0] for f in inputs['output_files']] == sorted(f['path'] for f in commit.files)
+    assert [f[0] for f in inputs['output_files']] == sorted(f.path for f in commit.files)
     code = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=NOTEBOOKS, capture_output=True, text=True)
     assert (
         r['code']['commit'] == (code.stdout.strip() or None)
