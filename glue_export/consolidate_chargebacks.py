@@ -36,6 +36,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
@@ -2471,6 +2472,785 @@ def adapt(table, schema):
             return adapt_column(there[f.name.lower()], f)
         return absent(f.type, table.num_rows)
     return pa.Table.from_arrays([column(f) for f in schema], schema=schema)
+
+
+# --- Rules in DQDL (08_dqdl.ipynb)
+
+
+class RulesError(ValueError):
+    "The rules cannot be read; the message is one line that begins with the place."
+
+Token = namedtuple('Token', 'kind text line column')
+Token.__doc__ = """A piece of the text.
+kind: 'text' (quoted), 'word', 'number', 'now', 'sign' or 'end'. line, column: from 1."""
+TOKEN = re.compile(r'(?P<space>[ \t\r\n]+|#[^\n]*)|(?P<text>"(?:\\["\\]|[^"])*")|(?P<now>now\(\))'
+                   r'|(?P<word>[A-Za-z0-9_.]+)|(?P<sign>>=|<=|[=<>!()\[\]{},:$+*/-])')
+NUMBER = re.compile(r'^[0-9]+(\.[0-9]+)?$')
+
+
+def tokens_of(text):
+    "The `Token`s of a text, the last one an 'end'; `RulesError`"
+    found, at, line, start = [], 0, 1, 0
+    while at < len(text):
+        match = TOKEN.match(text, at)
+        if not match:
+            what = 'a quote that nobody closes' if text[at] == '"' else f'the character {text[at]!r} means nothing here'
+            raise RulesError(f'line {line}, column {at - start + 1}: {what}')
+        kind, words = match.lastgroup, match.group()
+        if kind == 'word' and NUMBER.match(words): kind = 'number'
+        if kind != 'space': found.append(Token(kind, words, line, at - start + 1))
+        if '\n' in words:
+            line, start = line + words.count('\n'), at + words.rindex('\n') + 1
+        at = match.end()
+    return found + [Token('end', '', line, at - start + 1)]
+
+
+Value = namedtuple('Value', 'kind data')
+Value.__doc__ = """An operand.
+kind and data: 'number' (Decimal), 'call' (name, Values), 'sum' (sign, Value, Value), 'text', 'date' and 'time' (str),
+'now' (sign, amount, unit) or (), 'duration' (amount, unit), 'word' (NULL, EMPTY or WHITESPACES_ONLY)."""
+Condition = namedtuple('Condition', 'operator negated values')
+Condition.__doc__ = "operator: '=', '>', '>=', '<', '<=', 'between', 'in' or 'matches'. values: its operands"
+Check = namedtuple('Check', 'kind columns condition where threshold')
+Check.__doc__ = """One rule that stands alone.
+kind: its type. columns: the names or the pattern it is about. condition, threshold: `Condition`s or None. where: the
+`Filter` of its rows, or None."""
+Both = namedtuple('Both', 'operator parts')
+Both.__doc__ = "operator: 'and' or 'or'. parts: of it, `Check`s and `Both`s"
+DayRule = namedtuple('DayRule', 'tree labels level')
+DayRule.__doc__ = """A rule as the user wrote it.
+tree: `Check` or `Both`. labels: (name, value) pairs, the default ones included. level: 'fail', 'warn', 'quarantine'."""
+
+
+def in_quotes(text):
+    "A text in quotes, as DQDL reads it back"
+    return '"' + re.sub(r'\\(?=[\\"]|\Z)', r'\\\\', text).replace('"', '\\"') + '"'
+
+def value_text(value):
+    "A `Value` in DQDL"
+    kind, data = value
+    if kind == 'number': return format(data, 'f')
+    if kind == 'call': return f'{data[0]}({", ".join(map(value_text, data[1]))})'
+    if kind == 'sum': return f'({value_text(data[1])} {data[0]} {value_text(data[2])})'
+    if kind in ('text', 'date', 'time'): return in_quotes(data)
+    if kind == 'now': return '(now() {} {} {})'.format(*data) if data else 'now()'
+    return '{} {}'.format(*data) if kind == 'duration' else data
+
+
+def condition_text(condition):
+    "A `Condition` in DQDL, with a blank before it; '' for none"
+    if condition is None: return ''
+    values = list(map(value_text, condition.values))
+    if condition.operator == 'between': after = f'between {values[0]} and {values[1]}'
+    elif condition.operator == 'in': after = f'in [{", ".join(values)}]'
+    else: after = f'{condition.operator} {values[0]}'
+    sign = '!' if condition.operator == '=' else 'not '
+    return ' ' + (sign if condition.negated else '') + after
+
+def metric_text(check):
+    "What a `Check` measures, without what it asks of it"
+    where = f' where {in_quotes(check.where.text)}' if check.where else ''
+    return ' '.join([check.kind, *map(in_quotes, check.columns)]) + where
+
+
+def tree_text(tree):
+    "A `Check` or `Both` in DQDL"
+    if isinstance(tree, Both):
+        return f' {tree.operator} '.join(f'({tree_text(part)})' for part in tree.parts)
+    plain = metric_text(tree._replace(where=None))
+    where = f' where {in_quotes(tree.where.text)}' if tree.where else ''
+    threshold = f' with threshold{condition_text(tree.threshold)}' if tree.threshold else ''
+    return f'{plain}{condition_text(tree.condition)}{where}{threshold}'
+
+def rule_text(rule):
+    "A `DayRule` in DQDL"
+    labels = ', '.join(f'{in_quotes(name)}={in_quotes(value)}' for name, value in rule.labels)
+    if not labels: return tree_text(rule.tree)
+    tree, threshold = rule.tree, ''
+    if isinstance(tree, Check) and tree.threshold:
+        threshold = f' with threshold{condition_text(tree.threshold)}'
+        tree = tree._replace(threshold=None)
+    words = f'({tree_text(tree)})' if isinstance(tree, Both) else tree_text(tree)
+    return f'{words} labels=[{labels}]{threshold}'
+
+def ruleset_text(rules):
+    "`DayRule`s in DQDL, one a line"
+    return 'Rules = [\n' + ',\n'.join('    ' + rule_text(rule) for rule in rules) + '\n]'
+
+
+Signature = namedtuple('Signature', 'about least most compares threshold where')
+Signature.__doc__ = """What a type of rule looks like.
+about: 'row', 'set', 'schema' or 'key'. least, most: parameters. compares: kinds of condition, () for none.
+threshold, where: whether it takes them."""
+MANY = 1000
+SIGNATURES = {
+    'IsComplete': Signature('row', 1, 1, (), True, True),
+    'ColumnValues': Signature('row', 1, 1, ('number', 'text', 'date'), True, True),
+    'ColumnLength': Signature('row', 1, 1, ('number',), True, True),
+    'ColumnDataType': Signature('row', 1, 1, ('text',), True, True),
+    'DataFreshness': Signature('row', 1, 1, ('duration',), False, True),
+    'Completeness': Signature('set', 1, 1, ('number',), False, True),
+    'RowCount': Signature('set', 0, 0, ('number',), False, True),
+    'Mean': Signature('set', 1, 1, ('number',), False, True),
+    'Sum': Signature('set', 1, 1, ('number',), False, True),
+    'StandardDeviation': Signature('set', 1, 1, ('number',), False, True),
+    'ColumnCount': Signature('schema', 0, 0, ('number',), False, False),
+    'ColumnExists': Signature('schema', 1, 1, (), False, False),
+    'ColumnNamesMatchPattern': Signature('schema', 1, 1, (), False, False),
+    'Uniqueness': Signature('key', 1, MANY, ('number',), False, False),
+    'DistinctValuesCount': Signature('key', 1, MANY, ('number',), False, False),
+    'IsUnique': Signature('key', 1, MANY, (), False, False),
+    'IsPrimaryKey': Signature('key', 1, MANY, (), False, False)}
+
+
+REFUSED_TYPES = (
+    'AggregateMatch', 'AllStatistics', 'ColumnCorrelation', 'CustomSql', 'DatasetMatch', 'DetectAnomalies', 'Entropy',
+    'FileFreshness', 'FileMatch', 'FileSize', 'FileUniqueness', 'ReferentialIntegrity', 'RowCountMatch', 'SchemaMatch',
+    'UniqueValueRatio', 'Variance')
+FUNCTIONS = ('last', 'avg', 'average', 'median', 'min', 'max', 'sum', 'std', 'abs')
+DATA_TYPES = ('Boolean', 'Date', 'Timestamp', 'Integer', 'Long', 'Float', 'Double', 'String')
+UNITS = {'days': 86400, 'hours': 3600, 'minutes': 60}
+
+def rule_hint(name, names):
+    "The one of `names` that somebody may have meant, as a question; '' if none is near"
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    folded = [other for other in names if other.lower() == name.lower()]
+    return f'; did you mean {(folded or close)[0]}?' if folded or close else ''
+
+
+def named_token(token):
+    return 'the end' if token.kind == 'end' else token.text if token.kind == 'text' else repr(token.text)
+
+def unquoted(token):
+    "What a quoted token says"
+    return re.sub(r'\\(["\\])', r'\1', token.text[1:-1])
+
+class Reader:
+    "Reads tokens one after the other"
+    def __init__(self, text):
+        self.tokens, self.at, self.variables, self.depth = tokens_of(text), 0, {}, 0
+
+    @property
+    def token(self): return self.tokens[self.at]
+
+    def wrong(self, expected, token=None):
+        "The `RulesError` of a token that should be something else"
+        return self.refuse(f'expected {expected}, not {named_token(token or self.token)}', token)
+
+    def refuse(self, words, token=None):
+        "The `RulesError` of a token that may not be there"
+        t = token or self.token
+        return RulesError(f'line {t.line}, column {t.column}: {" ".join(words.split())[:300]}')
+
+
+class TokenReader(Reader):
+    "What all parts of the language are read with"
+    def sees(self, *texts): return self.token.kind not in ('text', 'end') and self.token.text in texts
+
+    def takes(self, *texts):
+        "The token, if it is one of these; else None"
+        if not self.sees(*texts): return None
+        return self.next()
+
+    def next(self):
+        token = self.token
+        self.at += token.kind != 'end'
+        return token
+
+    def need(self, *texts):
+        "The token, which must be one of these"
+        token = self.takes(*texts)
+        if token: return token
+        raise self.wrong(' or '.join(map(repr, texts)))
+
+    def need_kind(self, kind, expected):
+        "The token, which must be of a kind"
+        if self.token.kind == kind: return self.next()
+        raise self.wrong(expected)
+
+    def deeper(self, by=1):
+        "Note how many parentheses are open"
+        self.depth += by
+        if self.depth > 50: raise self.refuse('more than 50 parentheses are open')
+
+
+class NumberReader(TokenReader):
+    "Numbers, and what is computed of them"
+    def number(self):
+        "A `Value` with a number: arithmetic, from left to right"
+        found = self.atom()
+        while self.sees('+', '-', '*', '/'):
+            sign = self.next().text
+            found = Value('sum', (sign, found, self.atom()))
+        return found
+
+    def atom(self):
+        "A number, a call, or arithmetic in parentheses"
+        if self.takes('('):
+            self.deeper()
+            found = self.number()
+            self.need(')')
+            self.deeper(-1)
+            return found
+        if self.sees('null', 'NULL'):
+            raise self.refuse('NULL is no number to compare with: use it with =, != or in')
+        if self.token.kind == 'word': return self.call()
+        minus = self.takes('-')
+        digits = self.need_kind('number', 'a number').text
+        return Value('number', Decimal(digits) * (-1 if minus else 1))
+
+    def call(self):
+        "A call of one of `FUNCTIONS`"
+        name = self.next()
+        if name.text not in FUNCTIONS:
+            raise self.refuse(f'there is no function {name.text}{rule_hint(name.text, FUNCTIONS)}', name)
+        self.need('(')
+        self.deeper()
+        given = []
+        while not self.sees(')'):
+            if given: self.need(',')
+            given.append(self.number())
+        self.need(')')
+        self.deeper(-1)
+        check_call(self, name, given)
+        return Value('call', (name.text, tuple(given)))
+
+
+def last_count(given):
+    "How many commits `last` with these arguments goes back, or None"
+    if not given: return 1
+    [number] = given if len(given) == 1 else [Value('', '')]
+    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000: return None
+    return int(number.data)
+
+def value_kinds(values):
+    "The kinds of `Value`s, those within them included"
+    kinds = set()
+    for value in values:
+        kinds.add(value.kind)
+        if value.kind == 'call': kinds |= value_kinds(value.data[1])
+        if value.kind == 'sum': kinds |= value_kinds(value.data[1:])
+    return kinds
+
+def loose_last(value):
+    "True if more than one past value would have to be one number"
+    if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
+    return value.kind == 'call' and value.data[0] == 'last' and last_count(value.data[1]) > 1
+
+def check_call(reader, name, given):
+    "`RulesError` if a function cannot have these arguments"
+    if name.text == 'last':
+        if last_count(given) is None: raise reader.refuse('last takes a whole number from 1 to 1000', name)
+    elif len(given) != 1: raise reader.refuse(f'{name.text} takes one argument', name)
+
+
+DATE_TEXT = re.compile(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}$')
+TIME_TEXT = re.compile(r'^([0-9]{1,2}:[0-9]{2} [AP]M|[0-9]{2}:[0-9]{2})$')
+
+def minutes_of(text):
+    "The minutes since midnight of '9:30 PM' or '21:30'; ValueError"
+    hour, minute = int(text.split(':')[0]), int(text.split(':')[1][:2])
+    half = text[-2:] if text[-1] == 'M' else ''
+    if minute > 59 or hour > (12 if half else 23) or (half and not hour): raise ValueError(text)
+    return 60 * ((hour % 12 + (12 if half == 'PM' else 0)) if half else hour) + minute
+
+def quoted_value(reader, token):
+    "What a quoted token is: a 'date', a 'time' or a 'text'"
+    text = unquoted(token)
+    try:
+        if DATE_TEXT.match(text):
+            datetime.strptime(text, '%Y-%m-%d')
+            return Value('date', text)
+        if TIME_TEXT.match(text):
+            minutes_of(text)
+            return Value('time', text)
+    except ValueError: raise reader.refuse(f'{token.text} is no day or time that exists', token) from None
+    return Value('text', text)
+
+
+class OperandReader(NumberReader):
+    "Whatever a condition compares with"
+    def operand(self):
+        "A `Value` of any kind"
+        if self.token.kind == 'text': return quoted_value(self, self.next())
+        for word in ('null', 'empty', 'whitespaces_only'):
+            if self.takes(word, word.upper()): return Value('word', word.upper())
+        if self.sees('$'): return self.one_variable()
+        if self.sees('(') and self.tokens[self.at + 1].kind == 'now': return self.moved_now()
+        if self.token.kind == 'now':
+            self.next()
+            if self.sees('+', '-'): raise self.refuse('now() and what moves it need parentheses: (now() - 1 days)')
+            return Value('now', ())
+        whole = self.token
+        if whole.kind == 'number' and self.tokens[self.at + 1].text in UNITS:
+            self.next()
+            return Value('duration', (self.amount(whole), self.next().text))
+        return self.number()
+
+    def amount(self, token):
+        if '.' in token.text or len(token.text) > 9: raise self.wrong('a whole number of less than ten digits', token)
+        return int(token.text)
+
+    def moved_now(self):
+        "`(now() - 1 days)`"
+        self.next(), self.next()
+        sign = self.need('-', '+').text
+        amount = self.amount(self.need_kind('number', 'a number'))
+        unit = self.need(*UNITS).text
+        self.need(')')
+        return Value('now', (sign, amount, unit))
+
+
+class VariableReader(OperandReader):
+    "Variables: a name that stands for a text or a list of texts"
+    def variable(self):
+        "The `Value`s that `$name` stands for"
+        self.need('$')
+        name = self.need_kind('word', 'the name of a variable')
+        if name.text in self.variables: return self.variables[name.text]
+        raise self.refuse(f'there is no variable {name.text}{rule_hint(name.text, self.variables)}', name)
+
+    def one_variable(self):
+        "The `Value` that `$name` stands for, which must be one"
+        token, found = self.token, self.variable()
+        if isinstance(found, Value): return found
+        raise self.refuse('this variable is a list: it goes after `in`', token)
+
+    def array(self, item):
+        "`[item, item]`"
+        self.need('[')
+        found = [item()]
+        while self.takes(','): found.append(item())
+        self.need(']')
+        return tuple(found)
+
+    def declarations(self):
+        "`name = \"text\"` or `name = [\"a\", \"b\"]`, any number of them"
+        while self.token.kind == 'word' and not self.sees('Rules', 'Analyzers', 'DefaultLabels'):
+            name = self.next()
+            if not re.match(r'^[A-Za-z_][A-Za-z0-9_]*$', name.text): raise self.wrong('the name of a variable', name)
+            if name.text in self.variables: raise self.refuse(f'the variable {name.text} is there already', name)
+            self.need('=')
+            self.variables[name.text] = self.array(self.declared) if self.sees('[') else self.declared()
+
+    def declared(self):
+        "A text, or one of the words for what is no text"
+        if self.token.kind == 'text' or self.sees('null', 'NULL', 'empty', 'EMPTY', 'whitespaces_only',
+                                                  'WHITESPACES_ONLY'):
+            return self.operand()
+        raise self.wrong('a quoted text')
+
+
+class ConditionReader(VariableReader):
+    "Conditions"
+    def begins_condition(self):
+        return self.sees('=', '!', '>', '>=', '<', '<=', 'between', 'in', 'not', 'matches')
+
+    def condition(self):
+        "A `Condition`"
+        negated, token = bool(self.takes('not')), self.token
+        if negated: word = self.need('between', 'in', 'matches').text
+        elif self.takes('!'): negated, word = True, self.need('=').text
+        else: word = self.need('=', '>', '>=', '<', '<=', 'between', 'in', 'matches').text
+        if word == 'between':
+            first = self.operand()
+            self.need('and', 'AND')
+            values = (first, self.operand())
+        elif word == 'in': values = self.choices()
+        elif word == 'matches': values = (self.pattern(),)
+        else: values = (self.operand(),)
+        return self.checked(Condition(word, negated, values), token)
+
+    def choices(self):
+        "What follows `in`"
+        token, found = self.token, None
+        if not self.sees('$'): return self.array(self.operand)
+        found = self.variable()
+        if isinstance(found, Value): raise self.refuse('this variable is one text: after `in` goes a list', token)
+        return found
+
+    def pattern(self):
+        "A regular expression in quotes"
+        token = self.need_kind('text', 'a regular expression in quotes')
+        check_pattern(self, token, unquoted(token))
+        return Value('text', unquoted(token))
+
+
+def check_pattern(reader, token, text):
+    "`RulesError` if a text is no regular expression"
+    try: re.compile(text)
+    except (re.error, OverflowError, RecursionError) as e:
+        raise reader.refuse(f'{token.text} is no regular expression: {e}', token) from None
+
+def kind_of(condition):
+    "What a `Condition` compares: 'number', 'text', 'date', 'duration', 'word', or 'mixed'"
+    families = {'call': 'number', 'sum': 'number', 'time': 'date', 'now': 'date'}
+    kinds = {families.get(v.kind, v.kind) for v in condition.values}
+    only_null = all(v.data == 'NULL' for v in condition.values if v.kind == 'word')
+    quoted_ones = all(v.kind in ('text', 'word', 'date', 'time') for v in condition.values)
+    if condition.operator == 'matches' or (quoted_ones and (kinds & {'text'} or not only_null)): return 'text'
+    if len(kinds) > 1 and only_null: kinds.discard('word')
+    return kinds.pop() if len(kinds) == 1 else 'mixed'
+
+
+class CheckedReader(ConditionReader):
+    "Conditions that make sense"
+    def checked(self, condition, token):
+        "`condition`, or `RulesError` where its values do not go with it"
+        kind, word = kind_of(condition), condition.operator
+        if kind == 'mixed': raise self.refuse('numbers, texts, dates and durations cannot be mixed', token)
+        ordered = word in ('>', '>=', '<', '<=', 'between')
+        if ordered and (kind in ('text', 'word') or any(v.kind == 'word' for v in condition.values)):
+            raise self.refuse(f'{word} compares numbers, dates or durations', token)
+        return condition
+
+
+Filter = namedtuple('Filter', 'text tree')
+Filter.__doc__ = """Which rows a rule is about.
+text: SQL. tree: ('and' or 'or', trees), ('not', tree), ('null', column), ('in', column, literals) or
+('compare', column, sign, literal); a literal is a Decimal, a str or a bool."""
+SQL_TOKEN = re.compile(r"\s*(?:(?P<number>-?[0-9]+(?:\.[0-9]+)?)(?![A-Za-z_])|(?P<text>'(?:''|[^'])*')"
+                       r'|`(?P<tick>[^`]+)`|(?P<word>[A-Za-z_][A-Za-z0-9_.]*)|(?P<sign><=|>=|<>|!=|==|[=<>(),]))')
+SQL_SIGNS = {'==': '=', '<>': '!='}
+
+def sql_tokens(text):
+    "(kind, word) pairs of a piece of SQL, the last one ('end', ''); ValueError"
+    found, at, text = [], 0, text.rstrip()
+    while at < len(text):
+        match = SQL_TOKEN.match(text, at)
+        if not match: raise ValueError(f'{text[at:at + 20].strip()!r} is not understood')
+        kind = match.lastgroup
+        found.append((kind, match.group(kind)))
+        at = match.end()
+    return found + [('end', '')]
+
+
+class FilterReader:
+    "Reads the SQL of a `where`; ValueError says what is wrong"
+    def __init__(self, text): self.tokens, self.at, self.depth = sql_tokens(text), 0, 0
+
+    def takes(self, *words):
+        kind, word = self.tokens[self.at]
+        if kind not in ('word', 'sign') or word.lower() not in words: return ''
+        self.at += 1
+        return word.lower()
+
+    def need(self, *words):
+        found = self.takes(*words)
+        if not found: raise ValueError(f'expected {" or ".join(words)}, not {self.tokens[self.at][1] or "the end"!r}')
+        return found
+
+    def either(self):
+        "Trees joined by `or`, which binds less than `and`"
+        parts = [self.both()]
+        while self.takes('or'): parts.append(self.both())
+        return ('or', tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def both(self):
+        parts = [self.one()]
+        while self.takes('and'): parts.append(self.one())
+        return ('and', tuple(parts)) if len(parts) > 1 else parts[0]
+
+
+class WhereReader(FilterReader):
+    "Single conditions of a `where`"
+    def one(self):
+        self.depth += 1
+        if self.depth > 50: raise ValueError('it is nested too deeply')
+        if self.takes('not'): found = ('not', self.one())
+        elif self.takes('('):
+            found = self.either()
+            self.need(')')
+        else: found = self.compared(self.column())
+        self.depth -= 1
+        return found
+
+    def column(self):
+        kind, word = self.tokens[self.at]
+        if kind not in ('word', 'tick') or (kind == 'word' and word.lower() in ('and', 'or', 'in', 'is', 'null')):
+            raise ValueError(f'expected a column, not {word or "the end"!r}')
+        self.at += 1
+        return word
+
+    def compared(self, column):
+        "What follows a column"
+        if self.takes('is'):
+            negated = self.takes('not')
+            self.need('null')
+            return ('not', ('null', column)) if negated else ('null', column)
+        if self.takes('not'):
+            self.need('in')
+            return ('not', ('in', column, self.literals()))
+        if self.takes('in'): return ('in', column, self.literals())
+        sign = self.need('=', '==', '!=', '<>', '<', '<=', '>', '>=')
+        return ('compare', column, SQL_SIGNS.get(sign, sign), self.literal())
+
+
+class SqlReader(WhereReader):
+    "A `where` with its literals"
+    def literals(self):
+        self.need('(')
+        found = [self.literal()]
+        while self.takes(','): found.append(self.literal())
+        self.need(')')
+        return tuple(found)
+
+    def literal(self):
+        kind, word = self.tokens[self.at]
+        self.at += kind != 'end'
+        if kind == 'number': return Decimal(word)
+        if kind == 'text': return word[1:-1].replace("''", "'")
+        if kind == 'word' and word.lower() in ('true', 'false'): return word.lower() == 'true'
+        raise ValueError(f"expected a number or a text in single quotes, not {word or 'the end'!r}")
+
+def read_where(text):
+    "The `Filter` of a piece of SQL; ValueError"
+    reader = SqlReader(text)
+    tree = reader.either()
+    kind, word = reader.tokens[reader.at]
+    if kind != 'end': raise ValueError(f'expected and, or or the end, not {word!r}')
+    return Filter(text, tree)
+
+def filter_columns(tree):
+    "The columns that a filter's tree names"
+    if tree[0] in ('and', 'or'): return [name for part in tree[1] for name in filter_columns(part)]
+    return filter_columns(tree[1]) if tree[0] == 'not' else [tree[1]]
+
+
+MAX_LABELS, LABEL_LENGTHS = 10, (128, 256)
+
+class LabelReader(CheckedReader):
+    "Labels"
+    def labels(self):
+        "`[\"name\"=\"value\", ...]` as a dict"
+        found = {}
+        self.need('[')
+        while not self.sees(']'):
+            if found: self.need(',')
+            name = self.need_kind('text', 'a label in quotes')
+            self.need('=')
+            value = self.need_kind('text', 'the value of the label in quotes')
+            for token, limit in zip((name, value), LABEL_LENGTHS):
+                if not 1 <= len(unquoted(token)) <= limit:
+                    raise self.refuse(f'a label has 1 to {limit} characters here', token)
+            if unquoted(name) in found: raise self.refuse(f'the label {name.text} is there twice', name)
+            found[unquoted(name)] = unquoted(value)
+        self.need(']')
+        return found
+
+    def add_labels(self, found):
+        "Add `labels=[...]`, if it comes, to a dict"
+        token = self.takes('labels')
+        if not token: return
+        self.need('=')
+        for name, value in self.labels().items():
+            if found.setdefault(name, value) != value:
+                raise self.refuse(f'the parts of a rule have different values of the label "{name}"', token)
+
+
+class RuleReader(LabelReader):
+    "Rules"
+    def rule(self, labels):
+        "A tree; the labels within it are added to the dict `labels`"
+        def part(): return self.part(labels)
+        return self.joined('or', ('or', 'OR'), lambda: self.joined('and', ('and', 'AND'), part))
+
+    def joined(self, operator, words, part):
+        parts = [part()]
+        while self.takes(*words): parts.append(part())
+        return Both(operator, tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def part(self, labels):
+        "A rule that stands alone, or one in parentheses"
+        if not self.takes('('): return self.check(labels)
+        self.deeper()
+        found = self.rule(labels)
+        self.need(')')
+        self.deeper(-1)
+        self.add_labels(labels)
+        return found
+
+    def rule_type(self):
+        "The token with the type of a rule"
+        name = self.need_kind('word', 'a type of rule')
+        if name.text in SIGNATURES: return name
+        if name.text in REFUSED_TYPES: raise self.refuse(f'{name.text} is not supported', name)
+        raise self.refuse(f'{name.text} is no type of rule{rule_hint(name.text, list(SIGNATURES))}', name)
+
+
+class TypedReader(RuleReader):
+    "A rule of a type, with all that belongs to it"
+    def check(self, labels):
+        "A `Check`"
+        name = self.rule_type()
+        signature = SIGNATURES[name.text]
+        columns = self.parameters(name, signature)
+        condition = self.its_condition(name, signature)
+        where = self.where_clause(name, signature) if self.sees('where') else None
+        self.add_labels(labels)
+        threshold = self.its_threshold(name, signature) if self.sees('with') else None
+        if self.sees('labels', 'where'):
+            raise self.refuse(f'{self.token.text} goes before `with`')
+        return Check(name.text, columns, condition, where, threshold)
+
+    def parameters(self, name, signature):
+        "The columns, or the pattern, of a rule"
+        found, reserved = [], ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
+        while self.sees('of', 'OF') or self.token.kind == 'text' or (
+                self.token.kind in ('word', 'number') and not self.sees(*reserved)) or (
+                found and signature.most > 1 and self.sees('and', 'AND') and self.tokens[self.at + 1].kind == 'text'):
+            if self.takes('of', 'OF', 'and', 'AND') and self.token.kind not in ('text', 'word'):
+                raise self.wrong('a column')
+            token = self.next()
+            if len(found) == signature.most:
+                most = 'no column' if not signature.most else 'one column'
+                raise self.refuse(f'{name.text} takes {most}: {named_token(token)} is too much', token)
+            found.append(unquoted(token) if token.kind == 'text' else token.text)
+            if not found[-1]: raise self.wrong('the name of a column', token)
+            if name.text == 'ColumnNamesMatchPattern': check_pattern(self, token, found[-1])
+        if len(found) < signature.least: raise self.wrong(f'the column of {name.text}')
+        return tuple(found)
+
+
+KIND_WORDS = {'number': 'a number', 'text': 'a text', 'date': 'a date', 'duration': 'a duration such as 26 hours'}
+
+class DocumentReader(TypedReader):
+    "Conditions, thresholds and filters that go with the type of their rule"
+    def its_condition(self, name, signature):
+        "The condition of a rule, or None for types that have none"
+        if not signature.compares:
+            if self.begins_condition(): raise self.refuse(f'{name.text} takes no condition')
+            return None
+        token = self.token
+        if not self.begins_condition(): raise self.wrong(f'the condition of {name.text}')
+        found = self.condition()
+        kind, wanted = kind_of(found), ' or '.join(KIND_WORDS[k] for k in signature.compares)
+        null_only = kind == 'word' and name.text == 'ColumnValues'
+        if kind not in signature.compares and not null_only:
+            raise self.refuse(f'{name.text} is compared with {wanted}', token)
+        if name.text == 'ColumnDataType': self.data_types(found, token)
+        self.check_history(name, signature, found, token)
+        return found
+
+    def check_history(self, name, signature, condition, token):
+        "`RulesError` for numbers from earlier commits where there are none, or too many for one number"
+        if signature.about == 'row' and 'call' in value_kinds(condition.values):
+            raise self.refuse(f'{name.text} measures nothing that earlier commits could tell', token)
+        if any(map(loose_last, condition.values)):
+            raise self.refuse('several past values are no number: say avg, max or the like of them', token)
+
+    def data_types(self, condition, token):
+        "`RulesError` for a type of data that is none"
+        if condition.operator not in ('=', 'in'): raise self.wrong('= or in after ColumnDataType', token)
+        for value in condition.values:
+            if value.kind != 'text' or value.data not in DATA_TYPES:
+                raise self.refuse(f'{value_text(value)} is no type of data: there are {", ".join(DATA_TYPES)}', token)
+
+    def where_clause(self, name, signature):
+        "`where \"...\"` as a `Filter`"
+        self.need('where')
+        token = self.need_kind('text', 'a condition in quotes')
+        if not signature.where: raise self.refuse(f'{name.text} takes no where', token)
+        try: return read_where(unquoted(token))
+        except ValueError as e: raise self.refuse(f'{token.text} is no condition for rows: {e}', token) from None
+
+    def its_threshold(self, name, signature):
+        "`with threshold ...` as a `Condition`"
+        self.need('with')
+        token = self.need('threshold')
+        if not signature.threshold: raise self.refuse(f'{name.text} takes no threshold', token)
+        found = self.condition()
+        if kind_of(found) != 'number': raise self.wrong('a number after threshold', token)
+        if 'call' in value_kinds(found.values): raise self.refuse('a threshold is a plain number', token)
+        if self.sees('with'): raise self.refuse('a rule has one threshold')
+        return found
+
+
+def checks_in(tree):
+    "The `Check`s of a tree"
+    return [tree] if isinstance(tree, Check) else [check for part in tree.parts for check in checks_in(part)]
+
+def about_rows(tree):
+    "True if a tree says of each row whether it is right"
+    return all(SIGNATURES[c.kind].about == 'row' and not c.threshold for c in checks_in(tree))
+
+def moves(check):
+    "Why a check's outcome depends on more than the row, or ''"
+    about = SIGNATURES[check.kind].about
+    if about != 'row': return f'{check.kind} is not about single rows'
+    if check.threshold: return 'a threshold is about all rows'
+    if check.kind == 'DataFreshness': return 'DataFreshness depends on when it is asked'
+    kinds = value_kinds(check.condition.values) if check.condition else set()
+    return 'now() and times of the day depend on when it is asked' if kinds & {'now', 'time'} else ''
+
+
+LEVELS_OF_RULES = ('fail', 'warn', 'quarantine')
+
+def check_level(reader, token, tree, level):
+    "`RulesError` if a rule cannot have its level"
+    if level not in LEVELS_OF_RULES:
+        raise reader.refuse(f'the label "level" is one of {", ".join(LEVELS_OF_RULES)}, not "{level}"', token)
+    if level != 'quarantine': return
+    why = [moves(check) for check in checks_in(tree) if moves(check)]
+    if why: raise reader.refuse(f'this rule cannot set rows aside: {why[0]}', token)
+
+class RulesetReader(DocumentReader):
+    "A whole text"
+    def dictionary(self, known):
+        "`{ \"name\": \"value\" or [values] }`; what it says does not matter here"
+        self.need('{')
+        while True:
+            name = self.need_kind('text', 'a name in quotes')
+            if unquoted(name) not in known:
+                raise self.refuse(f'{name.text} is none of {", ".join(known)}', name)
+            self.need(':')
+            def text(): return self.need_kind('text', 'a text in quotes')
+            self.array(text) if self.sees('[') else text()
+            if not self.takes(','): break
+        self.need('}')
+
+    def preamble(self):
+        "What comes before the rules; the default labels"
+        for section, known in (('Metadata', ('Version',)), ('DataSources', ('Primary', 'AdditionalDataSources'))):
+            if self.takes(section):
+                self.need('=')
+                self.dictionary(known)
+        self.declarations()
+        if not self.takes('DefaultLabels'): return {}
+        self.need('=')
+        return self.labels()
+
+
+class WholeReader(RulesetReader):
+    "All rules of a text"
+    def rules(self):
+        "A list of `DayRule`"
+        default, found = self.preamble(), []
+        if self.sees('Analyzers'): raise self.refuse('Analyzers are not supported')
+        self.need('Rules')
+        self.need('=')
+        self.need('[')
+        if self.sees(']'): raise self.refuse('there are no rules')
+        while True:
+            found.append(self.day_rule(default))
+            if not self.takes(','): break
+        self.need(',', ']')
+        if self.sees('Analyzers'): raise self.refuse('Analyzers are not supported')
+        self.need_kind('end', 'the end')
+        return found
+
+    def day_rule(self, default):
+        token, own = self.token, {}
+        tree = self.rule(own)
+        labels = dict(default, **own)
+        if len(labels) > MAX_LABELS: raise self.refuse(f'a rule has at most {MAX_LABELS} labels', token)
+        level = labels.get('level', 'fail')
+        check_level(self, token, tree, level)
+        return DayRule(tree, tuple(sorted(labels.items())), level)
+
+def read_rules(text):
+    "The `DayRule`s of a text in DQDL; `RulesError`"
+    return WholeReader(text).rules()
 
 
 # --- Quality (08_quality.ipynb)
