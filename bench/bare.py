@@ -23,7 +23,7 @@ def audit(balance): pass
 def sync_folder(folder): pass
 def write_lineage(file, row): return b''
 def settle_bare(ledger, commit, *args):
-    for file in commit.files: ledger.store.publish(ledger.path(file['path']), file['token'])
+    for file in commit.files: ledger.store.publish(ledger.path(file.path), file.token)
 
 def commit_of(run, state, plan, written):
     return Commit(

@@ -88,13 +88,13 @@ def main():
 
     from chargeback_consolidation import job
     from chargeback_consolidation.catalog import Partition, Table
-    from chargeback_consolidation.copying import slot_shares
+    from chargeback_consolidation.copying import Copied, WrittenFile, slot_shares
     from chargeback_consolidation.landing import Source, take_inventory
     from chargeback_consolidation.ledger import Settled
     from chargeback_consolidation.parquet import write_lineage
     from chargeback_consolidation.plan import State, decide, start_run
     from chargeback_consolidation.settings import parse
-    from chargeback_consolidation.spark import get_spark, run_tasks
+    from chargeback_consolidation.spark import collect, get_spark, run_tasks
     folder = tempfile.mkdtemp()
     settings = parse([
         '--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
@@ -130,26 +130,25 @@ def main():
     plan = decide(run, state, index, {})
     step('decide')
     shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost), {}, 64)
-    tasks = run_tasks(spark, shares, lambda share: [len(share[1])]).count()
+    written = sum(collect(run_tasks(spark, shares, lambda share: [len(share)])))
+    tasks = len(shares)
     step('shares')
     rows = a.files * a.records
     per_slot = rows // len(plan.slots)
     slot = np.arange(per_slot)
     kept = np.random.default_rng(1).random(per_slot) > a.lost / 2
     lineage = len(write_lineage((slot // a.records)[kept].astype(np.int32), (slot % a.records)[kept].astype(np.int32)))
-    files = {
-        i: {
-            'file': {
-                'path': f'{folder}/out/{job.slot_paths(DAY, i, 1, run.name)["file"]}', 'rows': per_slot,
-                'bytes': 65_000_000, 'groups': 5, 'digest': 2**63 + i, 'token': '.token',
-                'lineage': f'{folder}/_out/{job.slot_paths(DAY, i, 1, run.name)["lineage"]}'},
-            'quarantine': None}
-        for i in range(len(plan.slots))}
-    commit = job.commit_of(run, state, plan, job.Written(files, {}))
+    def copied(i):
+        paths = job.slot_paths(DAY, i, 1, run.name)
+        file = WrittenFile(run.ledger.path(paths.file), per_slot, 65_000_000, '.token', 5, 2**63 + i,
+                           run.ledger.path(paths.lineage))
+        return Copied(file)
+    slots = {i: copied(i) for i in range(len(plan.slots))}
+    commit = job.commit_of(run, state, plan, job.Written(slots, {}))
     manifest = os.path.getsize(f'{folder}/_out/{commit.manifest}')
     record = len(commit.data())
     step('commit')
-    assert tasks == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(
+    assert written == len(plan.slots) and sum(p.take for s in plan.slots for p in s.pieces) == rows - sum(
         map(len, plan.lost.values()))
     print(
         f'manifest {manifest / 1e6:.1f} MB, commit record {record / 1e3:.0f} kB, lineage '

@@ -24,7 +24,7 @@ from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import Balance, ConservationBroken, QualityFailed, audit
 from .landing import SetAside, keyless
 from .versions import build_index, forget
-from .layout import SETTLED
+from .layout import SETTLED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
 from .ledger import (Commit, LedgerDamaged, Settled, Taken, number_of, refuse_old_place,
     settle, slot_paths, write_manifest)
@@ -86,7 +86,7 @@ def write(run, state, plan):
         return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot):
-        return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
+        return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
     without_key = {i: keyless(n) for i, n in plan.used.items()}
     parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
@@ -96,10 +96,10 @@ def write(run, state, plan):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
     run.mark(
-        'copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file'))
+        'copy', files=len(slots), records=sum(c.file.rows for c in slots.values() if c.file)
     )
     aside = {
-        i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()
+        i: SetAside(name_of(state, i), rule, cause) for c in slots.values() for i, rule, cause in c.bad
     }
     if lost_race(run, state, aside): return Written({}, OVERTAKEN)
     return Written(
@@ -118,18 +118,18 @@ def spark_versions(parts, plan):
 def balance(state, plan, written):
     "The `Balance` of the run"
     files = day_files(state, plan, written)
-    aside = [r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']]
+    aside = [c.quarantine.rows for c in written.slots.values() if c.quarantine]
     winners = sum(n.digest for n in plan.used.values()) - plan.digest
-    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files),
+    return Balance(rows_in=plan.rows_in, rows_out=sum(f.rows for f in files),
                    duplicates=sum(map(len, plan.lost.values())), quarantined=sum(aside),
-                   winners=winners % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
+                   winners=winners % 2**64, digest=sum(f.digest for f in files) % 2**64)
 
 # %% ../nbs/16_job.ipynb #73f0c021
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
     def file(i, slot):
         if slot.keeps is not None: return state.head.files[slot.keeps - SETTLED]
-        return (written.slots[i] or {}).get('file')
+        return written.slots[i].file
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]
 
@@ -145,9 +145,9 @@ def run_report(run, state, **facts):
 # %% ../nbs/16_job.ipynb #7aa644f8
 def final_report(run, state, plan, files, number):
     "The report of a run that commits"
-    written = sum(number_of(f['path']) == number for f in files)
+    written = sum(number_of(f.path) == number for f in files)
     return run_report(run, state, commit=number, output_files=len(files), files_written=written,
-                      output_bytes=sum(f['bytes'] for f in files))
+                      output_bytes=sum(f.bytes for f in files))
 
 # %% ../nbs/16_job.ipynb #98f81a0e
 def dry_report(run, state, plan):
@@ -184,11 +184,9 @@ def ended(run, status, error):
 
 # %% ../nbs/16_job.ipynb #f05dd6e7
 def relative(run, file):
-    "A staged file's entry with its paths as a commit names them; one that was kept has them so"
-    paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
-    return dict(
-        file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))}
-    )
+    "A `WrittenFile` with its paths as a commit names them; one that was kept has them so"
+    def named(path): return run.ledger.relative(path) if path.startswith(('/', 's3://')) else path
+    return file._replace(path=named(file.path), lineage=named(file.lineage))
 
 # %% ../nbs/16_job.ipynb #702c2923
 def commit_of(run, state, plan, written):
@@ -198,7 +196,7 @@ def commit_of(run, state, plan, written):
     manifest = join(ledger.folder, f'{number:06d}-{run.name}.files')
     create_once(ledger.store, manifest, write_manifest(list(state.taken) + taken_now(state, plan, number)))
     files = tuple(relative(run, f) for f in day_files(state, plan, written))
-    aside = tuple(relative(run, r['quarantine']) for r in written.slots.values() if r['quarantine'])
+    aside = tuple(relative(run, c.quarantine) for c in written.slots.values() if c.quarantine)
     kept = () if state.reprocess or not state.head else state.head.quarantine
     schema = base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else ''
     report = final_report(run, state, plan, files, number)

@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from .settings import ArgumentError, ledger_path, lies_in
 from .store import StoreError, join
 from .parquet import arrow_array, arrow_texts
+from .layout import SlotPaths
+from .copying import WrittenFile
 
 # %% ../nbs/13_ledger.ipynb #1d28065e
 DATA_NAME = re.compile(r'^(?:part|rows)-[0-9]{5}-c([0-9]{6,})-([0-9a-f]{8})\.(?:parquet|lineage)$')
@@ -45,41 +47,45 @@ def up_to(path, number):
     return own is not None and own <= number
 
 def slot_paths(day, slot, number, run):
-    "Where a slot's file goes, relative to OUTPUT_PATH, and its lineage and quarantine, relative to LEDGER_PATH"
+    "The `SlotPaths` of a slot: its file is relative to OUTPUT_PATH, lineage and quarantine to LEDGER_PATH"
     folder, name = day_folder(day), f'{slot:05d}-c{number:06d}-{run}'
-    return {'file': join(folder, f'part-{name}.parquet'),
-            'lineage': join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
-            'quarantine': join('_quarantine', folder, f'rows-{name}.parquet')}
+    return SlotPaths(
+        join(folder, f'part-{name}.parquet'), join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
+        join('_quarantine', folder, f'rows-{name}.parquet'))
 
 # %% ../nbs/13_ledger.ipynb #047d2081
 @dataclass(frozen=True)
 class Commit:
-    "A commit record; everything in it is plain JSON"
+    "A commit record, which is written as plain JSON"
     number: int
     run: str            # eight hexadecimal digits, unique to the run
     kind: str           # 'consolidate', 'reprocess' or 'repair'
     day: str            # YYYY-MM-DD
-    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot;
-                        # paths that begin with `_` are relative to LEDGER_PATH, all others to OUTPUT_PATH
-    quarantine: tuple   # dicts path, rows, bytes, token: the day's rows without a key
+    files: tuple        # WrittenFile: the files of the day, in order of slot; their paths are
+                        # relative to LEDGER_PATH if they begin with `_`, all others to OUTPUT_PATH
+    quarantine: tuple   # WrittenFile: the day's rows without a key
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64
     report: dict        # counts, findings, timings, arguments, versions
     table: str = ''     # database.table of the landing files; '' in records that do not know it
 
     @property
-    def rows(self): return sum(f['rows'] for f in self.files)
+    def rows(self): return sum(f.rows for f in self.files)
 
     def data(self):
         "The bytes of the record"
-        return (json.dumps(dict(self.__dict__, format=1), indent=1, sort_keys=True) + '\n').encode()
+        files = [f._asdict() for f in self.files]
+        aside = [{name: getattr(f, name) for name in ('path', 'rows', 'bytes', 'token')} for f in self.quarantine]
+        fields = dict(self.__dict__, format=1, files=files, quarantine=aside)
+        return (json.dumps(fields, indent=1, sort_keys=True) + '\n').encode()
 
 # %% ../nbs/13_ledger.ipynb #5e8cd4e6
 def read_commit(data):
     "A `Commit` from the bytes of its record; ValueError, KeyError or TypeError if it is none"
     fields = json.loads(data.decode())
     fields.pop('format')
-    return Commit(**dict(fields, files=tuple(fields['files']), quarantine=tuple(fields['quarantine'])))
+    files, aside = (tuple(WrittenFile(**f) for f in fields[name]) for name in ('files', 'quarantine'))
+    return Commit(**dict(fields, files=files, quarantine=aside))
 
 # %% ../nbs/13_ledger.ipynb #55f26209
 Taken = namedtuple('Taken', 'path size etag rows commit')
@@ -187,14 +193,14 @@ def settle(
     store, expired = ledger.store, 0
     there = {e.path for e in ledger.visible()} | {e.path for e in store.list(ledger.quarantine)}
     for file in commit.files + commit.quarantine:
-        path = ledger.path(file['path'])
+        path = ledger.path(file.path)
         if path in there: continue
-        if store.publish(path, file['token']):
+        if store.publish(path, file.token):
             passed()
             continue
         now = ledger.head()
         if now.number > commit.number: return settle(ledger, now, passed, rebuild)
-        if file in commit.quarantine: expired += file['rows']
+        if file in commit.quarantine: expired += file.rows
         elif not rebuild:
             raise LedgerDamaged(f'{path} is gone, though commit {commit.number} of {commit.day} names it: '
                                 'restore it, or rebuild the day with --REPROCESS true')
@@ -207,7 +213,7 @@ def settle(
 # %% ../nbs/13_ledger.ipynb #aa480109
 def remove_superseded(ledger, commit, paths, passed):
     "Delete the data files of earlier commits that `commit` does not name"
-    valid = {ledger.path(f['path']) for f in commit.files + commit.quarantine}
+    valid = {ledger.path(f.path) for f in commit.files + commit.quarantine}
     for path in paths:
         if path in valid or not up_to(path, commit.number): continue
         ledger.store.delete([path])
@@ -218,13 +224,13 @@ def remove_litter(ledger, commit):
     "Remove staged files, lineage and manifests that can never be committed any more"
     store, number = ledger.store, commit.number
     tokens = {
-        ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine
+        ledger.path(f.path): f.token.split(' ')[:1] for f in commit.files + commit.quarantine
     }
     for folder in (ledger.partition, ledger.quarantine):
         for path, token in store.staged(folder):
             if up_to(path, number) and token not in tokens.get(path, ()):
                 store.discard(path, token)
-    valid = {ledger.path(f['lineage']) for f in commit.files}
+    valid = {ledger.path(f.lineage) for f in commit.files}
     lineage = [e.path for e in store.list(join(ledger.folder, 'lineage'))]
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
     dead_manifests(ledger, commit)
@@ -271,7 +277,7 @@ def snapshot(ledger):
         there = {e.path: e for e in ledger.visible()}
         for number in reversed(numbers[-2:]):
             commit = ledger.load(number)
-            paths = [ledger.path(f['path']) for f in commit.files]
+            paths = [ledger.path(f.path) for f in commit.files]
             if all(p in there for p in paths):
                 return commit, [there[p] for p in paths]
         if not numbers or numbers == [1] and is_rolling(ledger, commit, there):
@@ -282,7 +288,7 @@ def snapshot(ledger):
 def is_rolling(ledger, commit, there):
     "True if all files of `commit` that are not among the paths `there` are still staged"
     staged = {path for path, _ in ledger.store.staged(ledger.partition)}
-    return {ledger.path(f['path']) for f in commit.files} <= staged | set(there)
+    return {ledger.path(f.path) for f in commit.files} <= staged | set(there)
 
 # %% ../nbs/13_ledger.ipynb #ae300be6
 def repair(ledger, run):

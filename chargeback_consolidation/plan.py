@@ -133,7 +133,7 @@ def state_of(run, head, settled, before, inventory):
 # %% ../nbs/15_plan.ipynb #7f14f02e
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
-    return {SETTLED + i: Source(SETTLED + i, ledger.path(f['path']), f['bytes'], '', ledger.path(f['lineage']))
+    return {SETTLED + i: Source(SETTLED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
 def remembered(head, paths):
@@ -163,7 +163,7 @@ def day_facts(state):
         commit=head.number if head else None, rows_before=rows, rows_after=rows, set_aside=state.remembered,
         unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
         schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
-        output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
+        output_files=len(files), output_bytes=sum(f.bytes for f in files))
 
 # %% ../nbs/15_plan.ipynb #afd398cf
 def day_warnings(run, state):
@@ -195,7 +195,7 @@ def check_table(run, claim=False):
 # %% ../nbs/15_plan.ipynb #83cc32e7
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
-    if head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
+    if head and {ledger.path(f.path) for f in head.files} - {e.path for e in ledger.visible()}:
         raise LedgerDamaged(f'commit {head.number} of {head.day} was interrupted: a run or `repair` rolls it forward, '
                             'then a dry run can plan')
 

@@ -3943,6 +3943,9 @@ Slot = namedtuple('Slot', 'keeps pieces')
 Slot.__doc__ = """One output file. keeps: id of the consolidated source that stays as it is, or None; pieces: what is
 written otherwise."""
 
+SlotPaths = namedtuple('SlotPaths', 'file lineage quarantine')
+SlotPaths.__doc__ = "Where a slot writes: its rows, their origins, and the rows that it puts into quarantine."
+
 def weight(held):
     "The uncompressed bytes of the rows that stay"
     return held.bytes * held.kept / held.rows if held.kept else 0.0
@@ -4057,6 +4060,27 @@ def add_readers(slots, ids):
 # --- Copy (12_copying.ipynb)
 
 
+WrittenFile = namedtuple('WrittenFile', 'path rows bytes token groups digest lineage')
+WrittenFile.__new__.__defaults__ = (0, 0, '')
+WrittenFile.__doc__ = """A Parquet file as it was written.
+token: publishes it. groups: its row groups. digest: the sum of its keys' hashes, modulo 2**64.
+lineage: path of the origins of its rows."""
+
+Copied = namedtuple('Copied', 'file quarantine bad')
+Copied.__new__.__defaults__ = (None, None, ())
+Copied.__doc__ = """What came of a slot. file, quarantine: WrittenFile or None.
+bad: (source id, rule, cause) of each source that turned out to be bad; then nothing was written."""
+
+def as_plain(copied):
+    "A `Copied` as plain tuples, which is how it leaves a task"
+    return copied.file and tuple(copied.file), copied.quarantine and tuple(copied.quarantine), copied.bad
+
+def from_plain(values):
+    "The `Copied` that `as_plain` took apart"
+    file, quarantine, bad = values
+    return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), bad)
+
+
 ROW_GROUP_BYTES = 64 << 20      # in memory
 
 BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
@@ -4114,13 +4138,12 @@ class SlotWriter(SlotBuffer):
         self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
 
     def close(self):
-        "What was written, from its footer: {'path', 'rows', 'bytes', 'groups', 'digest', 'token'}, or None"
+        "The `WrittenFile`, from its footer, or None"
         self.flush()
         if self.writer is None: return None
         self.writer.close(); self.sink.close()
         meta = footer(self.sink)
-        return {'path': self.path, 'rows': meta.num_rows, 'bytes': self.sink.size, 'groups': meta.num_row_groups,
-                'digest': self.digest, 'token': self.sink.token}
+        return WrittenFile(self.path, meta.num_rows, self.sink.size, self.sink.token, meta.num_row_groups, self.digest)
 
     def abandon(self):
         "Drop what was staged"
@@ -4252,33 +4275,32 @@ def copy_slot(
     parts,          # list of Part, in order
     schema,         # of the day
     unit,           # of INT96 columns
-    paths,          # {'file', 'lineage', 'quarantine'}: where this slot writes
+    paths,          # SlotPaths
     codec,
     reading,        # LastRead
     root,           # the table's location
     spark='',       # version of the Spark that wrote all sources, or ''
 ):
-    """Write one slot, staged: {'file', 'quarantine'}, what was written, or {'bad': {source id: (rule, cause)}}.
-    `StoreError` where a store is at fault."""
+    "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
     output = reading.stores[1]
-    writer, quarantine, bad = SlotWriter(output, paths['file'], codec, spark), [], {}
+    writer, quarantine, bad = SlotWriter(output, paths.file, codec, spark), [], []
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
             for block in attempts(blocks_of(part, content, schema, unit, output)):
                 if isinstance(block, StoreError): raise block
                 if isinstance(block, Exception):
-                    bad[part.source.id] = rule_of(block, part.source.path, content), cause_of(block)
+                    bad.append((part.source.id, rule_of(block, part.source.path, content), cause_of(block)))
                 if bad:
                     writer.forget()
                     quarantine = []
                     continue
-                with writing(paths['file']): take_block(block, writer, quarantine)
+                with writing(paths.file): take_block(block, writer, quarantine)
         if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root)
     except BaseException:
         writer.abandon()
         raise
     writer.abandon()
-    return {'bad': bad}
+    return Copied(bad=tuple(bad))
 
 
 def take_block(block, writer, quarantine):
@@ -4291,18 +4313,18 @@ def take_block(block, writer, quarantine):
 
 
 def finish_slot(parts, writer, quarantine, output, paths, codec, root):
-    "Close what a slot has staged: {'file', 'quarantine'}"
+    "Close what a slot has staged: what was `Copied`"
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
-    with writing(paths['file']):
+    with writing(paths.file):
         file = writer.close()
-        aside = write_quarantine(quarantine, output, paths['quarantine'], codec, landing_path)
+        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path)
     if file:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
         )
-        create_once(output, paths['lineage'], origins)
-        file['lineage'] = paths['lineage']
-    return {'file': file, 'quarantine': aside}
+        create_once(output, paths.lineage, origins)
+        file = file._replace(lineage=paths.lineage)
+    return Copied(file, aside)
 
 
 def create_once(store, path, data):
@@ -4312,7 +4334,7 @@ def create_once(store, path, data):
 
 
 def write_quarantine(rows, store, path, codec, landing_path):
-    """Stage the rows set aside by a slot; what was written, as by `SlotWriter.close`, or None.
+    """Stage the rows set aside by a slot; the `WrittenFile`, or None.
     rows: (table, file numbers, row numbers). Columns of landing that are named like ours give way."""
     if not rows: return None
     table = pa.concat_tables([t for t, _, _ in rows])
@@ -4329,7 +4351,7 @@ def write_quarantine(rows, store, path, codec, landing_path):
         attempt(sink.abandon)
         attempt(store.discard, path, sink.token)
         raise
-    return {'path': path, 'rows': footer(sink).num_rows, 'bytes': sink.size, 'token': sink.token}
+    return WrittenFile(path, footer(sink).num_rows, sink.size, sink.token)
 
 
 def slot_parts(
@@ -4362,21 +4384,21 @@ def copy_slots(
     spark,
     parts,          # {slot: list of Part}
     schema, unit,   # of the day, and of its INT96 columns
-    paths,          # slot -> {'file', 'lineage', 'quarantine'}
+    paths,          # slot -> SlotPaths
     codec,
     stores,         # (of landing, of the output)
     root,           # the table's location
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
 ):
-    "What was written: {slot: result of `copy_slot`}. `StoreError`, `TaskFailed`"
+    "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
     def work(share):
         day, reading = pa.ipc.read_schema(pa.BufferReader(packed)), LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
-            yield slot, copy_slot(own, day, unit, paths(slot), codec, reading, root, version)
+            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version))
     shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
-    return dict(sorted(collect(run_tasks(spark, shares, work))))
+    return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}
 
 
 # --- Ledger (13_ledger.ipynb)
@@ -4402,41 +4424,45 @@ def up_to(path, number):
     return own is not None and own <= number
 
 def slot_paths(day, slot, number, run):
-    "Where a slot's file goes, relative to OUTPUT_PATH, and its lineage and quarantine, relative to LEDGER_PATH"
+    "The `SlotPaths` of a slot: its file is relative to OUTPUT_PATH, lineage and quarantine to LEDGER_PATH"
     folder, name = day_folder(day), f'{slot:05d}-c{number:06d}-{run}'
-    return {'file': join(folder, f'part-{name}.parquet'),
-            'lineage': join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
-            'quarantine': join('_quarantine', folder, f'rows-{name}.parquet')}
+    return SlotPaths(
+        join(folder, f'part-{name}.parquet'), join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
+        join('_quarantine', folder, f'rows-{name}.parquet'))
 
 
 @dataclass(frozen=True)
 class Commit:
-    "A commit record; everything in it is plain JSON"
+    "A commit record, which is written as plain JSON"
     number: int
     run: str            # eight hexadecimal digits, unique to the run
     kind: str           # 'consolidate', 'reprocess' or 'repair'
     day: str            # YYYY-MM-DD
-    files: tuple  # dicts path, rows, bytes, groups, digest, lineage, token: the files of the day, in order of slot;
-                        # paths that begin with `_` are relative to LEDGER_PATH, all others to OUTPUT_PATH
-    quarantine: tuple   # dicts path, rows, bytes, token: the day's rows without a key
+    files: tuple        # WrittenFile: the files of the day, in order of slot; their paths are
+                        # relative to LEDGER_PATH if they begin with `_`, all others to OUTPUT_PATH
+    quarantine: tuple   # WrittenFile: the day's rows without a key
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64
     report: dict        # counts, findings, timings, arguments, versions
     table: str = ''     # database.table of the landing files; '' in records that do not know it
 
     @property
-    def rows(self): return sum(f['rows'] for f in self.files)
+    def rows(self): return sum(f.rows for f in self.files)
 
     def data(self):
         "The bytes of the record"
-        return (json.dumps(dict(self.__dict__, format=1), indent=1, sort_keys=True) + '\n').encode()
+        files = [f._asdict() for f in self.files]
+        aside = [{name: getattr(f, name) for name in ('path', 'rows', 'bytes', 'token')} for f in self.quarantine]
+        fields = dict(self.__dict__, format=1, files=files, quarantine=aside)
+        return (json.dumps(fields, indent=1, sort_keys=True) + '\n').encode()
 
 
 def read_commit(data):
     "A `Commit` from the bytes of its record; ValueError, KeyError or TypeError if it is none"
     fields = json.loads(data.decode())
     fields.pop('format')
-    return Commit(**dict(fields, files=tuple(fields['files']), quarantine=tuple(fields['quarantine'])))
+    files, aside = (tuple(WrittenFile(**f) for f in fields[name]) for name in ('files', 'quarantine'))
+    return Commit(**dict(fields, files=files, quarantine=aside))
 
 
 Taken = namedtuple('Taken', 'path size etag rows commit')
@@ -4544,14 +4570,14 @@ def settle(
     store, expired = ledger.store, 0
     there = {e.path for e in ledger.visible()} | {e.path for e in store.list(ledger.quarantine)}
     for file in commit.files + commit.quarantine:
-        path = ledger.path(file['path'])
+        path = ledger.path(file.path)
         if path in there: continue
-        if store.publish(path, file['token']):
+        if store.publish(path, file.token):
             passed()
             continue
         now = ledger.head()
         if now.number > commit.number: return settle(ledger, now, passed, rebuild)
-        if file in commit.quarantine: expired += file['rows']
+        if file in commit.quarantine: expired += file.rows
         elif not rebuild:
             raise LedgerDamaged(f'{path} is gone, though commit {commit.number} of {commit.day} names it: '
                                 'restore it, or rebuild the day with --REPROCESS true')
@@ -4564,7 +4590,7 @@ def settle(
 
 def remove_superseded(ledger, commit, paths, passed):
     "Delete the data files of earlier commits that `commit` does not name"
-    valid = {ledger.path(f['path']) for f in commit.files + commit.quarantine}
+    valid = {ledger.path(f.path) for f in commit.files + commit.quarantine}
     for path in paths:
         if path in valid or not up_to(path, commit.number): continue
         ledger.store.delete([path])
@@ -4575,13 +4601,13 @@ def remove_litter(ledger, commit):
     "Remove staged files, lineage and manifests that can never be committed any more"
     store, number = ledger.store, commit.number
     tokens = {
-        ledger.path(f['path']): f['token'].split(' ')[:1] for f in commit.files + commit.quarantine
+        ledger.path(f.path): f.token.split(' ')[:1] for f in commit.files + commit.quarantine
     }
     for folder in (ledger.partition, ledger.quarantine):
         for path, token in store.staged(folder):
             if up_to(path, number) and token not in tokens.get(path, ()):
                 store.discard(path, token)
-    valid = {ledger.path(f['lineage']) for f in commit.files}
+    valid = {ledger.path(f.lineage) for f in commit.files}
     lineage = [e.path for e in store.list(join(ledger.folder, 'lineage'))]
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
     dead_manifests(ledger, commit)
@@ -4628,7 +4654,7 @@ def snapshot(ledger):
         there = {e.path: e for e in ledger.visible()}
         for number in reversed(numbers[-2:]):
             commit = ledger.load(number)
-            paths = [ledger.path(f['path']) for f in commit.files]
+            paths = [ledger.path(f.path) for f in commit.files]
             if all(p in there for p in paths):
                 return commit, [there[p] for p in paths]
         if not numbers or numbers == [1] and is_rolling(ledger, commit, there):
@@ -4639,7 +4665,7 @@ def snapshot(ledger):
 def is_rolling(ledger, commit, there):
     "True if all files of `commit` that are not among the paths `there` are still staged"
     staged = {path for path, _ in ledger.store.staged(ledger.partition)}
-    return {ledger.path(f['path']) for f in commit.files} <= staged | set(there)
+    return {ledger.path(f.path) for f in commit.files} <= staged | set(there)
 
 
 def repair(ledger, run):
@@ -4977,7 +5003,7 @@ def state_of(run, head, settled, before, inventory):
 
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
-    return {SETTLED + i: Source(SETTLED + i, ledger.path(f['path']), f['bytes'], '', ledger.path(f['lineage']))
+    return {SETTLED + i: Source(SETTLED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
 def remembered(head, paths):
@@ -5007,7 +5033,7 @@ def day_facts(state):
         commit=head.number if head else None, rows_before=rows, rows_after=rows, set_aside=state.remembered,
         unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in state.remembered),
         schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
-        output_files=len(files), output_bytes=sum(f['bytes'] for f in files))
+        output_files=len(files), output_bytes=sum(f.bytes for f in files))
 
 
 def day_warnings(run, state):
@@ -5039,7 +5065,7 @@ def check_table(run, claim=False):
 
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
-    if head and {ledger.path(f['path']) for f in head.files} - {e.path for e in ledger.visible()}:
+    if head and {ledger.path(f.path) for f in head.files} - {e.path for e in ledger.visible()}:
         raise LedgerDamaged(f'commit {head.number} of {head.day} was interrupted: a run or `repair` rolls it forward, '
                             'then a dry run can plan')
 
@@ -5271,7 +5297,7 @@ def write(run, state, plan):
         return Written({}, {})
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot):
-        return {word: ledger.path(path) for word, path in slot_paths(day, slot, number, name).items()}
+        return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
     without_key = {i: keyless(n) for i, n in plan.used.items()}
     parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
     try:
@@ -5281,10 +5307,10 @@ def write(run, state, plan):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
     run.mark(
-        'copy', files=len(slots), records=sum(r['file']['rows'] for r in slots.values() if r.get('file'))
+        'copy', files=len(slots), records=sum(c.file.rows for c in slots.values() if c.file)
     )
     aside = {
-        i: SetAside(name_of(state, i), *why) for r in slots.values() for i, why in r.get('bad', {}).items()
+        i: SetAside(name_of(state, i), rule, cause) for c in slots.values() for i, rule, cause in c.bad
     }
     if lost_race(run, state, aside): return Written({}, OVERTAKEN)
     return Written(
@@ -5303,18 +5329,18 @@ def spark_versions(parts, plan):
 def balance(state, plan, written):
     "The `Balance` of the run"
     files = day_files(state, plan, written)
-    aside = [r['quarantine']['rows'] for r in written.slots.values() if r['quarantine']]
+    aside = [c.quarantine.rows for c in written.slots.values() if c.quarantine]
     winners = sum(n.digest for n in plan.used.values()) - plan.digest
-    return Balance(rows_in=plan.rows_in, rows_out=sum(f['rows'] for f in files),
+    return Balance(rows_in=plan.rows_in, rows_out=sum(f.rows for f in files),
                    duplicates=sum(map(len, plan.lost.values())), quarantined=sum(aside),
-                   winners=winners % 2**64, digest=sum(f['digest'] for f in files) % 2**64)
+                   winners=winners % 2**64, digest=sum(f.digest for f in files) % 2**64)
 
 
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
     def file(i, slot):
         if slot.keeps is not None: return state.head.files[slot.keeps - SETTLED]
-        return (written.slots[i] or {}).get('file')
+        return written.slots[i].file
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]
 
@@ -5330,9 +5356,9 @@ def run_report(run, state, **facts):
 
 def final_report(run, state, plan, files, number):
     "The report of a run that commits"
-    written = sum(number_of(f['path']) == number for f in files)
+    written = sum(number_of(f.path) == number for f in files)
     return run_report(run, state, commit=number, output_files=len(files), files_written=written,
-                      output_bytes=sum(f['bytes'] for f in files))
+                      output_bytes=sum(f.bytes for f in files))
 
 
 def dry_report(run, state, plan):
@@ -5369,11 +5395,9 @@ def ended(run, status, error):
 
 
 def relative(run, file):
-    "A staged file's entry with its paths as a commit names them; one that was kept has them so"
-    paths = {k: file[k] for k in ('path', 'lineage') if file.get(k)}
-    return dict(
-        file, **{k: run.ledger.relative(path) for k, path in paths.items() if path.startswith(('/', 's3://'))}
-    )
+    "A `WrittenFile` with its paths as a commit names them; one that was kept has them so"
+    def named(path): return run.ledger.relative(path) if path.startswith(('/', 's3://')) else path
+    return file._replace(path=named(file.path), lineage=named(file.lineage))
 
 
 def commit_of(run, state, plan, written):
@@ -5383,7 +5407,7 @@ def commit_of(run, state, plan, written):
     manifest = join(ledger.folder, f'{number:06d}-{run.name}.files')
     create_once(ledger.store, manifest, write_manifest(list(state.taken) + taken_now(state, plan, number)))
     files = tuple(relative(run, f) for f in day_files(state, plan, written))
-    aside = tuple(relative(run, r['quarantine']) for r in written.slots.values() if r['quarantine'])
+    aside = tuple(relative(run, c.quarantine) for c in written.slots.values() if c.quarantine)
     kept = () if state.reprocess or not state.head else state.head.quarantine
     schema = base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else ''
     report = final_report(run, state, plan, files, number)

@@ -48,7 +48,7 @@ class Day:
         "What was looked at: the manifest of the report"
         rows = {(t.path, t.size, t.etag): t.rows for t in self.taken if t.commit}
         written, named = (
-            {self.ledger.path(f['path']): f['rows'] for c in self.commits[-1:] for f in c.files + c.quarantine},
+            {self.ledger.path(f.path): f.rows for c in self.commits[-1:] for f in c.files + c.quarantine},
             self.ledger.relative)
         def listed(entries): return [[named(e.path), e.size, e.etag, written.get(e.path)] for e in entries]
         return {
@@ -190,22 +190,22 @@ def footers(day):
     (now), bytes, groups, state"""
     there, rows, staged = {e.path: e for e in day.output}, [], None
     for slot, f in enumerate(day.head.files if day.head else ()):
-        entry = there.get(day.ledger.path(f['path']))
+        entry = there.get(day.ledger.path(f.path))
         if not entry and staged is None: staged = {token for _, token in day.stores[1].staged(day.ledger.partition)}
-        values = (0, 0, 0, 'gone' if entry or f['token'].split(' ')[0] not in staged else 'not published')
+        values = (0, 0, 0, 'gone' if entry or f.token.split(' ')[0] not in staged else 'not published')
         if entry:
             try:
                 with day.stores[1].open(entry) as opened: meta = open_parquet(opened).metadata
                 state = (
                     'as written'
-                    if (meta.num_rows, entry.size) == (f['rows'], f['bytes'])
+                    if (meta.num_rows, entry.size) == (f.rows, f.bytes)
                     else 'short'
-                    if meta.num_rows < f['rows']
+                    if meta.num_rows < f.rows
                     else 'changed')
                 values = (meta.num_rows, entry.size, meta.num_row_groups, state)
             except SourceChanged as e: raise Overtaken(f'{e}: run the investigation again') from None
             except (pa.ArrowException, OSError, ValueError): values = (0, entry.size, 0, 'unreadable')
-        rows.append((slot, f['path'], f['rows']) + values)
+        rows.append((slot, f.path, f.rows) + values)
     return pd.DataFrame(rows, columns=['slot', 'path', 'written', 'rows', 'bytes', 'groups', 'state'])
 
 # %% ../../nbs/answers/day.ipynb #19f113c8
@@ -266,12 +266,12 @@ def standing(day, files, feet):
 # %% ../../nbs/answers/day.ipynb #a6c6d4f7
 def strangers(day):
     "What lies in the partition or the quarantine and should not, or should and does not"
-    valid, named = {day.ledger.path(f['path']) for f in day.head.files}, day.ledger.relative
+    valid, named = {day.ledger.path(f.path) for f in day.head.files}, day.ledger.relative
     extra = [e for e in day.output if e.path not in valid]
     old = tuple(named(e.path) for e in extra if number_of(e.path) and number_of(e.path) <= day.head.number)
     foreign = tuple(named(e.path) for e in extra if named(e.path) not in old)
     there = {e.path for e in day.quarantine}
-    lost = [f for f in day.head.quarantine if day.ledger.path(f['path']) not in there]
+    lost = [f for f in day.head.quarantine if day.ledger.path(f.path) not in there]
     found = (
         [Found(
             'output file left over', 'warn', len(old), old,
@@ -284,6 +284,6 @@ def strangers(day):
             f'{len(foreign):,} files in the partition were not written by any commit'))
     if lost:
         found.append(Found(
-            'quarantine file gone', 'fail', sum(f['rows'] for f in lost), tuple(f['path'] for f in lost),
+            'quarantine file gone', 'fail', sum(f.rows for f in lost), tuple(f.path for f in lost),
             f'{len(lost):,} quarantine files are gone'))
     return found

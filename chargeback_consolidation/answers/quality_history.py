@@ -32,7 +32,7 @@ def day_counts(day):
         ('landing files', 'files_taken')):
         counts[name] = sum(c.report.get(key, 0) for c in own)
     counts.update(
-        rows=commits[-1].rows, MB=round(sum(f['bytes'] for f in commits[-1].files) / 1e6, 2),
+        rows=commits[-1].rows, MB=round(sum(f.bytes for f in commits[-1].files) / 1e6, 2),
         seconds=round(sum(c.report.get('duration_seconds', 0) for c in commits), 1))
     for rule in RULES:
         parts = [f for c in own for f in c.report.get('findings', ()) if f['rule'] == rule.name]

@@ -45,7 +45,7 @@ def examples(table, places, n=5):
     "A few keys of records, in order of key"
     return tuple(sorted(table['key'].take(pa.array(places[:1000])).to_pylist())[:n])
 
-def files_of(day, slots): return tuple(day.head.files[s]['path'] for s in sorted(set(slots)))
+def files_of(day, slots): return tuple(day.head.files[s].path for s in sorted(set(slots)))
 
 # %% ../../nbs/answers/reconcile.ipynb #5841f29e
 def written_to(day, landing, rows, lost):
@@ -56,7 +56,7 @@ def written_to(day, landing, rows, lost):
         if plan is not None}
     named = [
         '{} of them were written to {}'.format(
-            f'{n:,}' if n < len(lost) else 'all', day.head.files[slot]['path'].rsplit('/', 1)[-1])
+            f'{n:,}' if n < len(lost) else 'all', day.head.files[slot].path.rsplit('/', 1)[-1])
         for slot, n in counts.items()
         if n]
     return ': ' + ', '.join(named[:5]) + (f' and {len(named) - 5:,} more files' if named[5:] else '') if named else ''
@@ -120,7 +120,7 @@ def compare_quarantine(day, files, landing, keyless):
     there, store, path, rows = (
         {e.path: e for e in day.quarantine}, day.stores[1], files.set_index('number')['path'], set())
     for f in day.head.quarantine:
-        entry = there.get(day.ledger.path(f['path']))
+        entry = there.get(day.ledger.path(f.path))
         if entry is None: continue
         with store.open(entry) as opened: table = open_parquet(opened).read(columns=[LANDING_FILE, LANDING_ROW])
         rows |= set(zip(*(table[name].to_pylist() for name in (LANDING_FILE, LANDING_ROW))))
@@ -147,7 +147,7 @@ def keys_changed(day, rows):
     bad = [
         s
         for s, note in rows.notes.items()
-        if not note.error and note.rows == day.head.files[s]['rows'] and note.digest != day.head.files[s]['digest']]
+        if not note.error and note.rows == day.head.files[s].rows and note.digest != day.head.files[s].digest]
     return (
         [Found(
             'keys not as committed', 'fail', len(bad), files_of(day, bad),
@@ -167,7 +167,7 @@ def lineage_found(day, rows):
     gone = [s for s, p in rows.plan.items() if p is None]
     return (
         [Found(
-            'lineage gone', 'fail', len(gone), tuple(day.head.files[s]['lineage'] for s in gone),
+            'lineage gone', 'fail', len(gone), tuple(day.head.files[s].lineage for s in gone),
             f'the lineage of {len(gone):,} output files is gone')]
         if gone
         else [])

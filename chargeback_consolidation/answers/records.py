@@ -142,7 +142,7 @@ def read_plan(day):
     "The lineage of each slot of the last commit: {slot: (landing file numbers, rows) or None}"
     found = {}
     for slot, f in enumerate(day.head.files):
-        data = day.ledger.store.load(day.ledger.path(f['lineage']))
+        data = day.ledger.store.load(day.ledger.path(f.lineage))
         found[slot] = None if data is None else tuple(a.astype(np.int64) for a in read_lineage(data))
     return found
 
@@ -153,7 +153,7 @@ def read_consolidated(day, landing):
     sources = [
         Source(slot, e.path, e.size, e.etag, '')
         for slot, f in enumerate(day.head.files)
-        for e in [there.get(day.ledger.path(f['path']))]
+        for e in [there.get(day.ledger.path(f.path))]
         if e]
     rows, plan = read_threaded(day, sources, (store, store)), read_plan(day)
     hashes, landed, origin = (
@@ -173,14 +173,14 @@ def row_origin(
     row,        # within the file, from 0
 ):
     "The (landing path, row) of a consolidated row; `ArgumentError` if there is no such row"
-    entry = next((f for f in commit.files if f['path'] == path), None)
+    entry = next((f for f in commit.files if f.path == path), None)
     if entry is None: raise ArgumentError(f'{path} is not a file of commit {commit.number}')
-    if not 0 <= row < entry['rows']:
-        raise ArgumentError('{} has the rows 0 to {:,}, not {}'.format(path, entry['rows'] - 1, row))
-    data = ledger.store.load(ledger.path(entry['lineage']))
+    if not 0 <= row < entry.rows:
+        raise ArgumentError('{} has the rows 0 to {:,}, not {}'.format(path, entry.rows - 1, row))
+    data = ledger.store.load(ledger.path(entry.lineage))
     if data is None:
         raise ArgumentError(
-            '{} is gone: the origins of the rows of {} are not known any more'.format(entry['lineage'], path))
+            '{} is gone: the origins of the rows of {} are not known any more'.format(entry.lineage, path))
     number, rows = read_lineage(data)
     return ledger.taken(commit)[number[row]].path, int(rows[row])
 

@@ -75,13 +75,13 @@ def rows_now(day, files, wanted, versions):
     sources = [
         Source(slot, e.path, e.size, e.etag, '')
         for slot, f in enumerate(heads)
-        for e in [there.get(day.ledger.path(f['path']))]
+        for e in [there.get(day.ledger.path(f.path))]
         if e]
     rows = read_threaded(day, sources, (store, store), only=hashes)
     table = rows.table.filter(pc.is_in(rows.table['key'], value_set=pa.array(wanted, pa.string())))
     path, found = files.set_index('number')['path'], []
     plan = {
-        s: read_lineage(store.load(day.ledger.path(heads[s]['lineage'])) or EMPTY_LINEAGE)
+        s: read_lineage(store.load(day.ledger.path(heads[s].lineage)) or EMPTY_LINEAGE)
         for s in set(table['source'].to_pylist())}
     for key, slot, at, *times in zip(
         table['key'].to_pylist(), table['source'].to_pylist(), table['position'].to_pylist(),
@@ -89,7 +89,7 @@ def rows_now(day, files, wanted, versions):
         own = versions[versions[KEY] == key]
         origin = lineage_row(plan[slot], rows.notes[slot].rows, at, list(zip(own['number'], own['row'])))
         found.append(
-            (key, heads[slot]['path'], at) + ((path[origin[0]], origin[1]) if origin else (None, None)) + tuple(times))
+            (key, heads[slot].path, at) + ((path[origin[0]], origin[1]) if origin else (None, None)) + tuple(times))
     return pd.DataFrame(found, columns=[KEY, 'file', 'row', 'landing_file', 'landing_row', *TIMES[1:]]).astype(
         {'landing_row': 'Int64'})
 
@@ -104,7 +104,7 @@ def planned_rows(day, files, versions):
         if plan is None: continue
         hit = np.flatnonzero(np.isin(plan[0], [n for n, _ in sought]))
         found.update({
-            (n, r): day.head.files[slot]['path']
+            (n, r): day.head.files[slot].path
             for n, r in zip(plan[0][hit].tolist(), plan[1][hit].tolist())
             if (n, r) in sought})
     return found

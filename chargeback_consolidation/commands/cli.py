@@ -172,7 +172,7 @@ def history(output, day, home, as_json):
 def snapshot(output, day, home, as_json):
     "The files that are the day now: what to read for one consistent day."
     commit, files = snapshot_day(day_ledger(output, day, home))
-    rows = {output + '/' + f['path']: f['rows'] for f in commit.files}
+    rows = {output + '/' + f.path: f.rows for f in commit.files}
     if as_json:
         print(json.dumps({
             'commit': commit.number,

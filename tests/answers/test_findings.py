@@ -115,7 +115,7 @@ def kinds(root): return {f.kind for f in reconcile(day_of(root)).findings} - {'l
 
 def rewrite(root, change, slot=0):
     "Change the rows of an output file, its row count as it was"
-    path = root/'out'/head(root).files[slot]['path']
+    path = root/'out'/head(root).files[slot].path
     pq.write_table(change(pq.ParquetFile(path).read()), path)
 
 
@@ -143,24 +143,24 @@ def with_column(table, name, change):
             lambda root: rewrite(root, lambda t: pa.concat_tables([t.slice(0, 1), t.slice(0, len(t) - 1)])),
             {'keys twice', 'keys missing', 'keys not as committed', 'output file changed'}),
         (
-            'an output file deleted', lambda root: (root / 'out' / head(root).files[2]['path']).unlink(),
+            'an output file deleted', lambda root: (root / 'out' / head(root).files[2].path).unlink(),
             {'output file gone', 'keys missing'}),
         (
-            'an output file broken', lambda root: (root / 'out' / head(root).files[2]['path']).write_bytes(b'PAR1'),
+            'an output file broken', lambda root: (root / 'out' / head(root).files[2].path).write_bytes(b'PAR1'),
             {'output file unreadable', 'keys missing'}),
         (
             'a commit interrupted',
-            lambda root: (root / 'out' / head(root).files[2]['path']).rename(
-                (root / 'out' / head(root).files[2]['path']).with_name(head(root).files[2]['token'])),
+            lambda root: (root / 'out' / head(root).files[2].path).rename(
+                (root / 'out' / head(root).files[2].path).with_name(head(root).files[2].token)),
             {'output file not published', 'keys missing'}),
         (
             'a foreign file',
             lambda root: shutil.copy(
-                root / 'out' / head(root).files[2]['path'], root / 'out/year=2025/month=11/day=02/extra.parquet'),
+                root / 'out' / head(root).files[2].path, root / 'out/year=2025/month=11/day=02/extra.parquet'),
             {'output file foreign'}),
-        ('lineage deleted', lambda root: (root / '_out' / head(root).files[2]['lineage']).unlink(), {'lineage gone'}),
+        ('lineage deleted', lambda root: (root / '_out' / head(root).files[2].lineage).unlink(), {'lineage gone'}),
         (
-            'quarantine deleted', lambda root: (root / '_out' / head(root).quarantine[0]['path']).unlink(),
+            'quarantine deleted', lambda root: (root / '_out' / head(root).quarantine[0].path).unlink(),
             {'quarantine file gone', 'quarantine rows missing'}),
         (
             'a landing file rewritten',
@@ -264,14 +264,14 @@ def test_every_row_leads_back_to_its_landing_row(good):
     commit = ledger.head()
     rng = random.Random(3)
     for f in commit.files:
-        table = pq.ParquetFile(good/'out'/f['path']).read()
-        for row in [0, f['rows'] - 1, *rng.sample(range(f['rows']), 10)]:
-            path, at = row_origin(ledger, commit, f['path'], row)
+        table = pq.ParquetFile(good/'out'/f.path).read()
+        for row in [0, f.rows - 1, *rng.sample(range(f.rows), 10)]:
+            path, at = row_origin(ledger, commit, f.path, row)
             own, landed = (
                 table.slice(row, 1).to_pylist()[0],
                 pq.read_table(good / 'landing/chargebacks' / path).slice(at, 1).to_pylist()[0])
             assert {k: v for k, v in own.items() if v is not None} == {k: v for k, v in landed.items() if v is not None}
-    with pytest.raises(ArgumentError, match='has the rows 0 to'): row_origin(ledger, commit, f['path'], f['rows'])
+    with pytest.raises(ArgumentError, match='has the rows 0 to'): row_origin(ledger, commit, f.path, f.rows)
     with pytest.raises(ArgumentError, match='is not a file of commit 2'):
         row_origin(ledger, commit, 'part-x.parquet', 0)
 
@@ -309,7 +309,7 @@ def test_trace_on_a_damaged_day(bad):
 
 
 def test_payloads_are_shown_on_demand_only(good):
-    key = pq.read_table(good/'out'/head(good).files[0]['path'])['chargeback_id'][0].as_py()
+    key = pq.read_table(good/'out'/head(good).files[0].path)['chargeback_id'][0].as_py()
     plain, whole = (trace(day_of(good), [key], show_payload=show).tables['versions'] for show in (False, True))
     assert not {'evidence', 'documents', 'cardholder', 'transaction_id'} & set(plain.columns) and {
         'evidence', 'documents', 'cardholder'} <= set(whole.columns)

@@ -205,7 +205,7 @@ def test_kms_and_credentials(cloud_day, session, endpoint):
         ledger = world.ledger()
         head = ledger.head()
     written = client('s3', endpoint).head_object(
-        Bucket=world.bucket, Key=ledger.path(head.files[0]['path'])[len(f's3://{world.bucket}/') :])
+        Bucket=world.bucket, Key=ledger.path(head.files[0].path)[len(f's3://{world.bucket}/') :])
     assert written['ServerSideEncryption'] == 'aws:kms' and written['SSEKMSKeyId'].endswith('alias/chargebacks')
     assert 'testing' not in json.dumps(head.__dict__)
 

@@ -79,8 +79,8 @@ def litter(ledger):
     "What lies about that no commit names"
     store, commits = ledger.store, [ledger.load(n) for n in ledger.numbers()]
     head = commits[-1]
-    named = {ledger.path(f['path']) for f in head.files + head.quarantine} | {
-        ledger.path(f['lineage']) for f in head.files}
+    named = {ledger.path(f.path) for f in head.files + head.quarantine} | {
+        ledger.path(f.lineage) for f in head.files}
     manifests = {ledger.path(c.manifest) for c in commits}
     there = [e.path for folder in (ledger.partition, ledger.quarantine, ledger.folder) for e in store.list(folder)]
     strangers = [p for p in there if (number_of(p) is not None or '.staged' in p) and p not in named]
@@ -176,7 +176,7 @@ def test_a_schedule_that_bricked_a_day(tmp_path):
     assert first.outcome == 'done'
     head = first.run_.ledger.head()
     ledger = first.run_.ledger
-    assert all(Path(ledger.path(path)).exists() for path in [*(f['lineage'] for f in head.files), head.manifest])
+    assert all(Path(ledger.path(path)).exists() for path in [*(f.lineage for f in head.files), head.manifest])
     lake.land('c.parquet', chargebacks(['k00000'], updated=5))
     assert lake.run(session=inline, OUTPUT_FILE_COUNT=3).commit == 3
     assert DAY in str(lake.words())

@@ -65,7 +65,7 @@ def damaged(root):
         rows.schema.get_field_index('updated_at'), 'updated_at',
         pa.array([newest.as_py()] * 8, base.schema.field('updated_at').type))
     pq.write_table(rows, landing/'part-8-0.parquet')
-    short = out/head(root).files[1]['path']
+    short = out/head(root).files[1].path
     table = pq.ParquetFile(short).read()
     taken_out = [i for i, k in enumerate(table['chargeback_id'].to_pylist()) if k not in gone_keys and k not in newer][
         10:15]

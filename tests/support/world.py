@@ -77,8 +77,8 @@ class World:
         with self.environment():
             ledger = self.ledger()
             head, store = ledger.head(), ledger.store
-            named = {ledger.path(f['path']) for f in head.files + head.quarantine}
-            lineage = {ledger.path(f['lineage']) for f in head.files}
+            named = {ledger.path(f.path) for f in head.files + head.quarantine}
+            lineage = {ledger.path(f.lineage) for f in head.files}
             manifests = {ledger.path(ledger.load(n).manifest) for n in ledger.numbers()}
             files = [
                 e.path
