@@ -14,6 +14,7 @@ import inspect
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import platform
@@ -23,6 +24,7 @@ import shlex
 import shutil
 import signal
 import stat
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
@@ -3336,6 +3339,558 @@ def audit(b):
     raise ConservationBroken(f'nothing is published: {b.rows_in:,} rows in, {b.rows_out:,} out + {b.duplicates:,} '
                              f'duplicates + {b.quarantined:,} quarantined = {out:,}; the keys written '
                              f'{"are" if same else "are not"} the winners')
+
+
+# --- What a rule finds (08_rules.ipynb)
+
+
+NumberColumn = namedtuple('NumberColumn', 'values known scale')
+NumberColumn.__doc__ = """The numbers of a column.
+values: array of int64, of Python's int where those do not hold them, or of floats. known: bool array. scale: the
+numbers are values / 10**scale; None for floats."""
+
+def numbers_in(array):
+    "The `NumberColumn` of an Array; None if its type has none"
+    kind, t, there = array.type, pa.types, known(array)
+    if t.is_null(kind): return NumberColumn(np.zeros(len(array), np.int64), there, 0)
+    if t.is_uint64(kind):
+        values = integers(array)
+        return NumberColumn(values.astype(object if (values >> np.uint64(63)).any() else np.int64), there, 0)
+    if t.is_integer(kind): return NumberColumn(integers(array).astype(np.int64), there, 0)
+    if t.is_floating(kind): return NumberColumn(integers(array.cast(pa.float64())), there, None)
+    if str(kind).startswith('decimal128'): return NumberColumn(decimal_integers(array, there), there, kind.scale)
+    if not t.is_decimal(kind): return None
+    digits = [int(v.scaleb(kind.scale)) if v is not None else 0 for v in array.to_pylist()]
+    return NumberColumn(np.array(digits + [None], object)[:-1], there, kind.scale)
+
+
+def decimal_integers(array, there):
+    "The values of a decimal Array without their point, 0 where there is none"
+    n = len(array)
+    if not there.any(): return np.zeros(n, np.int64)
+    words = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)[array.offset:array.offset + n]
+    low, high = np.where(there, words[:, 0], 0), np.where(there, words[:, 1], 0)
+    if (high == low >> 63).all(): return low
+    return high.astype(object) * 2**64 + low.astype(np.uint64).astype(object)
+
+TextColumn = namedtuple('TextColumn', 'values places known')
+TextColumn.__doc__ = "The texts of a column. values: the different ones. places: which one each row has. known: bool array"
+
+def words_in(array):
+    "The `TextColumn` of an Array of texts or of bools; None for other types"
+    kind, t = array.type, pa.types
+    if t.is_dictionary(kind): return words_in(array.cast(kind.value_type))
+    if t.is_null(kind): array = array.cast(pa.string())
+    elif t.is_boolean(kind): array = array.cast(pa.uint8()).cast(pa.string())
+    elif not (t.is_string(kind) or t.is_large_string(kind)): return None
+    found = array.dictionary_encode()
+    values = found.dictionary.to_pylist()
+    if t.is_boolean(kind): values = [{'0': 'false', '1': 'true'}[v] for v in values]
+    return TextColumn(values, integers(found.indices), known(array))
+
+
+def find_column(name, names):
+    "The one of `names` that a rule means, or None"
+    if name in names: return name
+    return {other.lower(): other for other in names}.get(name.lower())
+
+def rule_column(table, name):
+    "A column of a table, or what a point leads to in a struct, as one Array; None if there is none"
+    found, way = find_column(name, table.column_names), []
+    if not found:
+        first, *way = name.split('.')
+        found = find_column(first, table.column_names)
+    if not found: return None
+    array = whole(table[found])
+    for step in way:
+        if not pa.types.is_struct(array.type): return None
+        fields = [array.type[i].name for i in range(array.type.num_fields)]
+        inner = find_column(step, fields)
+        if inner is None: return None
+        array = array.flatten()[fields.index(inner)]
+    return array
+
+
+class RuleRows:
+    "The rows of a table as rules see them"
+    def __init__(self, table, now):
+        self.table, self.now, self.count, self.seen = table, now, table.num_rows, {}
+
+    def once(self, way, name):
+        "What a function makes of a column, worked out once"
+        if (way, name) not in self.seen: self.seen[way, name] = way(self.column(name))
+        return self.seen[way, name]
+
+    def column(self, name):
+        "A column, null where there is none"
+        array = rule_column(self.table, name)
+        return pa.nulls(self.count) if array is None else array
+
+    def missing(self, name): return ~self.once(known, name)
+    def none(self): return np.zeros(self.count, bool)
+    def all(self): return np.ones(self.count, bool)
+
+
+def past(value, history):
+    "The numbers that a call's argument stands for"
+    if value.kind == 'call' and value.data[0] == 'last':
+        return history[-last_count(value.data[1]):]
+    found = amount_of(value, history)
+    return [] if found is None else [found]
+
+CALLS = {'avg': statistics.mean, 'average': statistics.mean, 'median': statistics.median, 'min': min, 'max': max,
+         'sum': sum, 'std': statistics.pstdev, 'abs': lambda numbers: abs(numbers[-1])}
+
+def amount_of(value, history=()):
+    "The number of a `Value`, a Fraction or a float; None if nobody can say. history: floats, the latest last"
+    kind, data = value
+    if kind == 'number': return Fraction(data)
+    if kind == 'call':
+        numbers = past(value if data[0] == 'last' else data[1][0], history)
+        if not numbers: return None
+        return numbers[-1] if data[0] == 'last' else CALLS[data[0]](numbers)
+    sign, a, b = data[0], amount_of(data[1], history), amount_of(data[2], history)
+    if a is None or b is None or (sign == '/' and not b): return None
+    return a + b if sign == '+' else a - b if sign == '-' else a * b if sign == '*' else a / b
+
+
+def holds(condition, number, history=()):
+    "Whether a number meets a `Condition`; None if nobody can say"
+    if number is None: return None
+    amounts = [None if v.kind == 'word' else amount_of(v, history) for v in condition.values]
+    if any(a is None and v.kind != 'word' for a, v in zip(amounts, condition.values)): return None
+    a, word = amounts[0], condition.operator
+    if word == 'between': found = amounts[0] < number < amounts[1]
+    elif word in ('in', '='): found = number in amounts
+    else: found = {'>': number > a, '>=': number >= a, '<': number < a, '<=': number <= a}[word]
+    return found != condition.negated
+
+
+def beyond(values, sign, bound):
+    "Where integers are beyond a whole number: a bool array"
+    if values.dtype != object and not -2**63 <= bound < 2**63:
+        return np.full(len(values), (bound > 0) == (sign in ('<', '<=')) and sign != '=')
+    if sign == '=': found = values == bound
+    elif sign == '>': found = values > bound
+    elif sign == '>=': found = values >= bound
+    else: found = values < bound if sign == '<' else values <= bound
+    return np.asarray(found, bool)
+
+def compared(numbers, sign, amount):
+    "Where `NumberColumn` compare so with a Fraction: a bool array; False where there is none"
+    values, there, scale = numbers
+    if scale is None:
+        with np.errstate(invalid='ignore'):
+            a = float(amount)
+            found = {'=': values == a, '>': values > a, '>=': values >= a, '<': values < a, '<=': values <= a}[sign]
+        return found & there
+    exact = amount * 10**scale
+    if sign == '=' and exact.denominator != 1: return np.zeros(len(values), bool)
+    bound = math.ceil(exact) if sign in ('>=', '<') else math.floor(exact)
+    return beyond(values, sign, bound) & there
+
+
+def micros_since(moment): return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+
+def moment_of(value, now):
+    "A 'date', 'time' or 'now' `Value` as microseconds since 1970"
+    kind, data = value
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if kind == 'date': return micros_since(datetime.strptime(data, '%Y-%m-%d').replace(tzinfo=timezone.utc))
+    if kind == 'time': return micros_since(midnight + timedelta(minutes=minutes_of(data)))
+    if not data: return micros_since(now)
+    sign, amount, unit = data
+    return micros_since(now) + (1 if sign == '+' else -1) * amount * UNITS[unit] * 10**6
+
+def moments_in(array):
+    "The moments of an Array of timestamps or dates as `NumberColumn` of microseconds, exact to the nanosecond; else None"
+    kind, t = array.type, pa.types
+    if t.is_null(kind): return numbers_in(array)
+    if not (t.is_timestamp(kind) or t.is_date(kind)): return None
+    micros, nanos = instants(array)
+    values, there = integers(micros), known(array)
+    if not nanos.any(): return NumberColumn(values, there, 0)
+    return NumberColumn(values.astype(object) * 1000 + nanos, there, 3)
+
+
+def any_of(flags, rows):
+    "Where one of some bool arrays is True"
+    found = rows.none()
+    for f in flags: found = found | f
+    return found
+
+def number_condition(numbers, condition, rows, amount):
+    "Where `NumberColumn` meet a condition before it is negated. amount: `Value` -> Fraction"
+    word = condition.operator
+    amounts = [amount(v) for v in condition.values if v.kind != 'word']
+    if any(a is None for a in amounts): return rows.none()
+    if word == 'between': return compared(numbers, '>', amounts[0]) & compared(numbers, '<', amounts[1])
+    if word in ('=', 'in'): return any_of([compared(numbers, '=', a) for a in amounts], rows)
+    return compared(numbers, word, amounts[0])
+
+def text_test(condition):
+    "A function text -> bool: what a condition about texts asks"
+    if condition.operator == 'matches': return re.compile(condition.values[0].data).fullmatch
+    wanted = {v.data for v in condition.values if v.kind != 'word'}
+    words = {v.data for v in condition.values if v.kind == 'word'}
+    if 'EMPTY' in words: wanted.add('')
+    blank = 'WHITESPACES_ONLY' in words
+    return lambda text: text in wanted or (blank and text != '' and not text.strip())
+
+def text_condition(words, condition):
+    "Where `TextColumn` meet a condition before it is negated"
+    test = text_test(condition)
+    flags = np.array([bool(test(text)) for text in words.values] + [False], bool)
+    return flags[words.places] & words.known
+
+
+def values_meet(rows, name, condition):
+    "Where the values of a column meet a condition: a bool array; None if its type does not go with the condition"
+    kind, missing = kind_of(condition), rows.missing(name)
+    null = any(v == ('word', 'NULL') for v in condition.values)
+    words = rows.once(words_in, name) if kind in ('text', 'date', 'word') else None
+    if kind == 'number':
+        numbers = rows.once(numbers_in, name)
+        found = numbers and number_condition(numbers, condition, rows, amount_of)
+    elif kind == 'date' and not (words and condition.operator in ('=', 'in')):
+        moments = rows.once(moments_in, name)
+        found = moments and number_condition(
+            moments, condition, rows, lambda v: Fraction(moment_of(v, rows.now)))
+    elif kind == 'word' and not words: found = rows.none()
+    else: found = words and text_condition(words, condition)
+    if found is None: return None
+    if not condition.negated: return found | (missing & null)
+    passes = condition.operator in ('=', 'in') and not null
+    return (~found & ~missing) | (missing & passes)
+
+
+def lengths_in(array):
+    "How many characters the texts of an Array have, 0 where there is none, as `NumberColumn`; None for other types"
+    words = words_in(array)
+    if words is None or pa.types.is_boolean(array.type): return None
+    lengths = np.array([len(text) for text in words.values] + [0], np.int64)
+    return NumberColumn(np.where(words.known, lengths[words.places], 0), np.ones(len(array), bool), 0)
+
+MOMENT = re.compile(r'^([0-9-]{10})[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?'
+                    r'(Z|[+-][0-9]{2}:?[0-9]{2})?$')
+
+def is_day(text):
+    try: return bool(re.match(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}$', text) and datetime.strptime(text, '%Y-%m-%d'))
+    except ValueError: return False
+
+def is_moment(text):
+    match = MOMENT.match(text)
+    return bool(match) and is_day(match.group(1))
+
+def is_integer(bits):
+    return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -2**(bits - 1) <= int(text) < 2**(bits - 1)
+
+def is_real(text): return bool(re.match(r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$', text))
+TEXT_TYPES = {
+    'Boolean': lambda text: text.lower() in ('true', 'false'), 'Date': is_day, 'Timestamp': is_moment,
+    'Integer': is_integer(32), 'Long': is_integer(64), 'Float': is_real, 'Double': is_real, 'String': lambda text: True}
+
+
+def has_type(rows, name, data_type):
+    "Where the values of a column have a type of data: a bool array. A missing value has any"
+    kind, t, missing = rows.column(name).type, pa.types, rows.missing(name)
+    if t.is_string(kind) or t.is_large_string(kind) or t.is_dictionary(kind):
+        words = rows.once(words_in, name)
+        flags = np.array([TEXT_TYPES[data_type](text) for text in words.values] + [False], bool)
+        return (flags[words.places] & words.known) | missing
+    if data_type in ('Integer', 'Long') and t.is_integer(kind):
+        bits, numbers = (32 if data_type == 'Integer' else 64), rows.once(numbers_in, name)
+        return (beyond(numbers.values, '>=', -2**(bits - 1)) & beyond(numbers.values, '<', 2**(bits - 1))) | missing
+    number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
+    right = {'Boolean': t.is_boolean(kind), 'Date': t.is_date(kind), 'Timestamp': t.is_timestamp(kind),
+             'Float': number, 'Double': number}.get(data_type, False)
+    return rows.all() if right else missing
+
+def freshness(rows, name, condition):
+    "Where the age of a moment meets a condition; None if there are no moments"
+    moments = rows.once(moments_in, name)
+    if moments is None: return None
+    scale = 10**moments.scale
+    ages = moments._replace(values=micros_since(rows.now) * scale - moments.values)
+    def amount(value): return Fraction(value.data[0] * UNITS[value.data[1]] * 10**6)
+    found = number_condition(ages, condition, rows, amount)
+    return (found != condition.negated) & moments.known
+
+
+def row_answers(rows, check):
+    "Where rows meet a `Check` about rows, its `where` aside; None if the column's type does not go with it"
+    name = check.columns[0] if check.columns else ''
+    if check.kind in ('IsComplete', 'Completeness'): return ~rows.missing(name)
+    if check.kind == 'RowCount': return rows.all()
+    if check.kind == 'ColumnValues': return values_meet(rows, name, check.condition)
+    if check.kind == 'DataFreshness': return freshness(rows, name, check.condition)
+    if check.kind == 'ColumnDataType':
+        return any_of([has_type(rows, name, v.data) for v in check.condition.values], rows) != check.condition.negated
+    lengths = rows.once(lengths_in, name)
+    if lengths is None: return None
+    found = number_condition(lengths, check.condition, rows, amount_of)
+    return found != check.condition.negated
+
+
+def literal_compares(rows, name, sign, literal):
+    "Where a column compares so with a literal; None if its type does not go with it"
+    if isinstance(literal, (str, bool)):
+        words = rows.once(words_in, name)
+        text = str(literal).lower() if isinstance(literal, bool) else literal
+        if words is None: return moment_compares(rows, name, sign, text)
+        tests = {'=': lambda w: w == text, '>': lambda w: w > text, '>=': lambda w: w >= text,
+                 '<': lambda w: w < text, '<=': lambda w: w <= text}
+        flags = np.array([tests[sign](w) for w in words.values] + [False], bool)
+        return flags[words.places] & words.known
+    numbers = rows.once(numbers_in, name)
+    return numbers and compared(numbers, sign, Fraction(literal))
+
+def moment_compares(rows, name, sign, text):
+    "Where moments compare so with a day; None if one of them is none"
+    moments = rows.once(moments_in, name)
+    if moments is None or not is_day(text): return None
+    return compared(moments, sign, Fraction(moment_of(('date', text), rows.now)))
+
+
+def filtered(rows, tree):
+    "(where a filter is true, where it is false): bool arrays; neither where its types do not go together"
+    word = tree[0]
+    if word in ('and', 'or'):
+        sides = [filtered(rows, part) for part in tree[1]]
+        some = 0 if word == 'or' else 1
+        one = any_of([side[some] for side in sides], rows)
+        both = ~any_of([~side[1 - some] for side in sides], rows)
+        return (one, both) if word == 'or' else (both, one)
+    if word == 'not': return filtered(rows, tree[1])[::-1]
+    missing = rows.missing(tree[1])
+    if word == 'null': return missing, ~missing
+    sign = '=' if word == 'in' or tree[2] == '!=' else tree[2]
+    literals = tree[2] if word == 'in' else (tree[3],)
+    answers = [literal_compares(rows, tree[1], sign, literal) for literal in literals]
+    if any(a is None for a in answers): return rows.none(), rows.none()
+    found = any_of(answers, rows)
+    no = ~found & ~missing
+    return (no, found) if tree[2] == '!=' else (found, no)
+
+def considered(rows, check):
+    "Which rows a `Check` is about"
+    return filtered(rows, check.where.tree)[0] if check.where else rows.all()
+
+
+def row_fails(rows, tree):
+    "Where rows break a tree about rows: a bool array"
+    if isinstance(tree, Both):
+        sides = [row_fails(rows, part) for part in tree.parts]
+        return any_of(sides, rows) if tree.operator == 'and' else ~any_of([~side for side in sides], rows)
+    answers = row_answers(rows, tree)
+    return considered(rows, tree) & ~(rows.none() if answers is None else answers)
+
+
+NO_ROW = 2**31 - 1
+
+def measures_of(rules):
+    "What `DayRule`s need measured: a list of trees, each once"
+    found = []
+    for rule in rules:
+        parts = [rule.tree] if about_rows(rule.tree) else checks_in(rule.tree)
+        for part in parts:
+            if isinstance(part, Check): part = plain_measure(part)
+            if part is not None and part not in found: found.append(part)
+    return found
+
+def plain_measure(check):
+    "What a `Check` needs measured, without what it asks of it; None if no row tells"
+    about = SIGNATURES[check.kind].about
+    if about in ('schema', 'key'): return None
+    if about == 'row': return check._replace(threshold=None)
+    kind = check.kind if check.kind in ('Completeness', 'RowCount') else 'Sum'
+    return check._replace(kind=kind, condition=None)
+
+def rule_columns(rules):
+    "The columns that must be read for `DayRule`s, as they name them, sorted"
+    checks = [c for measure in measures_of(rules) for c in checks_in(measure)]
+    names = {name for c in checks for name in c.columns}
+    return sorted(names | {name for c in checks if c.where for name in filter_columns(c.where.tree)})
+
+
+def exact_sums(numbers, use, starts):
+    "Of each stretch of `NumberColumn`: (count, sum, sum of squares), the sums as texts that Fraction reads"
+    values, there, scale = numbers
+    use = use & there
+    values = np.where(use, values, 0)
+    counts = np.add.reduceat(use.astype(np.int64), starts).tolist()
+    if scale is None:
+        with np.errstate(over='ignore', invalid='ignore'):
+            sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
+        return [[c, repr(a), repr(b)] for c, a, b in zip(counts, sums, squares)]
+    most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
+    if most * most * len(values) >= 2**63: values = values.astype(object)
+    sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
+    return [[c, f'{a}e-{scale}', f'{b}e-{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
+
+def tallied(rows, measures, starts, position):
+    "What each stretch of rows finds: a list of tallies, one for each measure, for each stretch"
+    columns = []
+    for measure in measures:
+        if isinstance(measure, Check) and measure.kind == 'Sum':
+            numbers = rows.once(numbers_in, measure.columns[0]) or numbers_in(pa.nulls(rows.count))
+            columns.append(exact_sums(numbers, considered(rows, measure), starts))
+            continue
+        fails = row_fails(rows, measure)
+        about = considered(rows, measure) if isinstance(measure, Check) else rows.all()
+        first = np.where(fails, position, NO_ROW)
+        columns.append(np.stack([np.add.reduceat(about.astype(np.int64), starts),
+                                 np.add.reduceat(fails.astype(np.int64), starts),
+                                 np.minimum.reduceat(first, starts)], axis=1).tolist())
+    return [list(tallies) for tallies in zip(*columns)]
+
+
+def exact(text):
+    "The number of a sum's text: a Fraction, or a float that is none"
+    return float(text) if text in ('nan', 'inf', '-inf') else Fraction(text)
+
+def added(a, b):
+    "Two tallies of one measure as one"
+    if isinstance(a[1], str):
+        sums = [exact(x) + exact(y) for x, y in zip(a[1:], b[1:])]
+        return [a[0] + b[0]] + [repr(s) if isinstance(s, float) else str(s) for s in sums]
+    return [a[0] + b[0], a[1] + b[1], min(a[2], b[2])]
+
+def added_all(tallies):
+    "The tallies of many pieces, each a list with one for each measure, as one list"
+    total = []
+    for one in tallies: total = [added(a, b) for a, b in zip(total, one)] if total else one
+    return total
+
+
+Verdict = namedtuple('Verdict', 'rule level outcome count whole value why')
+Verdict.__doc__ = """What came of a rule.
+rule: its text. level: of the rule. outcome: 'ok', 'failed' or 'unknown'. count: rows that fail, of whole.
+value: {metric: number} of what it measured. why: one line, '' if it holds."""
+Facts = namedtuple('Facts', 'tallies measures names keys')
+Facts.__doc__ = """What rules are judged by.
+tallies: of all files, one for each of the measures. names: of the columns. keys: (records, with a key, different keys,
+keys that occur once)"""
+
+def tally_of(check, facts):
+    return facts.tallies[facts.measures.index(plain_measure(check))] if facts.tallies else [0, 0, NO_ROW]
+
+def metric_of(check, facts):
+    "The number that a `Check` measures, or None"
+    if check.kind == 'ColumnCount': return Fraction(len(facts.names))
+    if SIGNATURES[check.kind].about == 'key':
+        records, _, different, single = facts.keys
+        if check.kind == 'DistinctValuesCount': return Fraction(different)
+        return Fraction(single, records) if records else None
+    n, second, third = tally_of(check, facts)
+    if check.kind == 'RowCount': return Fraction(n)
+    if not n: return None
+    if check.kind not in ('Mean', 'Sum', 'StandardDeviation'): return 1 - Fraction(second, n)
+    total, squares = exact(second), exact(third)
+    if check.kind != 'StandardDeviation': return total / n if check.kind == 'Mean' else total
+    spread = squares / n - (total / n) ** 2
+    return math.sqrt(spread) if spread == spread and spread >= 0 else math.nan
+
+
+def check_holds(check, facts, history):
+    "Whether a `Check` holds; None if nobody can say yet. history: metric -> numbers of earlier commits"
+    about = SIGNATURES[check.kind].about
+    if check.kind == 'ColumnExists': return find_column(check.columns[0], facts.names) is not None
+    if check.kind == 'ColumnNamesMatchPattern':
+        return all(re.fullmatch(check.columns[0], name) for name in facts.names)
+    if check.kind in ('IsUnique', 'IsPrimaryKey'):
+        records, with_key, different, _ = facts.keys
+        return different == with_key and (check.kind == 'IsUnique' or with_key == records)
+    number = metric_of(check, facts)
+    if number is None: return True
+    if about == 'row': return holds(check.threshold, number) if check.threshold else number == 1
+    return holds(check.condition, number, history.get(metric_text(check), []))
+
+def tree_holds(tree, facts, history):
+    "Whether a tree holds; None if nobody can say yet"
+    if isinstance(tree, Check): return check_holds(tree, facts, history)
+    if about_rows(tree): return not facts.tallies or facts.tallies[facts.measures.index(tree)][1] == 0
+    parts = [tree_holds(part, facts, history) for part in tree.parts]
+    decided = tree.operator == 'or'
+    if decided in parts: return decided
+    return None if None in parts else not decided
+
+
+def verdict_of(rule, facts, history):
+    "The `Verdict` of a `DayRule`"
+    tree, tallies = rule.tree, [0, 0, NO_ROW]
+    if about_rows(tree) and facts.tallies:
+        measure = plain_measure(tree) if isinstance(tree, Check) else tree
+        tallies = facts.tallies[facts.measures.index(measure)]
+    elif isinstance(tree, Check) and (tree.threshold or tree.kind == 'Completeness'): tallies = tally_of(tree, facts)
+    value = {}
+    for check in [] if about_rows(tree) else checks_in(tree):
+        number = metric_of(check, facts) if SIGNATURES[check.kind].compares or check.threshold else None
+        if number is not None: value[metric_text(check)] = float(number)
+    held = tree_holds(tree, facts, history)
+    outcome = 'unknown' if held is None else 'ok' if held else 'failed'
+    count, total = tallies[1], tallies[0]
+    why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value)
+    return Verdict(rule_text(rule), rule.level, outcome, count, total, value, why)
+
+def said(tree, count, total, value):
+    "What is wrong, in a few words"
+    words = [f'{name} is {number:,.6g}' for name, number in value.items()]
+    if count: words.insert(0, f'{count:,} of {total:,} rows fail')
+    return '; '.join(words) or 'it does not hold'
+
+
+def faults_of(rule, schema, keys=()):
+    "What is wrong between a `DayRule` and the columns of a day: a list of texts. keys: the key columns"
+    empty, found = RuleRows(schema_table(schema), datetime(1970, 1, 1, tzinfo=timezone.utc)), []
+    for check in checks_in(rule.tree):
+        about = SIGNATURES[check.kind].about
+        if about == 'schema': continue
+        if about == 'key':
+            found += key_faults(check, keys)
+            continue
+        names = list(check.columns) + (filter_columns(check.where.tree) if check.where else [])
+        absent = [name for name in names if rule_column(empty.table, name) is None]
+        found += [f'no file has a column {name}{rule_hint(name, schema.names)}' for name in absent]
+        if absent or answerable(empty, check): continue
+        kinds = ', '.join(f'{name} is {rule_column(empty.table, name).type}' for name in dict.fromkeys(names))
+        found.append(f'{check.kind} cannot be asked of its columns: {kinds}')
+    return list(dict.fromkeys(found))
+
+def schema_table(schema):
+    return pa.Table.from_arrays([pa.nulls(0, f.type) for f in schema], names=schema.names)
+
+def key_faults(check, keys):
+    "Why a `Check` about keys cannot be answered: a list"
+    if set(check.columns) == set(keys): return []
+    return [f'{check.kind} is known of the key only, which is {", ".join(keys)}']
+
+def answerable(empty, check):
+    "True if the types of its columns go with a `Check`"
+    if check.kind in ('Mean', 'Sum', 'StandardDeviation'): answers = empty.once(numbers_in, check.columns[0])
+    else: answers = row_answers(empty, check)
+    return answers is not None and (not check.where or types_fit(empty, check.where.tree))
+
+
+def types_fit(empty, tree):
+    "True if the types of columns go with the literals that a filter compares them with"
+    if tree[0] in ('and', 'or'): return all(types_fit(empty, part) for part in tree[1])
+    if tree[0] == 'not': return types_fit(empty, tree[1])
+    if tree[0] == 'null': return True
+    literals = tree[2] if tree[0] == 'in' else (tree[3],)
+    return all(literal_compares(empty, tree[1], '=', literal) is not None for literal in literals)
+
+
+def quarantine_rules(rules):
+    "Those `DayRule`s that set rows aside"
+    return [rule for rule in rules if rule.level == 'quarantine']
+
+def first_broken(rows, rules):
+    "For each row the number of the first of `rules` that it breaks, -1 for none: an int array"
+    found = np.full(rows.count, -1, np.int32)
+    for i, rule in enumerate(rules):
+        found[row_fails(rows, rule.tree) & (found < 0)] = i
+    return found
 
 
 # --- Landing (09_landing.ipynb)

@@ -110,9 +110,9 @@ REFUSED = {  # the whole text: what is said of it
 
 PIECES = [
     'Rules', 'Rules = [', '=', '[', ']', '(', ')', ',', 'ColumnValues', 'RowCount', '"a"', '"', '>', '!', 'in',
-    'between', 'and', 'or', 'not', '1', '0.5', '-', '*', 'now()', 'days', 'last', 'avg(last(3))', 'labels=["level"="warn"]',
-    'where', '"b = 1 or', '"b is null"', 'with threshold', 'NULL', '$x', 'x = "1"', '{', ':', '#', '\n', 'matches',
-    '"2025-11-02"', '\\', '\x00', 'é', '9' * 30, 'Metadata', 'DefaultLabels', 'IsUnique', "'"]
+    'between', 'and', 'or', 'not', '1', '0.5', '-', '*', 'now()', 'days', 'last', 'avg(last(3))',
+    'labels=["level"="warn"]', 'where', '"b = 1 or', '"b is null"', 'with threshold', 'NULL', '$x', 'x = "1"', '{', ':',
+    '#', '\n', 'matches', '"2025-11-02"', '\\', '\x00', 'é', '9' * 30, 'Metadata', 'DefaultLabels', 'IsUnique', "'"]
 
 
 def random_text(seed):
