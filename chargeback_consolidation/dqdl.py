@@ -8,11 +8,11 @@ __all__ = ['Token', 'TOKEN', 'NUMBER', 'Value', 'Condition', 'Check', 'Both', 'D
            'SQL_TOKEN', 'SQL_SIGNS', 'MAX_LABELS', 'LABEL_LENGTHS', 'KIND_WORDS', 'LEVELS_OF_RULES', 'RulesError',
            'tokens_of', 'in_quotes', 'value_text', 'condition_text', 'metric_text', 'tree_text', 'rule_text',
            'ruleset_text', 'rule_hint', 'named_token', 'unquoted', 'Reader', 'TokenReader', 'NumberReader',
-           'last_count', 'value_kinds', 'loose_last', 'check_call', 'minutes_of', 'quoted_value', 'OperandReader',
-           'VariableReader', 'ConditionReader', 'check_pattern', 'kind_of', 'CheckedReader', 'sql_tokens',
-           'FilterReader', 'WhereReader', 'SqlReader', 'read_where', 'filter_columns', 'LabelReader', 'RuleReader',
-           'TypedReader', 'DocumentReader', 'checks_in', 'about_rows', 'moves', 'check_level', 'RulesetReader',
-           'WholeReader', 'read_rules']
+           'last_count', 'value_kinds', 'loose_last', 'past_commits', 'check_call', 'minutes_of', 'quoted_value',
+           'OperandReader', 'VariableReader', 'ConditionReader', 'check_pattern', 'kind_of', 'CheckedReader',
+           'sql_tokens', 'FilterReader', 'WhereReader', 'SqlReader', 'read_where', 'filter_columns', 'LabelReader',
+           'RuleReader', 'TypedReader', 'DocumentReader', 'checks_in', 'about_rows', 'moves', 'check_level',
+           'RulesetReader', 'WholeReader', 'read_rules']
 
 # %% ../nbs/08_dqdl.ipynb #ba6690bd
 import difflib
@@ -260,7 +260,7 @@ class NumberReader(TokenReader):
         check_call(self, name, given)
         return Value('call', (name.text, tuple(given)))
 
-# %% ../nbs/08_dqdl.ipynb #5c327f9b
+# %% ../nbs/08_dqdl.ipynb #b9e38164
 def last_count(given):
     "How many commits `last` with these arguments goes back, or None"
     if not given: return 1
@@ -281,6 +281,14 @@ def loose_last(value):
     "True if more than one past value would have to be one number"
     if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
     return value.kind == 'call' and value.data[0] == 'last' and last_count(value.data[1]) > 1
+
+def past_commits(check):
+    "How many earlier commits the condition of a `Check` looks at"
+    def most(value):
+        if value.kind == 'sum': return max(map(most, value.data[1:]))
+        if value.kind != 'call': return 0
+        return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
+    return max(map(most, check.condition.values)) if check.condition else 0
 
 def check_call(reader, name, given):
     "`RulesError` if a function cannot have these arguments"

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Rule', 'RULES', 'Argument', 'REQUIRED', 'RATE', 'CODECS', 'ARGUMENTS', 'READERS', 'LIMITS', 'Settings',
            'GLUE_ARGUMENTS', 'EXIT_CODES_TEXT', 'outside_day', 'thresholds', 'ArgumentError', 'read_integer',
-           'read_number', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time', 'read_text', 'read_name',
-           'read_path', 'Words', 'beside', 'lies_in', 'ledger_path', 'nearest', 'split_arguments', 'parse',
-           'check_together', 'limits_text', 'help_text']
+           'read_number', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time', 'read_text',
+           'read_rule_argument', 'read_name', 'read_path', 'Words', 'beside', 'lies_in', 'ledger_path', 'nearest',
+           'split_arguments', 'parse', 'check_together', 'limits_text', 'help_text']
 
 # %% ../nbs/00_settings.ipynb #b69e7e2a
 import difflib
@@ -80,7 +80,8 @@ ARGUMENTS = [
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
         *thresholds(RULES),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+    ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
         ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
@@ -139,6 +140,12 @@ def read_text(text, limits=None):
     if not text.isprintable(): raise ValueError('has a control character')
     return text
 
+def read_rule_argument(text, limits=None):
+    "A text of any number of lines"
+    if not text.replace('\n', ' ').replace('\t', ' ').replace('\r', ' ').isprintable():
+        raise ValueError('has a control character')
+    return text
+
 def read_name(text, limits=None):
     "The name of a database or table"
     if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'):
@@ -157,7 +164,7 @@ def read_path(text, limits=None):
     return 's3://' + re.sub(r'/{2,}', '/', rest).rstrip('/')
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
-           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path}
+           'date': read_date, 'time': read_time, 'text': read_text, 'rules': read_rule_argument, 'name': read_name, 'path': read_path}
 
 # %% ../nbs/00_settings.ipynb #f3ba024b
 @dataclass(frozen=True)
@@ -178,6 +185,7 @@ class Words:
     reprocess: bool = False
     dry_run: bool = False
     allow_empty: bool = False
+    rules: str = None
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None

@@ -120,7 +120,8 @@ ARGUMENTS = [
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
         *thresholds(RULES),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+    ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
         ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
@@ -179,6 +180,12 @@ def read_text(text, limits=None):
     if not text.isprintable(): raise ValueError('has a control character')
     return text
 
+def read_rule_argument(text, limits=None):
+    "A text of any number of lines"
+    if not text.replace('\n', ' ').replace('\t', ' ').replace('\r', ' ').isprintable():
+        raise ValueError('has a control character')
+    return text
+
 def read_name(text, limits=None):
     "The name of a database or table"
     if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'):
@@ -197,7 +204,7 @@ def read_path(text, limits=None):
     return 's3://' + re.sub(r'/{2,}', '/', rest).rstrip('/')
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
-           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path}
+           'date': read_date, 'time': read_time, 'text': read_text, 'rules': read_rule_argument, 'name': read_name, 'path': read_path}
 
 
 @dataclass(frozen=True)
@@ -218,6 +225,7 @@ class Words:
     reprocess: bool = False
     dry_run: bool = False
     allow_empty: bool = False
+    rules: str = None
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None
@@ -2000,6 +2008,11 @@ def whole(column):
     chunks = column.chunks
     return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
 
+def keys_where(keys, keep):
+    "Keys, null where a bool array is False"
+    bits = packed_bits(np.concatenate([np.zeros(keys.offset, bool), known(keys) & keep]))
+    return pa.Array.from_buffers(pa.string(), len(keys), [bits] + keys.buffers()[1:], offset=keys.offset)
+
 def keys_of(table):
     "The keys of a table's rows: a string array, null where there is none"
     return key_texts(whole(table[KEY]))
@@ -2740,6 +2753,14 @@ def loose_last(value):
     if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
     return value.kind == 'call' and value.data[0] == 'last' and last_count(value.data[1]) > 1
 
+def past_commits(check):
+    "How many earlier commits the condition of a `Check` looks at"
+    def most(value):
+        if value.kind == 'sum': return max(map(most, value.data[1:]))
+        if value.kind != 'call': return 0
+        return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
+    return max(map(most, check.condition.values)) if check.condition else 0
+
 def check_call(reader, name, given):
     "`RulesError` if a function cannot have these arguments"
     if name.text == 'last':
@@ -3315,6 +3336,22 @@ def check_verdict(
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
 
 
+def stops(verdict):
+    "True if a rule's `Verdict` stops the run"
+    mistaken = verdict['outcome'] == 'mistaken' and verdict['level'] != 'warn'
+    return mistaken or (verdict['outcome'] == 'failed' and verdict['level'] == 'fail')
+
+def verdict_words(verdict):
+    "A verdict, as a dict with its first offenders, as a line for people"
+    places = named([f'{path} row {row}' for path, row in verdict['first']])
+    return f'{verdict["rule"]}: {verdict["why"]}' + (f': {places}' if places else '')
+
+def check_rules(verdicts):
+    "`QualityFailed` if a rule of the user's own stops the run"
+    broken = [verdict_words(v) for v in verdicts if stops(v)]
+    if broken: raise QualityFailed('nothing is published: ' + '; '.join(broken))
+
+
 def check_versions(schema):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
     versions = (UPDATED, EVENT)
@@ -3503,7 +3540,7 @@ def moment_of(value, now):
     return micros_since(now) + (1 if sign == '+' else -1) * amount * UNITS[unit] * 10**6
 
 def moments_in(array):
-    "The moments of an Array of timestamps or dates as `NumberColumn` of microseconds, exact to the nanosecond; else None"
+    "The moments of an Array of timestamps or dates as a `NumberColumn` of microseconds; None for other types"
     kind, t = array.type, pa.types
     if t.is_null(kind): return numbers_in(array)
     if not (t.is_timestamp(kind) or t.is_date(kind)): return None
@@ -3706,6 +3743,11 @@ def plain_measure(check):
     kind = check.kind if check.kind in ('Completeness', 'RowCount') else 'Sum'
     return check._replace(kind=kind, condition=None)
 
+def rule_fields(columns, names):
+    "Those of `names`, a file's columns, in which the columns that rules name lie"
+    found = [find_column(name, names) or find_column(name.split('.')[0], names) for name in columns]
+    return [name for name in dict.fromkeys(found) if name]
+
 def rule_columns(rules):
     "The columns that must be read for `DayRule`s, as they name them, sorted"
     checks = [c for measure in measures_of(rules) for c in checks_in(measure)]
@@ -3757,9 +3799,10 @@ def added(a, b):
     return [a[0] + b[0], a[1] + b[1], min(a[2], b[2])]
 
 def added_all(tallies):
-    "The tallies of many pieces, each a list with one for each measure, as one list"
+    "The tallies of many pieces, each a list with one for each measure, as one list; empty ones count nothing"
     total = []
-    for one in tallies: total = [added(a, b) for a, b in zip(total, one)] if total else one
+    for one in tallies:
+        if one: total = [added(a, b) for a, b in zip(total, one)] if total else one
     return total
 
 
@@ -3816,14 +3859,17 @@ def tree_holds(tree, facts, history):
     return None if None in parts else not decided
 
 
+def tally_place(rule, measures):
+    "Which of the measures counts the rows that fail a rule: its number, or None if none does"
+    tree = rule.tree
+    if about_rows(tree): return measures.index(plain_measure(tree) if isinstance(tree, Check) else tree)
+    if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'): return None
+    return measures.index(plain_measure(tree))
+
 def verdict_of(rule, facts, history):
     "The `Verdict` of a `DayRule`"
-    tree, tallies = rule.tree, [0, 0, NO_ROW]
-    if about_rows(tree) and facts.tallies:
-        measure = plain_measure(tree) if isinstance(tree, Check) else tree
-        tallies = facts.tallies[facts.measures.index(measure)]
-    elif isinstance(tree, Check) and (tree.threshold or tree.kind == 'Completeness'): tallies = tally_of(tree, facts)
-    value = {}
+    tree, place, value = rule.tree, tally_place(rule, facts.measures), {}
+    tallies = [0, 0, NO_ROW] if place is None or not facts.tallies else facts.tallies[place]
     for check in [] if about_rows(tree) else checks_in(tree):
         number = metric_of(check, facts) if SIGNATURES[check.kind].compares or check.threshold else None
         if number is not None: value[metric_text(check)] = float(number)
@@ -3860,6 +3906,8 @@ def faults_of(rule, schema, keys=()):
 def schema_table(schema):
     return pa.Table.from_arrays([pa.nulls(0, f.type) for f in schema], names=schema.names)
 
+def keyed(check): return SIGNATURES[check.kind].about == 'key'
+
 def key_faults(check, keys):
     "Why a `Check` about keys cannot be answered: a list"
     if set(check.columns) == set(keys): return []
@@ -3891,6 +3939,24 @@ def first_broken(rows, rules):
     for i, rule in enumerate(rules):
         found[row_fails(rows, rule.tree) & (found < 0)] = i
     return found
+
+
+Book = namedtuple('Book', 'text now')
+Book.__doc__ = "Rules for a task. text: in DQDL, '' for none. now: ISO timestamp, what `now()` is"
+NO_BOOK = Book('', '')
+OpenBook = namedtuple('OpenBook', 'rules measures columns now')
+OpenBook.__doc__ = "What a `Book` says: the `DayRule`s, their measures, the columns that they name, what `now()` is"
+
+def book_of(rules, now):
+    "The `Book` of some `DayRule`s. now: datetime with a time zone"
+    return Book(ruleset_text(rules), now.isoformat()) if rules else NO_BOOK
+
+def open_book(book):
+    "The `OpenBook`"
+    if not book.text: return OpenBook((), (), (), None)
+    rules = read_rules(book.text)
+    now = datetime.strptime(book.now[:19], '%Y-%m-%dT%H:%M:%S').replace(tzinfo=timezone.utc)
+    return OpenBook(rules, measures_of(rules), tuple(rule_columns(rules)), now)
 
 
 # --- Landing (09_landing.ipynb)
@@ -3993,24 +4059,26 @@ Shape.__doc__ = """What files with the same columns have in common.
 schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
-def shape_of(parquet, shapes):
-    "The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`"
+def shape_of(parquet, shapes, asked=()):
+    """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
+    asked: columns that rules name"""
     raw = parquet.schema_arrow
-    key = raw.serialize().to_pybytes()
-    if key not in shapes: shapes[key] = attempt(make_shape, raw)
+    key = raw.serialize().to_pybytes(), asked
+    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked)
     if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
         enums = enum_leaves(parquet)
         key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums)
+        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 
-def make_shape(raw, enums=()):
+def make_shape(raw, enums=(), asked=()):
     "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
     check_deciding(schema)
-    deciding = pa.schema([schema.field(name) for name in DECIDING if name in schema.names])
+    names = dict.fromkeys([*(n for n in DECIDING if n in schema.names), *rule_fields(asked, schema.names)])
+    deciding = pa.schema([schema.field(name) for name in names])
     old = any('timestamp[ns' in str(f.type) for f in schema)
     return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
                  spark_version(raw.metadata), is_legacy(raw.metadata))
@@ -4037,10 +4105,11 @@ def deciding_tables(
     parquet,    # ParquetFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
+    asked=(),   # columns that rules name
 ):
     """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
     columns). `SchemaConflict` and ValueError, also while iterating."""
-    shape = shape_of(parquet, shapes)
+    shape = shape_of(parquet, shapes, asked)
     spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     old = int96_columns(parquet) if shape.maybe_old else []
@@ -4115,16 +4184,21 @@ def index_rows(tables, files):
         schema=INDEX_SCHEMA)
 
 
-Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark')
+Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
-about records: how many it flags}. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
-error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''."""
-UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '')
+about records: how many it flags}, and 'broken': rows with a key that break a rule which sets rows aside. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
+error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
+tallies: what rules found in it, as by `tallied`."""
+UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [])
 
 def keyless(note):
     "How many records of a file have no key"
     return note.counts.get('null_key', 0)
+
+def kept_out(note):
+    "How many records of a file are set aside: those without a key and those that break a rule"
+    return keyless(note) + note.counts.get('broken', 0)
 
 
 def field_of(batch, name):
@@ -4169,19 +4243,45 @@ def flagged(rule, records):
     return known(flags) & (integers(flags.cast(pa.uint8())) > 0)
 
 
-def measure(rows, day, tables=(), rules=RECORD_RULES):
-    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest'}}. Records come source
-    by source. tables: those that the rows were made of"""
+def starts_of(source):
+    "Where the rows of each source begin"
+    return np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+
+def judged(rows, tables, book):
+    """What rules say of a batch of index rows: (bool array of those that are set aside, or None; for each source its
+    tallies, or None). tables: those that the rows were made of; book: an `OpenBook`"""
+    if not book.rules or not rows.num_rows: return None, None
+    starts = starts_of(integers(field_of(rows, 'source')))
+    seen, position = RuleRows(pa.concat_tables(tables), book.now), integers(field_of(rows, 'position'))
+    tallies = tallied(seen, book.measures, starts, position)
+    setting = quarantine_rules(book.rules)
+    return (first_broken(seen, setting) >= 0 if setting else None), tallies
+
+def without_keys(rows, broken):
+    "Index rows, those that are set aside without their keys: they have no rival"
+    if broken is None or not broken.any(): return rows
+    keys = keys_where(field_of(rows, 'key'), ~broken)
+    columns = [field_of(rows, name) for name in INDEX_SCHEMA.names]
+    columns[2:4] = [keys, arrow_array(key_hashes(keys))]
+    return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+
+
+def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
+    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest', 'tallies'}}. Records
+    come source by source. tables: those that the rows were made of; judgement: of `judged`"""
     if not rows.num_rows: return {}
     source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
-    starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+    starts, (broken, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
+    if broken is not None: found['broken'] = count(broken & records.known('key'))
     event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
     first = np.minimum.reduceat(event, starts).tolist()
-    digest = np.add.reduceat(integers(field_of(rows, 'hash')).view(np.uint64), starts).tolist()
+    hashes = integers(field_of(rows, 'hash'))
+    if broken is not None: hashes = np.where(broken, 0, hashes)
+    digest = np.add.reduceat(hashes.view(np.uint64), starts).tolist()
     return {id: {'counts': {name: counts[i] for name, counts in found.items()},
-                 'first_event': first[i], 'digest': digest[i]} for i, id in enumerate(source[starts].tolist())}
+                 'first_event': first[i], 'digest': digest[i], 'tallies': tallies[i] if tallies else []} for i, id in enumerate(source[starts].tolist())}
 
 
 def counted(note, more):
@@ -4190,7 +4290,8 @@ def counted(note, more):
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
-    return note._replace(counts=counts, first_event=first, digest=digest)
+    tallies = [added(a, b) for a, b in zip(note.tallies, more['tallies'])] if note.tallies else more['tallies']
+    return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
 
 def note_row(notes, schemas):
@@ -4250,13 +4351,14 @@ def rule_of(error, path='.parquet', content=b''):
 
 class Gathering:
     "Tables with the same columns, gathered until there are enough of them for a batch of index rows"
-    def __init__(self, day):
-        self.day, self.notes, self.schemas = day, {}, {}
+    def __init__(self, day, book=NO_BOOK):
+        self.day, self.book, self.notes, self.schemas = day, open_book(book), {}, {}
         self.tables, self.files, self.rows = [], [], 0
 
     def add(self, table, *file):
         "Add a table; the RecordBatches that had to make room. file: as in `index_rows`"
-        other = bool(self.tables) and not table.schema.equals(self.tables[0].schema)
+        other = bool(self.tables) and (
+            not table.schema.equals(self.tables[0].schema) or (file[2] is None) != (self.files[0][2] is None))
         made = self.flush() if self.rows > CHUNK or other else []
         self.tables.append(table); self.files.append(file)
         self.rows += table.num_rows
@@ -4266,8 +4368,11 @@ class Gathering:
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
         rows = index_rows(self.tables, self.files)
-        for id, more in measure(rows, self.day, self.tables).items():
+        landed = self.files[0][2] is None
+        judgement = judged(rows, self.tables, self.book) if landed else (None, None)
+        for id, more in measure(rows, self.day, self.tables, judgement=judgement).items():
             self.notes[id] = counted(self.notes[id], more)
+        rows = without_keys(rows, judgement[0])
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
 
@@ -4291,7 +4396,8 @@ def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
     parquet, first = open_parquet(content), 0
-    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes)
+    asked = () if source.lineage else gathering.book.columns
+    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes, asked)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
@@ -4302,9 +4408,9 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 
-def read_index(sources, stores, day):
+def read_index(sources, stores, day, book=NO_BOOK):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
-    gathering, shapes = Gathering(day), {}
+    gathering, shapes = Gathering(day, book), {}
     for source, content in read_sources(sources, stores):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece
@@ -4405,11 +4511,12 @@ def build_index(
     sources,        # list of Source
     stores,         # (of landing, of the output)
     day,            # date
+    book=NO_BOOK,   # rules for the records that landed
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
+        return scatter(read_index([Source(*s) for s in share], stores, day, book), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
@@ -4478,6 +4585,21 @@ def find_losers(
         [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
         yield losers(batch, ranks)
     return gather(collect(contenders.mapPartitions(work)))
+
+
+def key_counts(contenders, left_out):
+    "Of the contenders that landed now: (how many, how many different keys, keys that come once)"
+    out = np.array(sorted(left_out), np.int64)
+    def work(bundles):
+        tables = [unpack(bundle) for bundle in bundles]
+        if not tables: return
+        rows = pa.concat_tables(tables)
+        landed = (integers(rows['position']) >= 0) & ~np.isin(integers(rows['source']), out)
+        landed &= np.concatenate([~known(chunk) for chunk in rows['file'].chunks])
+        keys = whole(rows['key'])
+        times = np.bincount(integers(keys.dictionary_encode().indices)[landed & known(keys)])
+        yield int(times.sum()), int((times > 0).sum()), int((times == 1).sum())
+    return tuple(sum(counts) for counts in zip((0, 0, 0), *collect(contenders.mapPartitions(work))))
 
 
 # --- Layout (11_layout.ipynb)
@@ -4722,13 +4844,13 @@ def writing(path):
 
 def rows_of_piece(
     first,      # position of the table's first row within its source
-    keyless,    # bool array: rows without a key
+    aside,      # bool array: rows that are set aside
     drop,       # sorted positions that lost
     passed,     # rows of the source that stayed, before this table
     skip, take, # of the piece
 ):
     "(bool array of the table's rows that belong to the piece, rows that stayed including this table's)"
-    keep = ~keyless
+    keep = ~aside
     low, high = np.searchsorted(drop, (first, first + len(keep)))
     keep[drop[low:high] - first] = False
     after = passed + int(keep.sum())
@@ -4738,47 +4860,68 @@ def rows_of_piece(
     return keep, after
 
 
-Part = namedtuple('Part', 'source skip take keyless drop')
+Part = namedtuple('Part', 'source skip take aside drop')
 Part.__doc__ = """A piece as a task gets it.
-The Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."""
+The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array)."""
 
 def is_whole(part, metadata):
     "True if a part takes all that stays of its file"
-    return not part.skip and part.take == metadata.num_rows - len(part.drop) - part.keyless
+    return not part.skip and part.take == metadata.num_rows - len(part.drop) - part.aside
 
 
-def tables_of(parquet, small, part):
+class Sieve:
+    "What sets rows of landing files aside: no key, or a rule of a `Book`"
+    def __init__(self, schema, book=NO_BOOK):
+        self.rules, self.now = quarantine_rules(open_book(book).rules), open_book(book).now
+        self.texts = ['missing key'] + [rule_text(rule) for rule in self.rules]
+        names = rule_fields(rule_columns(self.rules), schema.names)
+        self.schema = pa.schema([schema.field(name) for name in names])
+
+    def columns(self, names):
+        "Those of `names`, a file's columns, that must be read to know"
+        wanted = {name.lower() for name in self.schema.names}
+        return [name for name in names if name in KEY_COLUMNS or name.lower() in wanted]
+
+    def reasons(self, table, part):
+        "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
+        if not part.aside: return np.full(table.num_rows, -1, np.int32)
+        missing = keyless_rows(table)
+        found = np.full(table.num_rows, -1, np.int32)
+        if self.rules and not part.source.lineage:
+            found = first_broken(RuleRows(adapt(table, self.schema), self.now), self.rules)
+        return np.where(missing, 0, np.where(found < 0, -1, found + 1)).astype(np.int32)
+
+
+def tables_of(parquet, small, part, sieve):
     """The tables of a file of which a part may want rows: (first row, table, rows that stayed before it).
     ValueError if fewer rows stay than the part was promised."""
     meta, first, passed = parquet.metadata, 0, 0
     whole = small and (meta.num_row_groups <= 1 or is_whole(part, meta))
     if whole:
         yield 0, parquet.read(use_threads=False), 0
-        passed = meta.num_rows - len(part.drop) - part.keyless
+        passed = meta.num_rows - len(part.drop) - part.aside
     for i in range(0 if whole else meta.num_row_groups):
-        if passed >= part.skip + part.take and not (part.keyless and not part.skip):
+        if passed >= part.skip + part.take and not (part.aside and not part.skip):
             break
         rows = meta.row_group(i).num_rows
-        staying = rows_staying(parquet, i, part, first)
-        if passed + staying > part.skip or (part.keyless and not part.skip):
-            yield from batches_of(parquet, i, part, first, passed)
+        staying = rows_staying(parquet, i, part, first, sieve)
+        if passed + staying > part.skip or (part.aside and not part.skip):
+            yield from batches_of(parquet, i, part, first, passed, sieve)
         first, passed = first + rows, passed + staying
     if passed < part.skip + part.take:
         raise ValueError(f'{part.skip + part.take} rows were promised, {passed} are there')
 
 
-def rows_staying(parquet, group, part, first):
+def rows_staying(parquet, group, part, first, sieve):
     "How many rows of a row group stay, whatever the piece. first: position of the group's first row"
     rows = parquet.metadata.row_group(group).num_rows
     low, high = np.searchsorted(part.drop, (first, first + rows))
-    if not part.keyless: return rows - int(high - low)
-    return (
-        rows
-        - int(high - low)
-        - int(keyless_rows(parquet.read_row_group(group, columns=list(KEY_COLUMNS), use_threads=False)).sum()))
+    if not part.aside: return rows - int(high - low)
+    table = parquet.read_row_group(group, columns=sieve.columns(parquet.schema_arrow.names), use_threads=False)
+    return rows - int(high - low) - int((sieve.reasons(table, part) >= 0).sum())
 
 
-def batches_of(parquet, group, part, first, passed):
+def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
     meta = parquet.metadata.row_group(group)
     share = (16 << 20) / max(1, meta.total_byte_size)
@@ -4787,30 +4930,30 @@ def batches_of(parquet, group, part, first, passed):
         table = pa.Table.from_batches([batch])
         yield first, table, passed
         low, high = np.searchsorted(part.drop, (first, first + table.num_rows))
-        missing = int(keyless_rows(table).sum()) if part.keyless else 0
+        missing = int((sieve.reasons(table, part) >= 0).sum()) if part.aside else 0
         first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
 
 
-Block = namedtuple('Block', 'table keep keyless file row')
+Block = namedtuple('Block', 'table keep reasons file row')
 Block.__doc__ = """Rows of a source in the day's schema.
-keep: those of the piece. keyless: those without a key that it puts into quarantine. file, row: the origins of all.
-All but the table are arrays, keep and keyless of bools."""
+keep: those of the piece. reasons: numbers of `Sieve.texts` for those that it puts into quarantine, -1 for others.
+file, row: the origins of all. All but the table are arrays."""
 
-def blocks_of(part, content, schema, unit, side_store):
+def blocks_of(part, content, schema, unit, side_store, sieve):
     "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
     if isinstance(content, Exception): raise content
     source, small = part.source, isinstance(content, bytes)
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    parquet = open_parquet(content, unit, WholeFile if small and not part.keyless else pq.ParquetFile)
-    for first, table, passed in tables_of(parquet, small, part):
+    parquet = open_parquet(content, unit, WholeFile if small and not part.aside else pq.ParquetFile)
+    for first, table, passed in tables_of(parquet, small, part, sieve):
         n = table.num_rows
-        keyless = keyless_rows(table) if part.keyless else np.zeros(n, bool)
-        keep = rows_of_piece(first, keyless, part.drop, passed, part.skip, part.take)[0]
-        aside = np.zeros(n, bool) if part.skip else keyless
-        if not (keep.any() or aside.any()): continue
+        reasons = sieve.reasons(table, part)
+        keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
+        if part.skip: reasons = np.full(n, -1, np.int32)
+        if not (keep.any() or (reasons >= 0).any()): continue
         own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
-        yield Block(adapt(table, schema), keep, aside, file, row)
+        yield Block(adapt(table, schema), keep, reasons, file, row)
 
 
 class LastRead:
@@ -4835,13 +4978,14 @@ def copy_slot(
     reading,        # LastRead
     root,           # the table's location
     spark='',       # version of the Spark that wrote all sources, or ''
+    book=NO_BOOK,   # rules that set rows aside
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
-    output = reading.stores[1]
+    output, sieve = reading.stores[1], Sieve(schema, book)
     writer, quarantine, bad = SlotWriter(output, paths.file, codec, spark), [], []
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
-            for block in attempts(blocks_of(part, content, schema, unit, output)):
+            for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
                 if isinstance(block, StoreError): raise block
                 if isinstance(block, Exception):
                     bad.append((part.source.id, rule_of(block, part.source.path, content), cause_of(block)))
@@ -4850,7 +4994,7 @@ def copy_slot(
                     quarantine = []
                     continue
                 with writing(paths.file): take_block(block, writer, quarantine)
-        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root)
+        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
     except BaseException:
         writer.abandon()
         raise
@@ -4859,20 +5003,21 @@ def copy_slot(
 
 
 def take_block(block, writer, quarantine):
-    "Add the rows of a block to `writer`, and those without a key to `quarantine`"
+    "Add the rows of a block to `writer`, and those that are set aside to `quarantine`"
     if block.keep.any():
         writer.add(block.table, block.keep, block.file, block.row)
-    if not block.keyless.any(): return
-    rows = block.table.filter(arrow_array(block.keyless))
-    quarantine.append((rows, block.file[block.keyless], block.row[block.keyless]))
+    aside = block.reasons >= 0
+    if not aside.any(): return
+    rows = block.table.filter(arrow_array(aside))
+    quarantine.append((rows, block.file[aside], block.row[aside], block.reasons[aside]))
 
 
-def finish_slot(parts, writer, quarantine, output, paths, codec, root):
+def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     "Close what a slot has staged: what was `Copied`"
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
     with writing(paths.file):
         file = writer.close()
-        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path)
+        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts)
     if file:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
@@ -4888,14 +5033,14 @@ def create_once(store, path, data):
         raise StoreError(f'{path} is there already and is not what this run makes: start the run again')
 
 
-def write_quarantine(rows, store, path, codec, landing_path):
+def write_quarantine(rows, store, path, codec, landing_path, texts):
     """Stage the rows set aside by a slot; the `WrittenFile`, or None.
-    rows: (table, file numbers, row numbers). Columns of landing that are named like ours give way."""
+    rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like ours give way."""
     if not rows: return None
-    table = pa.concat_tables([t for t, _, _ in rows])
+    table = pa.concat_tables([t for t, _, _, _ in rows])
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
-    files, places = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
-    table = table.append_column(REASON, arrow_texts(['missing key'] * len(files)))
+    files, places, reasons = (np.concatenate([r[i] for r in rows]) for i in (1, 2, 3))
+    table = table.append_column(REASON, arrow_texts(texts[r] for r in reasons.tolist()))
     table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist()))
     table = table.append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
@@ -4912,14 +5057,14 @@ def write_quarantine(rows, store, path, codec, landing_path):
 def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
     sources,    # {id: Source}
-    keyless,    # {id: rows without a key}
+    aside,      # {id: rows that are set aside}
     lost,       # {id: sorted positions of the losers}
 ):
     "The `Part`s of each slot that is written: {slot: list of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
-            sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
+            sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none))
     return {
         i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
     }
@@ -4944,6 +5089,7 @@ def copy_slots(
     stores,         # (of landing, of the output)
     root,           # the table's location
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
+    book=NO_BOOK,   # rules that set rows aside
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
@@ -4951,7 +5097,7 @@ def copy_slots(
         day, reading = pa.ipc.read_schema(pa.BufferReader(packed)), LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
-            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version))
+            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book))
     shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
     return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}
 
@@ -5320,7 +5466,7 @@ class Report:
     message: str = ''               # what a person should know
     records_processed: int = 0      # records in the landing files taken
     duplicates_removed: int = 0     # rows that lost, consolidated ones included
-    quarantined: int = 0            # records without a key
+    quarantined: int = 0            # records without a key, and those that broke a rule which sets rows aside
     rows_before: int = 0            # of the day
     rows_after: int = 0
     files_taken: int = 0
@@ -5333,6 +5479,7 @@ class Report:
     schema_conflicts: int = 0
     set_aside: tuple = ()           # SetAside of landing files that are not in the day
     findings: tuple = ()            # dicts of the quality rules' findings
+    rules: tuple = ()               # dicts of what came of the rules in DQDL: a Verdict, and the first offenders
     warnings: tuple = ()
     stages: tuple = ()              # (stage, seconds)
     duration_seconds: float = 0.0
@@ -5350,6 +5497,10 @@ def json_line(report):
     return json.dumps(dict(report.__dict__, event='consolidation'), sort_keys=True, default=str)
 
 
+def broken_rules(report, level):
+    "How many rules in DQDL with this level do not hold"
+    return sum(r['level'] == level and r['outcome'] in ('failed', 'mistaken') for r in report.rules)
+
 def metric_data(report):
     "The report as CloudWatch metric data"
     rates = {f['rule']: f['rate'] for f in report.findings}
@@ -5357,6 +5508,7 @@ def metric_data(report):
         ('RecordsProcessed', report.records_processed, 'Count'),
         ('DuplicatesRemoved', report.duplicates_removed, 'Count'), ('Quarantined', report.quarantined, 'Count'),
         ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'),
+        ('RulesFailed', broken_rules(report, 'fail'), 'Count'), ('RulesWarned', broken_rules(report, 'warn'), 'Count'),
         ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
         ('DurationSeconds', report.duration_seconds, 'Seconds'),
         ('Succeeded', int(report.status in ('done', 'nothing new')), 'Count')]
@@ -5472,10 +5624,14 @@ class Run:
     ledger: Ledger
     started: float          # of time.monotonic
     marked: float           # the end of the last stage
+    rules: tuple = ()       # DayRule: the user's own
     stages: list = field(default_factory=list)  # (stage, seconds)
     asked: list = field(default_factory=list)   # numbers of commits that this run asked for
     unsure: bool = False                        # True while the answer to the last of them is out
     facts: dict = field(default_factory=dict)   # for the report, as far as they are known
+
+    @property
+    def book(self): return book_of(self.rules, self.settings.execution_time)
 
     def mark(self, stage, **facts):
         "The end of a stage"
@@ -5485,14 +5641,39 @@ class Run:
         self.observe(stage, seconds, facts)
 
 
+def rule_source(settings):
+    "(what RULES is called in a message, its text); `ArgumentError`, `StoreError`"
+    given = settings.rules
+    if '[' in given or '\n' in given: return '--RULES', given
+    try: path = read_path(given)
+    except ValueError as e: raise ArgumentError(f'--RULES {e}, not {given[:80]!r}') from None
+    if not path.startswith('s3://') and os.path.isdir(path): raise ArgumentError(f'--RULES {path} is a folder')
+    data = store_for(path.rpartition('/')[0] or '/').load(path)
+    if data is None: raise ArgumentError(f'--RULES {path}: there is no such file')
+    try: return f'--RULES {path}', data.decode()
+    except UnicodeDecodeError: raise ArgumentError(f'--RULES {path} is not text in UTF-8') from None
+
+def rules_of(settings):
+    "The `DayRule`s of RULES, a list; `ArgumentError`, `StoreError`"
+    if not settings.rules: return []
+    name, text = rule_source(settings)
+    try: rules = read_rules(text)
+    except RulesError as e: raise ArgumentError(f'{name}: {e}') from None
+    for rule in rules:
+        faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, KEY_COLUMNS)]
+        if faults: raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
+    return rules
+
+
 def quiet(stage, seconds, facts): pass
 
-def start_run(settings, table, partition, session=get_spark, observe=quiet):
+def start_run(settings, table, partition, session=get_spark, observe=quiet, rules=None):
     "A fresh `Run`"
     s, now = settings, time.monotonic()
     ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path)
     stores = store_for(table.location), ledger.store
-    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now)
+    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now,
+               tuple(rules_of(s) if rules is None else rules))
 
 
 @dataclass(frozen=True)
@@ -5604,6 +5785,9 @@ def day_warnings(run, state):
     if aside:
         yield (f'{len(aside)} landing files were set aside before and have not changed, for example {aside[0].path}: '
                'they are looked at again when they change, or with --REPROCESS true')
+    if changed_rules(run, state):
+        yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was judged by '
+               'those, until --REPROCESS true')
     if state.settled.expired:
         yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'
 
@@ -5642,10 +5826,10 @@ def no_data_message(run):
         'right; --ALLOW_EMPTY true makes this a success')
 
 
-Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
+Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
 Plan.__doc__ = """What a run will do.
 used: {number: Note} of the sources that take part. set_aside: {number: SetAside} of the others. schema, unit: of the
-day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality. slots: the layout.
+day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality; verdicts: of the user's rules, dicts. slots: the layout.
 records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
@@ -5666,7 +5850,7 @@ def decide(run, state, index, bad):
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
-                sum(n.rows for n in used.values()), work)
+                sum(n.rows for n in used.values()), work, verdicts_of(run, state, index, used, aside, schema))
     run.facts.update(plan_facts(state, plan))
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
@@ -5698,10 +5882,10 @@ def slots_of(run, state, used, lost, schema, settled, new):
     def held(i):
         n = used[i]
         stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
-        return Held(i, n.rows - len(lost.get(i, ())) - keyless(n), n.rows, n.bytes, stale)
+        return Held(i, n.rows - len(lost.get(i, ())) - kept_out(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if keyless(used[i])])
+    return add_readers(slots, [i for i in new if kept_out(used[i])])
 
 
 def schema_of(commit):
@@ -5720,6 +5904,60 @@ def judge_run(run, state, aside, used, lost):
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
               'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
+
+
+def verdicts_of(run, state, index, used, aside, schema):
+    "What came of the user's rules: a tuple of dicts, each a `Verdict` with 'first', (path, row) of the first offenders"
+    if not run.rules or schema is None: return ()
+    new = {i: n for i, n in used.items() if i < SETTLED}
+    measures, rows = measures_of(run.rules), sum(n.rows for n in new.values())
+    counts = (rows, rows, rows, rows)
+    if any(keyed(check) for rule in run.rules for check in checks_in(rule.tree)):
+        counts = key_facts(new, key_counts(index.contenders, aside))
+    facts, past = Facts(added_all(n.tallies for n in new.values()), measures, schema.names, counts), history_of(run)
+    found = []
+    for rule in run.rules:
+        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, KEY_COLUMNS)
+        if faults: verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+        first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
+        found.append(dict(verdict._asdict(), first=first))
+    return tuple(found)
+
+def key_facts(notes, counts):
+    "(records that are not set aside, those with a key, different keys, keys that come once) of what landed"
+    rivals, different, single = counts
+    records = sum(n.rows - n.counts.get('broken', 0) for n in notes.values())
+    alone = sum(n.rows - kept_out(n) for n in notes.values())
+    return records, alone, alone - rivals + different, alone - rivals + single
+
+def offenders(state, notes, place):
+    "(path, row) of the first rows that fail, of three files. place: number of the tally that counts them, or None"
+    rows = [(state.new[i].path, n.tallies[place][2]) for i, n in notes.items() if place is not None and n.tallies]
+    return sorted((path, row) for path, row in rows if row != NO_ROW)[:3]
+
+
+HISTORY_DAYS = 31   # how far back numbers from history are looked for
+
+def history_of(run):
+    "{metric: what it was in earlier commits, the latest last}, as far as rules ask for it"
+    wanted = max([past_commits(check) for rule in run.rules for check in checks_in(rule.tree)], default=0)
+    found, ledger, day = [], run.ledger, run.partition.day
+    for back in range(HISTORY_DAYS if wanted else 0):
+        other = Ledger(ledger.store, ledger.root, day - timedelta(days=back), ledger.home)
+        for number in reversed(other.numbers()[-wanted:]):
+            told = other.load(number).report.get('rules', ())
+            if told: found.append({name: value for verdict in told for name, value in verdict['value'].items()})
+        if len(found) >= wanted: break
+    past = {}
+    for values in reversed(found):
+        for name, value in values.items(): past.setdefault(name, []).append(value)
+    return past
+
+def changed_rules(run, state):
+    "True if rules set rows aside now and others did, or none, in the last commit"
+    if not state.head or state.reprocess or 'rules' not in state.head.report: return False
+    before = [v['rule'] for v in state.head.report['rules'] if v['level'] == 'quarantine']
+    return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
 
 
 def evidence_of(state, plan):
@@ -5747,11 +5985,12 @@ def check_plan(run, state, plan):
         check_no_fewer(state, plan)
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
+    check_rules(plan.verdicts)
 
 
 def check_no_fewer(state, plan):
     "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
-    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(keyless, plan.used.values()))
+    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(kept_out, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')
@@ -5760,18 +5999,20 @@ def check_no_fewer(state, plan):
 def plan_facts(state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < SETTLED]
+    aside_rows = sum(map(kept_out, plan.used.values()))
+    broken = [v for v in plan.verdicts if v['outcome'] in ('failed', 'mistaken') and v['level'] != 'fail']
     counts = {f.rule: f.count for f in plan.findings}
     aside = tuple(
         sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
-    return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=counts['null_key'],
+    return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
                 schema_conflicts=sum(a.rule == 'schema' for a in aside), rows_before=before,
-                rows_after=plan.rows_in - counts['duplicate'] - counts['null_key'],
+                rows_after=plan.rows_in - counts['duplicate'] - aside_rows, rules=plan.verdicts,
                 findings=tuple(dict(f._asdict()) for f in plan.findings),
-                warnings=tuple(sentence(f) for f in plan.findings if f.level == 'warn'))
+                warnings=tuple([sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))))
 
 
 def overtaken(run, state):
@@ -5816,7 +6057,8 @@ def consolidate(run):
     for _ in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
+                            run.book)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -5853,11 +6095,11 @@ def write(run, state, plan):
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot):
         return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
-    without_key = {i: keyless(n) for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
+    set_aside = {i: kept_out(n) for i, n in plan.used.items()}
+    parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
-                           run.stores, run.table.location, spark_versions(parts, plan))
+                           run.stores, run.table.location, spark_versions(parts, plan), run.book)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
@@ -6137,10 +6379,11 @@ def run_day(run):
 def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.
     The days stand alone: all are tried before the first error is raised."""
+    rules = rules_of(settings)
     table, partitions = plan_runs(settings)
     reports, errors = [], []
     for partition in partitions:
-        report, error = run_day(start_run(settings, table, partition, session, observe))
+        report, error = run_day(start_run(settings, table, partition, session, observe, rules))
         tell(report)
         if settings.metrics_namespace and not settings.dry_run:
             warning = put_metrics(settings.metrics_namespace, report)

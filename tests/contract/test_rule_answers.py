@@ -52,7 +52,8 @@ def test_metrics(seed):
     rules = read_rules('Rules = [ ' + ',\n'.join(text for text, _, _ in asked) + ' ]')
     db, facts = database({'a': table}), facts_of(table, rules, rng.choice([1, 2, 5]))
     for (text, metric, right), rule in zip(asked, rules, strict=True):
-        m, held = db.execute(f'WITH found AS (SELECT {metric} AS m FROM records) SELECT m, {right} FROM found').fetchone()
+        measured = f'WITH found AS (SELECT {metric} AS m FROM records) SELECT m, {right} FROM found'
+        m, held = db.execute(measured).fetchone()
         verdict = verdict_of(rule, facts, {})
         assert list(verdict.value.values()) == ([] if m is None else [pytest.approx(m)]), text
         assert verdict.outcome == ('ok' if held else 'failed'), text

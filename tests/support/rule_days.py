@@ -53,7 +53,7 @@ def literal(rng, name):
         value = rng.choice([value, '0.005', '12.495', '7'])
         return value, value
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        if rng.random() < 0.3: return '(now() - 26 hours)', f"({NOW} - INTERVAL 26 HOURS)"
+        if rng.random() < 0.3: return '(now() - 26 hours)', f'({NOW} - INTERVAL 26 HOURS)'
         day = rng.choice(['2025-11-02', '2025-11-03'])
         return f'"{day}"', f"TIMESTAMPTZ '{day} 00:00:00+00'"
     text = str(value).lower() if kind == pa.bool_() else value
@@ -112,7 +112,8 @@ def row_rule(rng, names):
         return Asked(f'ColumnValues "{name}" {sign}matches "{pattern}"{where}', about, f'coalesce({sign}{sql}, false)')
     if kind == 'type' and text:
         col = sql_name(name)
-        right = f"({col} IS NULL OR (TRY_CAST({col} AS INTEGER) IS NOT NULL AND {col} NOT LIKE '%.%' AND {col} <> 'true'))"
+        number = f"TRY_CAST({col} AS INTEGER) IS NOT NULL AND {col} NOT LIKE '%.%' AND {col} <> 'true'"
+        right = f'({col} IS NULL OR ({number}))'
         return Asked(f'ColumnDataType "{name}" = "Integer"{where}', about, right)
     condition, right = compared(rng, name)
     return Asked(f'ColumnValues "{name}" {condition}{where}', about, right)
@@ -149,7 +150,6 @@ def database(tables):
         'row', pa.array(range(t.num_rows), pa.int32())) for path, t in tables.items()]
     db.register('landed', pa.concat_tables(landed, promote_options='default'))
     db.execute('CREATE TABLE records AS SELECT * FROM landed')
-    assert names
     return db
 
 
