@@ -22,7 +22,8 @@ from .parquet import (KEY_COLUMNS, WholeFile, arrow_array, arrow_texts, cause_of
     key_hashes, keyless_rows, keys_of, open_parquet, open_writer, read_lineage, write_lineage)
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
 from .dqdl import rule_text
-from .rules import NO_BOOK, RuleRows, first_broken, open_book, quarantine_rules, rule_columns, rule_fields
+from chargeback_consolidation.rules import (NO_BOOK, RuleRows, first_broken, open_book, quarantine_rules,
+    rule_columns, rule_fields)
 from .landing import Source, attempts, read_sources, rule_of
 
 # %% ../nbs/12_copying.ipynb #c5fcbafe
@@ -325,7 +326,8 @@ def create_once(store, path, data):
 # %% ../nbs/12_copying.ipynb #573cf66b
 def write_quarantine(rows, store, path, codec, landing_path, texts):
     """Stage the rows set aside by a slot; the `WrittenFile`, or None.
-    rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like ours give way."""
+    rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
+    ours give way."""
     if not rows: return None
     table = pa.concat_tables([t for t, _, _, _ in rows])
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])

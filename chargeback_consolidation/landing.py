@@ -31,8 +31,8 @@ from .parquet import (EVENT, KEY_COLUMNS, UPDATED, SchemaConflict, arrow_array, 
     cause_of, enum_leaves, has_ancient, instants, int96_columns, int96_unit, integers, is_legacy, key_fault,
     key_hashes, keys_of, keys_where, known, open_parquet, read_lineage, spark_version, whole)
 from .schema import enums_as_text, plain_field, plain_schema
-from chargeback_consolidation.rules import (NO_BOOK, RuleRows, added, first_broken, open_book, quarantine_rules, rule_fields,
-    tallied)
+from chargeback_consolidation.rules import (NO_BOOK, RuleRows, added, first_broken, open_book, quarantine_rules,
+    rule_fields, tallied)
 
 # %% ../nbs/09_landing.ipynb #71a4b10c
 SetAside = namedtuple('SetAside', 'path rule cause')
@@ -260,7 +260,8 @@ def index_rows(tables, files):
 Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
-about records: how many it flags}, and 'broken': rows with a key that break a rule which sets rows aside. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
+about records: how many it flags, 'broken': rows with a key that break a rule which sets rows aside}.
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
 error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
 tallies: what rules found in it, as by `tallied`."""
 UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [])
@@ -353,8 +354,10 @@ def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
     hashes = integers(field_of(rows, 'hash'))
     if broken is not None: hashes = np.where(broken, 0, hashes)
     digest = np.add.reduceat(hashes.view(np.uint64), starts).tolist()
-    return {id: {'counts': {name: counts[i] for name, counts in found.items()},
-                 'first_event': first[i], 'digest': digest[i], 'tallies': tallies[i] if tallies else []} for i, id in enumerate(source[starts].tolist())}
+    def piece(i):
+        return {'counts': {name: counts[i] for name, counts in found.items()}, 'first_event': first[i],
+                'digest': digest[i], 'tallies': tallies[i] if tallies else []}
+    return {id: piece(i) for i, id in enumerate(source[starts].tolist())}
 
 # %% ../nbs/09_landing.ipynb #f710d718
 def counted(note, more):

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Plan', 'HISTORY_DAYS', 'NoData', 'Run', 'rule_source', 'rules_of', 'quiet', 'start_run', 'State', 'look',
            'state_of', 'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'day_facts',
-           'day_warnings', 'check_table', 'check_rolled_forward', 'check_complete', 'no_data_message', 'decide',
-           'left_out', 'name_of', 'remembering', 'slots_of', 'schema_of', 'judge_run', 'verdicts_of', 'key_facts',
-           'offenders', 'history_of', 'changed_rules', 'evidence_of', 'check_plan', 'check_no_fewer', 'plan_facts',
+           'changed_rules', 'day_warnings', 'check_table', 'check_rolled_forward', 'check_complete', 'no_data_message',
+           'decide', 'left_out', 'name_of', 'remembering', 'slots_of', 'schema_of', 'judge_run', 'verdicts_of',
+           'key_facts', 'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer', 'plan_facts',
            'overtaken', 'next_number', 'lost_race', 'moved']
 
 # %% ../nbs/15_plan.ipynb #1f88e555
@@ -28,8 +28,8 @@ from .spark import get_spark
 from .parquet import KEY_COLUMNS
 from .schema import common_schema, in_unit
 from .dqdl import RulesError, checks_in, past_commits, read_rules, rule_text
-from chargeback_consolidation.rules import (NO_ROW, Facts, added_all, book_of, faults_of, key_faults, keyed, measures_of, tally_place,
-    verdict_of)
+from .rules import (NO_ROW, Facts, added_all, book_of, faults_of, key_faults, keyed,
+    measures_of, tally_place, verdict_of)
 from .quality import check_rules, check_verdict, check_versions, judge, sentence, verdict_words
 from .landing import RECORD_RULES, Inventory, SetAside, Source, kept_out, take_inventory
 from .versions import find_losers, key_counts, path_ranks
@@ -201,6 +201,13 @@ def day_facts(state):
         schema_conflicts=sum(a.rule == 'schema' for a in state.remembered), files_listed=len(state.inventory.files),
         output_files=len(files), output_bytes=sum(f.bytes for f in files))
 
+# %% ../nbs/15_plan.ipynb #abc5a4a6
+def changed_rules(run, state):
+    "True if rules set rows aside now and others did, or none, in the last commit"
+    if not state.head or state.reprocess or 'rules' not in state.head.report: return False
+    before = [v['rule'] for v in state.head.report['rules'] if v['level'] == 'quarantine']
+    return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
+
 # %% ../nbs/15_plan.ipynb #afd398cf
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
@@ -216,8 +223,8 @@ def day_warnings(run, state):
         yield (f'{len(aside)} landing files were set aside before and have not changed, for example {aside[0].path}: '
                'they are looked at again when they change, or with --REPROCESS true')
     if changed_rules(run, state):
-        yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was judged by '
-               'those, until --REPROCESS true')
+        yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
+               'judged by those, until --REPROCESS true')
     if state.settled.expired:
         yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'
 
@@ -259,7 +266,8 @@ def no_data_message(run):
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
 Plan.__doc__ = """What a run will do.
 used: {number: Note} of the sources that take part. set_aside: {number: SetAside} of the others. schema, unit: of the
-day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality; verdicts: of the user's rules, dicts. slots: the layout.
+day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality; verdicts: of the
+user's rules, dicts. slots: the layout.
 records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
@@ -280,7 +288,8 @@ def decide(run, state, index, bad):
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
-                sum(n.rows for n in used.values()), work, verdicts_of(run, state, index, used, aside, schema))
+                sum(n.rows for n in used.values()), work,
+                verdicts_of(run, state, index, used, aside, schema))
     run.facts.update(plan_facts(state, plan))
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
@@ -383,12 +392,6 @@ def history_of(run):
         for name, value in values.items(): past.setdefault(name, []).append(value)
     return past
 
-def changed_rules(run, state):
-    "True if rules set rows aside now and others did, or none, in the last commit"
-    if not state.head or state.reprocess or 'rules' not in state.head.report: return False
-    before = [v['rule'] for v in state.head.report['rules'] if v['level'] == 'quarantine']
-    return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
-
 # %% ../nbs/15_plan.ipynb #603cab03
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
@@ -436,13 +439,14 @@ def plan_facts(state, plan):
         sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
+    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
                 schema_conflicts=sum(a.rule == 'schema' for a in aside), rows_before=before,
                 rows_after=plan.rows_in - counts['duplicate'] - aside_rows, rules=plan.verdicts,
                 findings=tuple(dict(f._asdict()) for f in plan.findings),
-                warnings=tuple([sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))))
+                warnings=tuple(warnings))
 
 # %% ../nbs/15_plan.ipynb #2e8d5b72
 def overtaken(run, state):

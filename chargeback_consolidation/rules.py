@@ -48,7 +48,7 @@ def numbers_in(array):
     digits = [int(v.scaleb(kind.scale)) if v is not None else 0 for v in array.to_pylist()]
     return NumberColumn(np.array(digits + [None], object)[:-1], there, kind.scale)
 
-# %% ../nbs/08_rules.ipynb #374a18e6
+# %% ../nbs/08_rules.ipynb #0619cdd6
 def decimal_integers(array, there):
     "The values of a decimal Array without their point, 0 where there is none"
     n = len(array)
@@ -59,7 +59,8 @@ def decimal_integers(array, there):
     return high.astype(object) * 2**64 + low.astype(np.uint64).astype(object)
 
 TextColumn = namedtuple('TextColumn', 'values places known')
-TextColumn.__doc__ = "The texts of a column. values: the different ones. places: which one each row has. known: bool array"
+TextColumn.__doc__ = """The texts of a column.
+values: the different ones. places: which one each row has. known: bool array."""
 
 def words_in(array):
     "The `TextColumn` of an Array of texts or of bools; None for other types"
@@ -588,12 +589,14 @@ def first_broken(rows, rules):
         found[row_fails(rows, rule.tree) & (found < 0)] = i
     return found
 
-# %% ../nbs/08_rules.ipynb #cf832f2a
+# %% ../nbs/08_rules.ipynb #7484922e
 Book = namedtuple('Book', 'text now')
-Book.__doc__ = "Rules for a task. text: in DQDL, '' for none. now: ISO timestamp, what `now()` is"
+Book.__doc__ = """Rules for a task.
+text: in DQDL, '' for none. now: ISO timestamp, what `now()` is, to the second."""
 NO_BOOK = Book('', '')
 OpenBook = namedtuple('OpenBook', 'rules measures columns now')
-OpenBook.__doc__ = "What a `Book` says: the `DayRule`s, their measures, the columns that they name, what `now()` is"
+OpenBook.__doc__ = """What a `Book` says.
+The `DayRule`s, their measures, the columns that they name, what `now()` is."""
 
 def book_of(rules, now):
     "The `Book` of some `DayRule`s. now: datetime with a time zone"

@@ -164,7 +164,8 @@ def read_path(text, limits=None):
     return 's3://' + re.sub(r'/{2,}', '/', rest).rstrip('/')
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
-           'date': read_date, 'time': read_time, 'text': read_text, 'rules': read_rule_argument, 'name': read_name, 'path': read_path}
+           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path,
+           'rules': read_rule_argument}
 
 # %% ../nbs/00_settings.ipynb #f3ba024b
 @dataclass(frozen=True)

@@ -204,7 +204,8 @@ def read_path(text, limits=None):
     return 's3://' + re.sub(r'/{2,}', '/', rest).rstrip('/')
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
-           'date': read_date, 'time': read_time, 'text': read_text, 'rules': read_rule_argument, 'name': read_name, 'path': read_path}
+           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path,
+           'rules': read_rule_argument}
 
 
 @dataclass(frozen=True)
@@ -3411,7 +3412,8 @@ def decimal_integers(array, there):
     return high.astype(object) * 2**64 + low.astype(np.uint64).astype(object)
 
 TextColumn = namedtuple('TextColumn', 'values places known')
-TextColumn.__doc__ = "The texts of a column. values: the different ones. places: which one each row has. known: bool array"
+TextColumn.__doc__ = """The texts of a column.
+values: the different ones. places: which one each row has. known: bool array."""
 
 def words_in(array):
     "The `TextColumn` of an Array of texts or of bools; None for other types"
@@ -3942,10 +3944,12 @@ def first_broken(rows, rules):
 
 
 Book = namedtuple('Book', 'text now')
-Book.__doc__ = "Rules for a task. text: in DQDL, '' for none. now: ISO timestamp, what `now()` is"
+Book.__doc__ = """Rules for a task.
+text: in DQDL, '' for none. now: ISO timestamp, what `now()` is, to the second."""
 NO_BOOK = Book('', '')
 OpenBook = namedtuple('OpenBook', 'rules measures columns now')
-OpenBook.__doc__ = "What a `Book` says: the `DayRule`s, their measures, the columns that they name, what `now()` is"
+OpenBook.__doc__ = """What a `Book` says.
+The `DayRule`s, their measures, the columns that they name, what `now()` is."""
 
 def book_of(rules, now):
     "The `Book` of some `DayRule`s. now: datetime with a time zone"
@@ -4187,7 +4191,8 @@ def index_rows(tables, files):
 Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
-about records: how many it flags}, and 'broken': rows with a key that break a rule which sets rows aside. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
+about records: how many it flags, 'broken': rows with a key that break a rule which sets rows aside}.
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
 error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
 tallies: what rules found in it, as by `tallied`."""
 UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [])
@@ -4280,8 +4285,10 @@ def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
     hashes = integers(field_of(rows, 'hash'))
     if broken is not None: hashes = np.where(broken, 0, hashes)
     digest = np.add.reduceat(hashes.view(np.uint64), starts).tolist()
-    return {id: {'counts': {name: counts[i] for name, counts in found.items()},
-                 'first_event': first[i], 'digest': digest[i], 'tallies': tallies[i] if tallies else []} for i, id in enumerate(source[starts].tolist())}
+    def piece(i):
+        return {'counts': {name: counts[i] for name, counts in found.items()}, 'first_event': first[i],
+                'digest': digest[i], 'tallies': tallies[i] if tallies else []}
+    return {id: piece(i) for i, id in enumerate(source[starts].tolist())}
 
 
 def counted(note, more):
@@ -5035,7 +5042,8 @@ def create_once(store, path, data):
 
 def write_quarantine(rows, store, path, codec, landing_path, texts):
     """Stage the rows set aside by a slot; the `WrittenFile`, or None.
-    rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like ours give way."""
+    rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
+    ours give way."""
     if not rows: return None
     table = pa.concat_tables([t for t, _, _, _ in rows])
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
@@ -5772,6 +5780,13 @@ def day_facts(state):
         output_files=len(files), output_bytes=sum(f.bytes for f in files))
 
 
+def changed_rules(run, state):
+    "True if rules set rows aside now and others did, or none, in the last commit"
+    if not state.head or state.reprocess or 'rules' not in state.head.report: return False
+    before = [v['rule'] for v in state.head.report['rules'] if v['level'] == 'quarantine']
+    return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
+
+
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
     ignored, rewritten, aside = state.inventory.ignored, state.rewritten, state.remembered
@@ -5786,8 +5801,8 @@ def day_warnings(run, state):
         yield (f'{len(aside)} landing files were set aside before and have not changed, for example {aside[0].path}: '
                'they are looked at again when they change, or with --REPROCESS true')
     if changed_rules(run, state):
-        yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was judged by '
-               'those, until --REPROCESS true')
+        yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
+               'judged by those, until --REPROCESS true')
     if state.settled.expired:
         yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'
 
@@ -5829,7 +5844,8 @@ def no_data_message(run):
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
 Plan.__doc__ = """What a run will do.
 used: {number: Note} of the sources that take part. set_aside: {number: SetAside} of the others. schema, unit: of the
-day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality; verdicts: of the user's rules, dicts. slots: the layout.
+day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality; verdicts: of the
+user's rules, dicts. slots: the layout.
 records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
@@ -5850,7 +5866,8 @@ def decide(run, state, index, bad):
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
-                sum(n.rows for n in used.values()), work, verdicts_of(run, state, index, used, aside, schema))
+                sum(n.rows for n in used.values()), work,
+                verdicts_of(run, state, index, used, aside, schema))
     run.facts.update(plan_facts(state, plan))
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
@@ -5953,12 +5970,6 @@ def history_of(run):
         for name, value in values.items(): past.setdefault(name, []).append(value)
     return past
 
-def changed_rules(run, state):
-    "True if rules set rows aside now and others did, or none, in the last commit"
-    if not state.head or state.reprocess or 'rules' not in state.head.report: return False
-    before = [v['rule'] for v in state.head.report['rules'] if v['level'] == 'quarantine']
-    return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
-
 
 def evidence_of(state, plan):
     "What `check_verdict` may name: {rule: texts, the most telling first}"
@@ -6006,13 +6017,14 @@ def plan_facts(state, plan):
         sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
+    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
                 schema_conflicts=sum(a.rule == 'schema' for a in aside), rows_before=before,
                 rows_after=plan.rows_in - counts['duplicate'] - aside_rows, rules=plan.verdicts,
                 findings=tuple(dict(f._asdict()) for f in plan.findings),
-                warnings=tuple([sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))))
+                warnings=tuple(warnings))
 
 
 def overtaken(run, state):

@@ -1,5 +1,5 @@
 "C18, the answers: what rules find on random records is what DuckDB finds, whatever the batches."
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -7,9 +7,17 @@ from rule_days import COLUMNS, database, records, rng_of, row_rule, set_rule
 
 from chargeback_consolidation.dqdl import read_rules
 from chargeback_consolidation.rules import (
-    Facts, RuleRows, added_all, faults_of, measures_of, row_fails, tallied, verdict_of)
+    Facts,
+    RuleRows,
+    added_all,
+    faults_of,
+    measures_of,
+    row_fails,
+    tallied,
+    verdict_of,
+)
 
-NOW = datetime(2025, 11, 3, 5, tzinfo=timezone.utc)
+NOW = datetime(2025, 11, 3, 5, tzinfo=UTC)
 
 
 def facts_of(table, rules, pieces):
