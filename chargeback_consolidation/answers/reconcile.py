@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
-from ..landing import keyless
+from ..landing import kept_out
 from .answer import Found, answered
 from .day import footers, landing_files, listed, standing, unmoved
 from .records import (doubled, doubled_found, landing_sources, later, places_of,
@@ -116,7 +116,8 @@ def compare_keys(day, files, landing, rows, differ):
 
 # %% ../../nbs/answers/reconcile.ipynb #33bb0c8e
 def compare_quarantine(day, files, landing, keyless):
-    "Rows without a key against the quarantine: a list of `Found`. keyless: places of the taken records without a key"
+    """Rows that are set aside against the quarantine: a list of `Found`.
+    keyless: places of the taken records that have no key or broke a rule"""
     there, store, path, rows = (
         {e.path: e for e in day.quarantine}, day.stores[1], files.set_index('number')['path'], set())
     for f in day.head.quarantine:
@@ -133,7 +134,7 @@ def compare_quarantine(day, files, landing, keyless):
     if missing:
         found.append(Found(
             'quarantine rows missing', 'fail', len(missing), tuple(sorted({p for p, _ in missing})),
-            f'{len(missing):,} records without a chargeback_id are not in quarantine'))
+            f'{len(missing):,} records without a chargeback_id, or that broke a rule, are not in quarantine'))
     if extra:
         found.append(Found(
             'quarantine rows extra', 'fail', len(extra), tuple(sorted({p for p, _ in extra})),
@@ -178,7 +179,7 @@ def per_file(files, landing, order, wins, lost):
     n, source = int(files['number'].max()) + 1 if len(files) else 0, values(landing.table, 'source')
     def count(places):
         return np.bincount(source[places], minlength=n)[files['number'].to_numpy(int)] if n else np.zeros(0, int)
-    without_key = files['number'].map(lambda i: keyless(landing.notes[i]) if i in landing.notes else 0).astype(int)
+    without_key = files['number'].map(lambda i: kept_out(landing.notes[i]) if i in landing.notes else 0).astype(int)
     taken = files['state'] == 'taken'
     return files.assign(
         kept=count(order[wins]), removed=count(order[~wins]), keyless=without_key.where(taken, 0), missing=count(lost))

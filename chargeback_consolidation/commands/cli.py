@@ -365,7 +365,9 @@ def try_rules(file, **given):
     console, told = Console(), []
     with shown(console) as observe: code = run_job(words, observe=observe, tell=told.append)
     if not told or not told[-1].rules: return code
-    console.print(rule_grid(told[-1]))
+    table = rule_grid(told[-1])
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
     return 4 if any(map(stops, told[-1].rules)) else code
 
 def rule_grid(report):
