@@ -24,7 +24,7 @@ ON_S3    := $(addprefix tests/faults/,test_s3.py test_s3_store.py test_s3_runs.p
 EVIDENCE := $(addprefix tests/faults/,test_kills.py test_races.py test_s3.py test_hostile.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all s3 runtimes check evidence bench investigate lab studio studio-test package export notebooks clean
+.PHONY: help demo test test-all s3 runtimes check evidence explore bench investigate lab studio studio-test package export notebooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ evidence: $(READY) ## Run the fault tests and keep what they show for the README
 	@rm -f build/matrices.jsonl; mkdir -p build
 	@CHARGEBACK_MATRICES=$(CURDIR)/build/matrices.jsonl $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(EVIDENCE)
 	@$(BIN)/python tests/support/matrices.py build/matrices.jsonl && $(BUILD) refresh nbs/index.ipynb
+
+explore: $(READY) ## Play the schedules of runs, repairs and readers on one day, faults included, for MINUTES (12)
+	@$(BIN)/python tests/explore/everything.py --keep tests/explore/explored.json $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: $(READY) ## Measure the pipeline beside what one would pick instead
 	@$(BIN)/python bench/bench.py

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KEY_STYLES', 'DATE_KEYS', 'HOURS', 'LEVELS', 'WHOLE_NUMBERS', 'KEYS_EXPECTED', 'HIVE_TYPES', 'HIVE_PARQUET',
-           'HIVE_FORMAT', 'KEPT_OF_TABLE', 'Table', 'Partition', 'spellings', 'dates', 'day_folders', 'read_day',
-           'table_folders', 'nearest_folders', 'check_readable', 'LocalCatalog', 'condition', 'expression_for',
-           'plain_location', 'GlueQuestions', 'GlueListing', 'GlueCatalog', 'open_catalog', 'CatalogError', 'hive_type',
-           'register', 'register_table', 'register_partition', 'merge_columns', 'glue_get', 'glue_create']
+           'HIVE_FORMAT', 'KEPT_OF_TABLE', 'PARQUET_TABLE', 'DELTA_TABLE', 'Table', 'Partition', 'spellings', 'dates',
+           'day_folders', 'read_day', 'table_folders', 'nearest_folders', 'check_readable', 'LocalCatalog', 'condition',
+           'expression_for', 'plain_location', 'GlueQuestions', 'GlueListing', 'GlueCatalog', 'open_catalog',
+           'CatalogError', 'hive_type', 'register', 'register_table', 'register_partition', 'merge_columns', 'glue_get',
+           'glue_create']
 
 # %% ../nbs/04_catalog.ipynb #0a54b862
 import os
@@ -316,14 +317,15 @@ def register(
     schema,         # pyarrow schema of the consolidated day
     day,            # date
     location,       # folder of the day's files
+    delta=False,    # True: the table has a Delta log, which knows its days
 ):
     "Create or update the output table and the partition of `day`; what was changed, in words. Raises `CatalogError`"
     columns, done = (
         [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema],
         [])
     try:
-        register_table(catalog.client, settings, columns, done)
-        register_partition(catalog.client, settings, columns, day, location, done)
+        register_table(catalog.client, settings, columns, done, DELTA_TABLE if delta else PARQUET_TABLE)
+        if not delta: register_partition(catalog.client, settings, columns, day, location, done)
     except Exception as e:
         if not is_fault(e): raise
         table = f'{settings.output_database}.{settings.output_table}'
@@ -332,11 +334,15 @@ def register(
     return done
 
 # %% ../nbs/04_catalog.ipynb #e9764551
-def register_table(client, settings, columns, done):
+PARQUET_TABLE = {'classification': 'parquet', 'EXTERNAL': 'TRUE'}
+DELTA_TABLE = {
+    'classification': 'delta', 'EXTERNAL': 'TRUE', 'table_type': 'DELTA', 'spark.sql.sources.provider': 'delta'}
+
+def register_table(client, settings, columns, done, marks=PARQUET_TABLE):
     "The table, with at least these columns"
     where, name = {'DatabaseName': settings.output_database}, settings.output_table
     table = {
-        'Name': name, 'TableType': 'EXTERNAL_TABLE', 'Parameters': {'classification': 'parquet', 'EXTERNAL': 'TRUE'},
+        'Name': name, 'TableType': 'EXTERNAL_TABLE', 'Parameters': dict(marks),
         'PartitionKeys': [{'Name': k, 'Type': 'string'} for k in KEY_STYLES[0]],
         'StorageDescriptor': dict(HIVE_FORMAT, Columns=columns, Location=settings.output_path + '/')}
     known = glue_get(client.get_table, 'Table', Name=name, **where)
@@ -345,11 +351,13 @@ def register_table(client, settings, columns, done):
         known = glue_create(client.create_table, client.get_table, 'Table', create, key, done, 'table')
     before = known['StorageDescriptor'].get('Columns', [])
     merged = merge_columns(before, columns)
-    if merged == before: return
+    marked = dict(known.get('Parameters', {}), **marks)
+    plain = marks == PARQUET_TABLE or marked == known.get('Parameters')
+    if merged == before and plain: return
     storage = dict(known['StorageDescriptor'], Columns=merged)
     kept = {k: known[k] for k in KEPT_OF_TABLE if k in known}
-    client.update_table(TableInput=dict(kept, StorageDescriptor=storage), **where)
-    done.append('columns')
+    client.update_table(TableInput=dict(kept, StorageDescriptor=storage, **({} if plain else {'Parameters': marked})), **where)
+    done += [word for word, changed in (('columns', merged != before), ('table', not plain)) if changed]
 
 # %% ../nbs/04_catalog.ipynb #03d77f38
 def register_partition(client, settings, columns, day, location, done):

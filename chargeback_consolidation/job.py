@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'Conflict', 'AftermathFailed', 'consolidate', 'write',
-           'spark_versions', 'balance', 'day_files', 'run_report', 'final_report', 'dry_report', 'nothing_new', 'ended',
-           'relative', 'commit_of', 'taken_now', 'publish', 'finish', 'make_known', 'with_aftermath', 'clean_up',
-           'real', 'check_output', 'check_folder', 'plan_runs', 'stopped_words', 'main', 'failed', 'is_outside_fault',
-           'run_day', 'run_all']
+           'spark_versions', 'balance', 'day_files', 'readers_of', 'run_report', 'final_report', 'dry_report',
+           'nothing_new', 'ended', 'relative', 'commit_of', 'taken_now', 'publish', 'finish', 'make_known',
+           'with_aftermath', 'clean_up', 'real', 'check_output', 'check_folder', 'plan_runs', 'stopped_words', 'main',
+           'failed', 'is_outside_fault', 'run_day', 'run_all']
 
 # %% ../nbs/16_job.ipynb #8e82c42a
 import base64
@@ -26,11 +26,11 @@ from .landing import SetAside, kept_out
 from .versions import build_index, forget
 from .layout import SETTLED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
-from .ledger import (Commit, LedgerDamaged, Settled, Taken, number_of, refuse_old_place,
-    settle, slot_paths, write_manifest)
+from .ledger import (Commit, LedgerDamaged, Settled, Taken, has_log, number_of, refuse_old_place,
+    schema_of, settle, slot_paths, write_manifest)
 from .report import Report, complain, log_stage, put_metrics, record_of, steady_output, tell
 from .plan import (NoData, check_plan, check_table, day_warnings, decide, look, lost_race,
-    moved, name_of, next_number, overtaken, rules_of, schema_of, start_run)
+    moved, name_of, next_number, overtaken, rules_of, start_run)
 
 # %% ../nbs/16_job.ipynb #e69f53c4
 class Conflict(Exception):
@@ -134,12 +134,19 @@ def day_files(state, plan, written):
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]
 
+# %% ../nbs/16_job.ipynb #faeb90d7
+def readers_of(run, state):
+    "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
+    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours if state.head else 0
+    return 'snapshot' if hours else 'listing'
+
 # %% ../nbs/16_job.ipynb #6e9f9cb7
 def run_report(run, state, **facts):
     "What every report of a run says"
     known = dict(run.facts, **facts)
     warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
     return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
+                         serves=readers_of(run, state),
                          stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
                          arguments=run.settings.as_arguments()))
 
@@ -167,8 +174,9 @@ def nothing_new(run, state):
     "A day that is up to date is a success"
     unknown, head = make_known(run, state.head), state.head
     facts = dict(output_files=0) if run.settings.dry_run else {}
-    report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
-                        **dict(facts, records_processed=0))
+    status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
+    if state.held: status, message = 'held', f'{run.partition.day} is held at commit {state.held}: nothing was done'
+    report = run_report(run, state, status=status, message=message, **dict(facts, records_processed=0))
     return with_aftermath(report, head.number, state.settled, unknown) if head else report
 
 # %% ../nbs/16_job.ipynb #d40100cd
@@ -203,7 +211,8 @@ def commit_of(run, state, plan, written):
     report = final_report(run, state, plan, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
-                  kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name)
+                  kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name,
+                  run.settings.keep_superseded_hours)
 
 # %% ../nbs/16_job.ipynb #95212de2
 def taken_now(state, plan, number):
@@ -241,7 +250,8 @@ def make_known(run, commit):
     s = run.settings
     if not s.output_table or not commit or not commit.schema or s.dry_run: return ''
     try:
-        register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
+        register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition,
+                 has_log(run.ledger))
     except CatalogError as e: return str(e)
     run.mark('register')
     return ''
@@ -250,6 +260,7 @@ def make_known(run, commit):
 def with_aftermath(report, number, settled, unknown):
     "`report`, 'unfinished' if something could not be done. unknown: why the catalog does not know the day, or ''"
     words = [f'superseded files are still there: {settled.left}'] if settled.left else []
+    if settled.unlogged: words.append(f'the Delta log does not have it: {settled.unlogged}')
     if unknown: words.append(f'the day is not registered: {unknown}')
     if not words: return report
     return replace(report, status='unfinished', message=f'commit {number} stands, but ' + '; '.join(words) +

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'Taken', 'Settled', 'day_folder', 'number_of', 'up_to',
-           'slot_paths', 'Commit', 'read_commit', 'write_manifest', 'read_manifest', 'LedgerDamaged', 'CommitRecords',
-           'Ledger', 'settle', 'remove_superseded', 'remove_litter', 'manifests', 'dead_manifests', 'open_ledger',
-           'snapshot', 'is_rolling', 'repair', 'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary',
-           'claim_table', 'refuse_old_place']
+           'slot_paths', 'Commit', 'read_commit', 'schema_of', 'age_hours', 'write_manifest', 'read_manifest',
+           'LedgerDamaged', 'CommitRecords', 'Ledger', 'settle', 'publish_files', 'day_of', 'has_log', 'tell_log',
+           'heads', 'whole_days', 'settled_head', 'retained', 'remove_superseded', 'remove_litter', 'manifests',
+           'dead_manifests', 'open_ledger', 'snapshot', 'is_rolling', 'Gone', 'snapshot_of', 'repair', 'mend_log',
+           'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary', 'claim_table', 'refuse_old_place']
 
 # %% ../nbs/13_ledger.ipynb #ec0511a9
+import base64
 import json
 import re
 import shlex
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timezone
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +28,7 @@ from .store import StoreError, join
 from .parquet import arrow_array, arrow_texts
 from .layout import SlotPaths
 from .copying import WrittenFile
+from .delta import DayFiles, DeltaLog, DeltaRefused
 
 # %% ../nbs/13_ledger.ipynb #1d28065e
 DATA_NAME = re.compile(r'^(?:part|rows)-[0-9]{5}-c([0-9]{6,})-([0-9a-f]{8})\.(?:parquet|lineage)$')
@@ -59,7 +63,7 @@ class Commit:
     "A commit record, which is written as plain JSON"
     number: int
     run: str            # eight hexadecimal digits, unique to the run
-    kind: str           # 'consolidate', 'reprocess' or 'repair'
+    kind: str           # 'consolidate', 'reprocess', 'repair', 'rollback' or 'release'
     day: str            # YYYY-MM-DD
     files: tuple        # WrittenFile: the files of the day, in order of slot; their paths are
                         # relative to LEDGER_PATH if they begin with `_`, all others to OUTPUT_PATH
@@ -68,6 +72,8 @@ class Commit:
     schema: str         # of the day: a serialized Arrow schema in base64
     report: dict        # counts, findings, timings, arguments, versions
     table: str = ''     # database.table of the landing files; '' in records that do not know it
+    keep_hours: int = 0 # how long superseded files stay, counted from the commit that superseded them
+    held: int = 0       # the commit that the day was rolled back to and is held at, or 0
 
     @property
     def rows(self): return sum(f.rows for f in self.files)
@@ -86,6 +92,19 @@ def read_commit(data):
     fields.pop('format')
     files, aside = (tuple(WrittenFile(**f) for f in fields[name]) for name in ('files', 'quarantine'))
     return Commit(**dict(fields, files=files, quarantine=aside))
+
+# %% ../nbs/13_ledger.ipynb #bae6d1b7
+def schema_of(commit):
+    "The day's schema as of a commit; None if there is none"
+    if not commit or not commit.schema: return None
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
+
+def age_hours(commit, now):
+    "Hours since a commit was made, by its report; None if that does not say. now: an aware datetime"
+    at = commit.report.get('at')
+    if not at: return None
+    return (now - datetime.strptime(at, '%Y-%m-%d %H:%M:%S').replace(tzinfo=timezone.utc)).total_seconds() / 3600
+
 
 # %% ../nbs/13_ledger.ipynb #55f26209
 Taken = namedtuple('Taken', 'path size etag rows commit')
@@ -155,12 +174,13 @@ class CommitRecords:
 
 # %% ../nbs/13_ledger.ipynb #d5fee24a
 class Ledger(CommitRecords):
-    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
-    def __init__(self, store, root, day, home=None):
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH. delta: begin a Delta log, too"
+    def __init__(self, store, root, day, home=None, delta=False):
         self.root, self.day, self.home = root, day, ledger_path(root, home)
         self.store = store.staging(root, self.path('_staged'))
         self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
         self.folder = self.path(f'_ledger/{day_folder(day)}')
+        self.delta, self.log = delta, DeltaLog(self.store, root, root.rsplit('/', 1)[-1])
 
     def path(self, relative):
         "The full path of what a commit names"
@@ -176,10 +196,11 @@ class Ledger(CommitRecords):
                 if not e.path.rsplit('/', 1)[-1].startswith(('_', '.'))]
 
 # %% ../nbs/13_ledger.ipynb #54d5f31d
-Settled = namedtuple('Settled', 'expired left')
-Settled.__new__.__defaults__ = (0, '')
+Settled = namedtuple('Settled', 'expired left unlogged')
+Settled.__new__.__defaults__ = (0, '', '')
 Settled.__doc__ = """What a roll forward could not do.
-expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''."""
+expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''.
+unlogged: why the Delta log does not have the commit, or ''; then superseded files stay, for the log still names them."""
 
 def settle(
     ledger,
@@ -190,30 +211,95 @@ def settle(
     """Bring the partition in line with `commit`; the `Settled`.
     `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
     if commit is None: return Settled()
-    store, expired = ledger.store, 0
-    there = {e.path for e in ledger.visible()} | {e.path for e in store.list(ledger.quarantine)}
-    for file in commit.files + commit.quarantine:
-        path = ledger.path(file.path)
-        if path in there: continue
-        if store.publish(path, file.token):
-            passed()
-            continue
-        now = ledger.head()
-        if now.number > commit.number: return settle(ledger, now, passed, rebuild)
-        if file in commit.quarantine: expired += file.rows
-        elif not rebuild:
-            raise LedgerDamaged(f'{path} is gone, though commit {commit.number} of {commit.day} names it: '
-                                'restore it, or rebuild the day with --REPROCESS true')
+    there = {e.path for e in ledger.visible()} | {e.path for e in ledger.store.list(ledger.quarantine)}
+    missing, expired = publish_files(ledger, commit, there, passed)
+    now = ledger.head() if missing or expired else commit
+    if now.number > commit.number: return settle(ledger, now, passed, rebuild)
+    if missing:
+        if rebuild: return Settled(expired)
+        raise LedgerDamaged(f'{missing[0]} is gone, though commit {commit.number} of {commit.day} names it: '
+                            'restore it, or rebuild the day with --REPROCESS true')
+    try: tell_log(ledger, commit, passed)
+    except (DeltaRefused, StoreError) as e: return Settled(expired, unlogged=str(e))
     try:
         remove_superseded(ledger, commit, sorted(there), passed)
         remove_litter(ledger, commit)
     except StoreError as e: return Settled(expired, str(e))
     return Settled(expired)
 
+# %% ../nbs/13_ledger.ipynb #50372489
+def publish_files(ledger, commit, there, passed=lambda: None):
+    "Make the files of `commit` visible that are not among the paths `there`: (paths that are gone, quarantined rows gone)"
+    missing, expired = [], 0
+    for file in commit.files + commit.quarantine:
+        path = ledger.path(file.path)
+        if path in there: continue
+        if ledger.store.publish(path, file.token): passed()
+        elif file in commit.quarantine: expired += file.rows
+        else: missing.append(path)
+    return missing, expired
+
+# %% ../nbs/13_ledger.ipynb #e92c8bfa
+def day_of(commit):
+    "A commit as the Delta log wants to know it"
+    return DayFiles(commit.day, commit.number, commit.files, schema_of(commit))
+
+def has_log(ledger): return ledger.delta or ledger.log.exists()
+
+def tell_log(ledger, commit, passed=lambda: None):
+    "Write `commit` into the Delta log, where there is one or one is to be begun. `DeltaRefused`, `StoreError`"
+    if not has_log(ledger): return
+    if ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)): passed()
+
+# %% ../nbs/13_ledger.ipynb #ac00d083
+def heads(ledger):
+    "The last commit of every day of the table: (its `Ledger`, the `Commit`)"
+    store, top = ledger.store, ledger.path('_ledger')
+    def inner(folders): return [join(f, name) for f in folders for name in store.folders(f) if '=' in name]
+    for folder in inner(inner(inner([top]))):
+        day = date(*(int(part.split('=')[1]) for part in folder.split('/')[-3:]))
+        own = Ledger(store, ledger.root, day, ledger.home)
+        head = own.head()
+        if head: yield own, head
+
+def whole_days(ledger):
+    "The `DayFiles` of every day of the table, all files visible; `StoreError` if a day cannot be brought so far"
+    for own, head in heads(ledger):
+        there = {e.path for e in own.visible() + own.store.list(own.quarantine)}
+        missing, _ = publish_files(own, head, there)
+        if missing and own.head().number == head.number:
+            raise StoreError(f'the Delta log cannot be written: {missing[0]} is gone, though commit {head.number} of '
+                             f'{head.day} names it')
+        if missing: head = settled_head(own)
+        yield day_of(head)
+
+# %% ../nbs/13_ledger.ipynb #68f15f58
+def settled_head(ledger):
+    "The last commit, rolled forward"
+    head = ledger.head()
+    publish_files(ledger, head, {e.path for e in ledger.visible() + ledger.store.list(ledger.quarantine)})
+    return head
+
+# %% ../nbs/13_ledger.ipynb #d1795418
+def retained(
+    ledger, commit,     # the last one
+    now=None,           # an aware datetime; by the clock, if None
+):
+    "The earlier `Commit`s whose files stay for now, the last one first"
+    if not commit.keep_hours: return []
+    now, found, after = now or datetime.now(timezone.utc), [], commit
+    for number in reversed([n for n in ledger.numbers() if n < commit.number]):
+        age = age_hours(after, now)
+        if age is not None and age >= commit.keep_hours: break
+        after = ledger.load(number)
+        if age is not None: found.append(after)
+    return found
+
 # %% ../nbs/13_ledger.ipynb #aa480109
 def remove_superseded(ledger, commit, paths, passed):
-    "Delete the data files of earlier commits that `commit` does not name"
-    valid = {ledger.path(f.path) for f in commit.files + commit.quarantine}
+    "Delete the data files of earlier commits that neither `commit` names nor one that is retained"
+    kept = [commit] + retained(ledger, commit)
+    valid = {ledger.path(f.path) for c in kept for f in c.files + c.quarantine}
     for path in paths:
         if path in valid or not up_to(path, commit.number): continue
         ledger.store.delete([path])
@@ -230,7 +316,7 @@ def remove_litter(ledger, commit):
         for path, token in store.staged(folder):
             if up_to(path, number) and token not in tokens.get(path, ()):
                 store.discard(path, token)
-    valid = {ledger.path(f.lineage) for f in commit.files}
+    valid = {ledger.path(f.lineage) for c in [commit] + retained(ledger, commit) for f in c.files}
     lineage = [e.path for e in store.list(join(ledger.folder, 'lineage'))]
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
     dead_manifests(ledger, commit)
@@ -290,10 +376,25 @@ def is_rolling(ledger, commit, there):
     staged = {path for path, _ in ledger.store.staged(ledger.partition)}
     return {ledger.path(f.path) for f in commit.files} <= staged | set(there)
 
+# %% ../nbs/13_ledger.ipynb #17de080b
+class Gone(LookupError):
+    "The files of an earlier commit are not there any more; the message says so."
+
+def snapshot_of(ledger, number):
+    "The files of commit `number`, all of them readable: (Commit, list of FileEntry); `Gone` if they are not there"
+    commit = ledger.load(number)
+    if commit is None: raise Gone(f'{ledger.day} has no commit {number}: its last is {(ledger.numbers() or [0])[-1]}')
+    there = {e.path: e for e in ledger.visible()}
+    paths = [ledger.path(f.path) for f in commit.files]
+    lost = [path for path in paths if path not in there]
+    if not lost: return commit, [there[path] for path in paths]
+    raise Gone(f'{len(lost)} of the {len(paths)} files of commit {number} of {ledger.day} are gone, for example '
+               f'{lost[0]}: superseded files stay for KEEP_SUPERSEDED_HOURS')
+
 # %% ../nbs/13_ledger.ipynb #ae300be6
 def repair(ledger, run):
     "Roll forward and remove all litter; the words that say what was done. `StoreError` if something may not be removed"
-    done = []
+    done, told = [], ledger.log.read().numbers if has_log(ledger) else {}
     head, settled = open_ledger(ledger)
     ahead = litter_ahead(ledger, head)
     if ahead:
@@ -301,11 +402,26 @@ def repair(ledger, run):
         if not ledger.publish_commit(fence): return repair(ledger, run)
         settled = settle(ledger, fence)
         done.append(f'removed {ahead} staged files')
+    if settled.unlogged: raise StoreError(f'the Delta log could not be written: {settled.unlogged}')
     if settled.left: raise StoreError(f'not all could be removed: {settled.left}')
+    done += mend_log(ledger, told)
     unnamed = unnamed_manifests(ledger)
     ledger.store.delete(unnamed)
     done += [f'removed the manifest {path.rsplit("/", 1)[-1]}, which no commit names' for path in unnamed]
     return done + settle_temporary(ledger)
+
+# %% ../nbs/13_ledger.ipynb #befddd6d
+def mend_log(ledger, before):
+    "Bring the Delta log up to the last commit of every day; words for each. before: {day: number} that it had"
+    if not has_log(ledger): return []
+    days = list(whole_days(ledger))
+    ahead = [d for d in days if before.get(d.day, 0) > d.number]
+    if ahead:
+        raise LedgerDamaged(f'the Delta log has commit {before[ahead[0].day]} of {ahead[0].day}, its ledger only '
+                            f'{ahead[0].number}: remove {ledger.log.folder} and repair again with --delta-log true')
+    try: ledger.log.follow(days, lambda: [])
+    except DeltaRefused as e: raise StoreError(f'the Delta log could not be written: {e}') from None
+    return [f'brought the Delta log up to commit {d.number} of {d.day}' for d in days if before.get(d.day) != d.number]
 
 # %% ../nbs/13_ledger.ipynb #f25e41ac
 def fence_after(ledger, head, run):
@@ -338,7 +454,7 @@ def unnamed_manifests(ledger):
 def settle_temporary(ledger):
     "Remove what a crash left of files that are created in one step, hidden and complete for no one; words for each"
     done = []
-    for folder in (ledger.path('_ledger'), ledger.folder, join(ledger.folder, 'lineage')):
+    for folder in (ledger.path('_ledger'), ledger.folder, join(ledger.folder, 'lineage'), ledger.log.folder):
         for path, token in ledger.store.staged(folder):
             ledger.store.discard(path, token)
             done.append(f'removed an unfinished {path.rsplit("/", 1)[-1]}')

@@ -6,7 +6,7 @@
 __all__ = ['GONE', 'NOWHERE', 'CIRCLE', 'ABOVE', 'NO_FILE', 'NO_TEXT', 'ODD', 'PROBE', 'PROBE_SECONDS', 'sync_folder',
            'make_folder', 'LocalSink', 'is_text', 'leads_to', 'local_etag', 'check_regular', 'list_local', 'LocalFile',
            'open_local', 'LocalListing', 'LocalReading', 'LocalStaged', 'LocalStaging', 'LocalStore', 'local_create',
-           'sweep_probes', 'local_probe']
+           'sweep_probes', 'local_probe', 'can_link', 'write_probe']
 
 # %% ../nbs/02_local.ipynb #ec76cd8d
 import errno
@@ -302,28 +302,39 @@ def sweep_probes(store, folder):
     "Remove what probes left that were killed long ago"
     for path, token in store.staged(folder):
         left = join(folder, token)
-        if os.path.basename(path) != PROBE or not store.exists(left): continue
-        if time.time() - os.stat(left).st_mtime > PROBE_SECONDS:
-            store.delete([left])
+        if os.path.basename(path) != PROBE: continue
+        try: age = time.time() - os.stat(left).st_mtime
+        except GONE: continue
+        if age > PROBE_SECONDS: store.delete([left])
 
 # %% ../nbs/02_local.ipynb #7ce5b5c5
 def local_probe(self, folder):
     "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
+    for attempt in range(5):
+        if can_link(self, folder): return sweep_probes(self, folder)
+    raise unfit(folder, 'what is written there is removed by others all the time')
+
+def can_link(store, folder):
+    "True if a file under `folder` can be given a second name; False if others removed it meanwhile; `StoreUnfit`"
     first, second = (
         join(folder, f'.{PROBE}.{uuid.uuid4().hex[:12]}.staged') for _ in range(2)
     )
     try:
+        write_probe(folder, first)
+        os.link(first, second)
+        return True
+    except FileNotFoundError: return False      # a repair has swept it away
+    except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
+    finally: store.delete([first, second])
+
+def write_probe(folder, path):
+    "Create the file `path` in `folder`; `StoreUnfit`"
+    try:
         make_folder(folder)
-        with open(first, 'xb') as f:
+        with open(path, 'xb') as f:
             f.write(b'probe')
             f.flush()
             os.fsync(f.fileno())
-    except OSError as e:
-        self.delete([first])
-        raise unfit(folder, lacking(e)) from None
-    try: os.link(first, second)
-    except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
-    finally: self.delete([first, second])
-    sweep_probes(self, folder)
+    except OSError as e: raise unfit(folder, lacking(e)) from None
 
 LocalStore.probe = accessing('probed')(local_probe)

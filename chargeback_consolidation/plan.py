@@ -6,12 +6,11 @@
 __all__ = ['Plan', 'HISTORY_DAYS', 'NoData', 'Run', 'rule_source', 'rules_of', 'quiet', 'start_run', 'State', 'look',
            'state_of', 'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'day_facts',
            'changed_rules', 'day_warnings', 'check_table', 'check_rolled_forward', 'check_complete', 'no_data_message',
-           'decide', 'left_out', 'name_of', 'remembering', 'slots_of', 'schema_of', 'judge_run', 'verdicts_of',
-           'key_facts', 'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer', 'plan_facts',
+           'decide', 'left_out', 'name_of', 'remembering', 'slots_of', 'judge_run', 'verdicts_of', 'key_facts',
+           'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer', 'check_log', 'plan_facts',
            'overtaken', 'next_number', 'lost_race', 'moved']
 
 # %% ../nbs/15_plan.ipynb #1f88e555
-import base64
 import os
 import time
 import uuid
@@ -34,7 +33,9 @@ from .quality import check_rules, check_verdict, check_versions, judge, sentence
 from .landing import RECORD_RULES, Inventory, SetAside, Source, kept_out, take_inventory
 from .versions import find_losers, key_counts, path_ranks
 from .layout import SETTLED, Held, add_readers, lay_out
-from .ledger import Commit, Ledger, LedgerDamaged, Settled, claim_table, open_ledger
+from .delta import DayFiles, DeltaRefused
+from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, day_of, has_log, heads,
+    open_ledger, schema_of)
 
 # %% ../nbs/15_plan.ipynb #d3d49aac
 class NoData(Exception):
@@ -100,7 +101,8 @@ def quiet(stage, seconds, facts): pass
 def start_run(settings, table, partition, session=get_spark, observe=quiet, rules=None):
     "A fresh `Run`"
     s, now = settings, time.monotonic()
-    ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path)
+    ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path,
+                    s.delta_log)
     stores = store_for(table.location), ledger.store
     return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now,
                tuple(rules_of(s) if rules is None else rules))
@@ -119,6 +121,11 @@ class State:
     rewritten: tuple    # paths of new files that were taken before, with other content
     reprocess: bool     # True: no file of the day is kept
     work: bool          # False: there is nothing to do
+
+    @property
+    def held(self):
+        "The commit that the day was rolled back to and that it is to stay at, or 0"
+        return self.head.held if self.head and not self.reprocess else 0
 
     @property
     def taken(self):
@@ -164,7 +171,8 @@ def state_of(run, head, settled, before, inventory):
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
         head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
-        tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
+        tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
+        (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
 # %% ../nbs/15_plan.ipynb #7f14f02e
 def consolidated_sources(ledger, head):
@@ -215,6 +223,9 @@ def day_warnings(run, state):
     if not run.partition.known:
         yield (f'the catalog does not know {run.partition.day} yet, its files were found in '
                f'{run.partition.locations[0]}: has the crawler run?')
+    if state.held:
+        yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} landing '
+               'files wait, until `release` or --REPROCESS true')
     if ignored: yield f'{len(ignored)} files are not Parquet and were ignored, for example {ignored[0]}'
     if rewritten:
         yield (f'{len(rewritten)} landing files were rewritten after they were taken, for example {rewritten[0]}: '
@@ -225,6 +236,7 @@ def day_warnings(run, state):
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
+    if state.settled.unlogged: yield f'the Delta log lags behind: {state.settled.unlogged}'
     if state.settled.expired:
         yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'
 
@@ -326,12 +338,6 @@ def slots_of(run, state, used, lost, schema, settled, new):
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
     return add_readers(slots, [i for i in new if kept_out(used[i])])
 
-# %% ../nbs/15_plan.ipynb #fc709d0f
-def schema_of(commit):
-    "The day's schema as of a commit, or None"
-    if not commit or not commit.schema: return None
-    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
-
 # %% ../nbs/15_plan.ipynb #9f84f983
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
@@ -418,6 +424,7 @@ def check_plan(run, state, plan):
         check_no_fewer(state, plan)
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
+    check_log(run, plan.schema)
     check_rules(plan.verdicts)
 
 # %% ../nbs/15_plan.ipynb #1701e079
@@ -427,6 +434,16 @@ def check_no_fewer(state, plan):
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')
+
+# %% ../nbs/15_plan.ipynb #6301cdb3
+def check_log(run, schema):
+    "`ArgumentError` if the table's Delta log could not hold a day with this schema"
+    ledger = run.ledger
+    if schema is None or not has_log(ledger): return
+    try: ledger.log.check(DayFiles(str(ledger.day), 0, (), schema), lambda: [day_of(head) for _, head in heads(ledger)])
+    except DeltaRefused as e:
+        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such days '
+                            'under an OUTPUT_PATH of their own, without a log') from None
 
 # %% ../nbs/15_plan.ipynb #b9e92596
 def plan_facts(state, plan):

@@ -29,7 +29,7 @@ class Report:
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
     status: str = (
-        'done'  # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+        'done'  # 'done', 'nothing new', 'held', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
     )
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
@@ -50,6 +50,7 @@ class Report:
     findings: tuple = ()            # dicts of the quality rules' findings
     rules: tuple = ()               # dicts of what came of the rules in DQDL: a Verdict, and the first offenders
     warnings: tuple = ()
+    serves: str = 'listing'         # 'snapshot': superseded files stay, so who lists the folder sees too much
     stages: tuple = ()              # (stage, seconds)
     duration_seconds: float = 0.0
     arguments: dict = None
@@ -80,7 +81,7 @@ def metric_data(report):
         ('RulesFailed', broken_rules(report, 'fail'), 'Count'), ('RulesWarned', broken_rules(report, 'warn'), 'Count'),
         ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
         ('DurationSeconds', report.duration_seconds, 'Seconds'),
-        ('Succeeded', int(report.status in ('done', 'nothing new')), 'Count')]
+        ('Succeeded', int(report.status in ('done', 'nothing new', 'held')), 'Count'), ('Held', int(report.status == 'held'), 'Count')]
     values += [
         (name, rates[rule], 'None')
         for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key'))
@@ -168,6 +169,8 @@ def tell(report):
     for a in report.set_aside:
         print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
     for warning in report.warnings: print(shown(f'warning: {warning}'))
+    if report.serves == 'snapshot':
+        print('superseded files stay: read the day by snapshot or Delta log; a listing of the folder holds more')
     if report.message: print(shown(report.message))
     print(metrics_line(report))
     print(json_line(report), flush=True)

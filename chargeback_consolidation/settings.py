@@ -79,6 +79,12 @@ ARGUMENTS = [
         ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
+        (
+            'DELTA_LOG', 'flag', 'false',
+            'keep a Delta Lake log of the table, so that every engine sees one consistent day', None),
+        (
+            'KEEP_SUPERSEDED_HOURS', 'integer', '0',
+            'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
         *thresholds(RULES),
     ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
         ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
@@ -186,6 +192,8 @@ class Words:
     reprocess: bool = False
     dry_run: bool = False
     allow_empty: bool = False
+    delta_log: bool = False
+    keep_superseded_hours: int = 0
     rules: str = None
     metrics_namespace: str = None
     output_database: str = None

@@ -43,7 +43,7 @@ from fractions import Fraction
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -119,6 +119,12 @@ ARGUMENTS = [
         ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
+        (
+            'DELTA_LOG', 'flag', 'false',
+            'keep a Delta Lake log of the table, so that every engine sees one consistent day', None),
+        (
+            'KEEP_SUPERSEDED_HOURS', 'integer', '0',
+            'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
         *thresholds(RULES),
     ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
         ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
@@ -226,6 +232,8 @@ class Words:
     reprocess: bool = False
     dry_run: bool = False
     allow_empty: bool = False
+    delta_log: bool = False
+    keep_superseded_hours: int = 0
     rules: str = None
     metrics_namespace: str = None
     output_database: str = None
@@ -849,29 +857,40 @@ def sweep_probes(store, folder):
     "Remove what probes left that were killed long ago"
     for path, token in store.staged(folder):
         left = join(folder, token)
-        if os.path.basename(path) != PROBE or not store.exists(left): continue
-        if time.time() - os.stat(left).st_mtime > PROBE_SECONDS:
-            store.delete([left])
+        if os.path.basename(path) != PROBE: continue
+        try: age = time.time() - os.stat(left).st_mtime
+        except GONE: continue
+        if age > PROBE_SECONDS: store.delete([left])
 
 
 def local_probe(self, folder):
     "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
+    for attempt in range(5):
+        if can_link(self, folder): return sweep_probes(self, folder)
+    raise unfit(folder, 'what is written there is removed by others all the time')
+
+def can_link(store, folder):
+    "True if a file under `folder` can be given a second name; False if others removed it meanwhile; `StoreUnfit`"
     first, second = (
         join(folder, f'.{PROBE}.{uuid.uuid4().hex[:12]}.staged') for _ in range(2)
     )
     try:
+        write_probe(folder, first)
+        os.link(first, second)
+        return True
+    except FileNotFoundError: return False      # a repair has swept it away
+    except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
+    finally: store.delete([first, second])
+
+def write_probe(folder, path):
+    "Create the file `path` in `folder`; `StoreUnfit`"
+    try:
         make_folder(folder)
-        with open(first, 'xb') as f:
+        with open(path, 'xb') as f:
             f.write(b'probe')
             f.flush()
             os.fsync(f.fileno())
-    except OSError as e:
-        self.delete([first])
-        raise unfit(folder, lacking(e)) from None
-    try: os.link(first, second)
-    except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
-    finally: self.delete([first, second])
-    sweep_probes(self, folder)
+    except OSError as e: raise unfit(folder, lacking(e)) from None
 
 LocalStore.probe = accessing('probed')(local_probe)
 
@@ -1542,14 +1561,15 @@ def register(
     schema,         # pyarrow schema of the consolidated day
     day,            # date
     location,       # folder of the day's files
+    delta=False,    # True: the table has a Delta log, which knows its days
 ):
     "Create or update the output table and the partition of `day`; what was changed, in words. Raises `CatalogError`"
     columns, done = (
         [{'Name': f.name.lower(), 'Type': hive_type(f.type)} for f in schema],
         [])
     try:
-        register_table(catalog.client, settings, columns, done)
-        register_partition(catalog.client, settings, columns, day, location, done)
+        register_table(catalog.client, settings, columns, done, DELTA_TABLE if delta else PARQUET_TABLE)
+        if not delta: register_partition(catalog.client, settings, columns, day, location, done)
     except Exception as e:
         if not is_fault(e): raise
         table = f'{settings.output_database}.{settings.output_table}'
@@ -1558,11 +1578,15 @@ def register(
     return done
 
 
-def register_table(client, settings, columns, done):
+PARQUET_TABLE = {'classification': 'parquet', 'EXTERNAL': 'TRUE'}
+DELTA_TABLE = {
+    'classification': 'delta', 'EXTERNAL': 'TRUE', 'table_type': 'DELTA', 'spark.sql.sources.provider': 'delta'}
+
+def register_table(client, settings, columns, done, marks=PARQUET_TABLE):
     "The table, with at least these columns"
     where, name = {'DatabaseName': settings.output_database}, settings.output_table
     table = {
-        'Name': name, 'TableType': 'EXTERNAL_TABLE', 'Parameters': {'classification': 'parquet', 'EXTERNAL': 'TRUE'},
+        'Name': name, 'TableType': 'EXTERNAL_TABLE', 'Parameters': dict(marks),
         'PartitionKeys': [{'Name': k, 'Type': 'string'} for k in KEY_STYLES[0]],
         'StorageDescriptor': dict(HIVE_FORMAT, Columns=columns, Location=settings.output_path + '/')}
     known = glue_get(client.get_table, 'Table', Name=name, **where)
@@ -1571,11 +1595,13 @@ def register_table(client, settings, columns, done):
         known = glue_create(client.create_table, client.get_table, 'Table', create, key, done, 'table')
     before = known['StorageDescriptor'].get('Columns', [])
     merged = merge_columns(before, columns)
-    if merged == before: return
+    marked = dict(known.get('Parameters', {}), **marks)
+    plain = marks == PARQUET_TABLE or marked == known.get('Parameters')
+    if merged == before and plain: return
     storage = dict(known['StorageDescriptor'], Columns=merged)
     kept = {k: known[k] for k in KEPT_OF_TABLE if k in known}
-    client.update_table(TableInput=dict(kept, StorageDescriptor=storage), **where)
-    done.append('columns')
+    client.update_table(TableInput=dict(kept, StorageDescriptor=storage, **({} if plain else {'Parameters': marked})), **where)
+    done += [word for word, changed in (('columns', merged != before), ('table', not plain)) if changed]
 
 
 def register_partition(client, settings, columns, day, location, done):
@@ -5110,6 +5136,329 @@ def copy_slots(
     return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}
 
 
+# --- Delta log (12_delta.ipynb)
+
+
+class DeltaRefused(Exception):
+    "What a Delta log cannot hold; the message names the column."
+
+DELTA_WORDS = {
+    pa.bool_(): 'boolean', pa.int8(): 'byte', pa.int16(): 'short', pa.int32(): 'integer', pa.int64(): 'long',
+    pa.float32(): 'float', pa.float64(): 'double', pa.string(): 'string', pa.binary(): 'binary', pa.date32(): 'date'}
+
+def delta_timestamp(kind, old):
+    "The word for a timestamp, or None. old: it is INT96"
+    if old: return 'timestamp'
+    if kind.unit == 'ns': return None
+    return 'timestamp' if kind.tz else 'timestamp_ntz'
+
+
+def delta_type(
+    kind,           # Arrow type
+    old=False,      # True: its timestamps are INT96
+    name='',        # of the column, for messages
+):
+    "A type as the log says it; `DeltaRefused`"
+    t, kind, word = pa.types, storage_of(kind), None
+    def inner(own): return delta_type(own, old, name)
+    if t.is_struct(kind): return {'type': 'struct', 'fields': delta_fields(children_of(kind), old, name + '.')}
+    if t.is_list(kind): return {'type': 'array', 'elementType': inner(kind.value_type), 'containsNull': True}
+    if t.is_map(kind):
+        return {'type': 'map', 'keyType': inner(kind.key_type), 'valueType': inner(kind.item_type),
+                'valueContainsNull': True}
+    if t.is_timestamp(kind): word = delta_timestamp(kind, old)
+    elif t.is_decimal(kind) and kind.precision <= 38: word = f'decimal({kind.precision},{kind.scale})'
+    else: word = DELTA_WORDS.get(kind)
+    if word: return word
+    raise DeltaRefused(f'column {name} is {kind}, for which Delta Lake has no type')
+
+
+PARTITION_COLUMNS = ('year', 'month', 'day')
+
+def delta_fields(fields, old=False, within=''):
+    "Arrow fields as the log says them; all may be null, for another day may lack them"
+    def one(f):
+        name = within + f.name
+        if re.search(r'[ ,;{}()\n\t=]', f.name):
+            raise DeltaRefused(f'column {name} has a character in its name that Delta Lake does not allow')
+        return {'name': f.name, 'type': delta_type(f.type, old or is_int96(f), name), 'nullable': True, 'metadata': {}}
+    taken = [f.name for f in fields if not within and f.name.lower() in PARTITION_COLUMNS]
+    if taken: raise DeltaRefused(f'column {taken[0]} has the name of a partition column')
+    return [one(f) for f in fields]
+
+
+def merged_type(a, b, name):
+    "The type of a column that has the type `a` in some days and `b` in another; `DeltaRefused`"
+    if a == b: return a
+    if isinstance(a, dict) and isinstance(b, dict) and a['type'] == b['type']:
+        if a['type'] == 'struct': return dict(a, fields=merged_fields(a['fields'], b['fields'], name + '.'))
+        return {key: merged_type(a[key], b[key], name) if key.endswith('Type') else a[key] for key in a}
+    def word(kind): return kind['type'] if isinstance(kind, dict) else kind
+    raise DeltaRefused(f'column {name} would be {word(b)}, and is {word(a)} in other days of the table')
+
+
+def merged_fields(known, new, within=''):
+    "The union of two lists of fields by name, those of `known` first; `DeltaRefused`"
+    other = {f['name'].lower(): f for f in new}
+    def widened(f):
+        own = other.pop(f['name'].lower(), None)
+        if own is None: return f
+        if own['name'] != f['name']:
+            raise DeltaRefused(f"column {within}{own['name']} is called {f['name']} in other days of the table")
+        return dict(f, type=merged_type(f['type'], own['type'], within + f['name']))
+    found = [widened(f) for f in known]
+    return found + [f for f in new if f['name'].lower() in other]
+
+
+DayFiles = namedtuple('DayFiles', 'day number files schema')
+DayFiles.__doc__ = """A day as the ledger has it. day: YYYY-MM-DD. number: of the commit. files: tuple of WrittenFile,
+their paths relative to the table. schema: the day's pyarrow Schema, or None for a day without files."""
+
+APPLICATION = 'chargeback-consolidation/'   # before the day in a txn's appId
+
+def partition_values(path):
+    "{column: text} from the folders of a path"
+    return dict(part.split('=', 1) for part in path.split('/')[:-1])
+
+def add_action(file, now):
+    "A `WrittenFile` that comes. now: milliseconds"
+    return {'path': quote(file.path, safe='/='), 'partitionValues': partition_values(file.path), 'size': file.bytes,
+            'modificationTime': now, 'dataChange': True, 'stats': json.dumps({'numRecords': file.rows})}
+
+def remove_action(add, now):
+    "An `add` that goes"
+    kept = {key: add[key] for key in ('path', 'partitionValues', 'size')}
+    return dict(kept, deletionTimestamp=now, dataChange=True, extendedFileMetadata=True)
+
+
+def protocol_for(fields):
+    "What a reader of a table with these fields must know"
+    if 'timestamp_ntz' not in json.dumps(fields): return {'minReaderVersion': 1, 'minWriterVersion': 2}
+    features = ['timestampNtz']
+    return {'minReaderVersion': 3, 'minWriterVersion': 7, 'readerFeatures': features, 'writerFeatures': features}
+
+def metadata_of(fields, name, root, now):
+    "The `metaData` of a table in `root`"
+    keys = [{'name': k, 'type': 'string', 'nullable': True, 'metadata': {}} for k in PARTITION_COLUMNS]
+    schema = {'type': 'struct', 'fields': fields + keys}
+    return {'id': str(uuid.uuid5(uuid.NAMESPACE_URL, root)), 'name': name, 'format': {'provider': 'parquet', 'options': {}},
+            'schemaString': json.dumps(schema), 'partitionColumns': list(PARTITION_COLUMNS), 'configuration': {},
+            'createdTime': now}
+
+def known_fields(metadata):
+    "The fields that a `metaData` says, without those of the partition"
+    fields = json.loads(metadata['schemaString'])['fields'] if metadata else []
+    return [f for f in fields if f['name'] not in PARTITION_COLUMNS]
+
+
+LogState = namedtuple('LogState', 'version checkpoint protocol metadata numbers adds')
+LogState.__doc__ = """What a log says. version: its last, -1 if there is none. checkpoint: version of its last checkpoint, or -1.
+protocol, metadata: actions, or None. numbers: {day: number of the ledger's commit}. adds: {path: add} of the files."""
+NO_LOG = LogState(-1, -1, None, None, {}, {})
+
+def played(state, version, actions):
+    "The `LogState` after the actions of `version`"
+    protocol, metadata, numbers, adds = state.protocol, state.metadata, dict(state.numbers), dict(state.adds)
+    for action in actions:
+        (kind, fields), = action.items()
+        if kind == 'protocol': protocol = fields
+        if kind == 'metaData': metadata = fields
+        if kind == 'txn' and fields['appId'].startswith(APPLICATION):
+            numbers[fields['appId'][len(APPLICATION):]] = fields['version']
+        if kind == 'add': adds[fields['path']] = fields
+        if kind == 'remove': adds.pop(fields['path'], None)
+    return state._replace(version=version, protocol=protocol, metadata=metadata, numbers=numbers, adds=adds)
+
+
+def day_actions(state, day, now):
+    "What brings the log to the commit of a `DayFiles`"
+    folder = 'year={}/month={}/day={}/'.format(*day.day.split('-'))
+    wanted = {quote(f.path, safe='/='): f for f in day.files}
+    here = {path for path in state.adds if unquote(path).startswith(folder)}
+    return (
+        [{'txn': {'appId': APPLICATION + day.day, 'version': day.number, 'lastUpdated': now}}]
+        + [{'remove': remove_action(state.adds[path], now)} for path in sorted(here - set(wanted))]
+        + [{'add': add_action(file, now)} for path, file in wanted.items() if path not in here])
+
+
+def schema_actions(state, fields, name, root, now):
+    "`protocol` and `metaData`, where they change"
+    protocol, found = protocol_for(fields), []
+    if state.protocol is None or protocol['minReaderVersion'] > state.protocol['minReaderVersion']:
+        found.append({'protocol': protocol})
+    if state.metadata is None: return found + [{'metaData': metadata_of(fields, name, root, now)}]
+    if fields == known_fields(state.metadata): return found
+    grown = metadata_of(fields, name, root, now)['schemaString']
+    return found + [{'metaData': dict(state.metadata, schemaString=grown)}]
+
+
+def commit_info(days, now):
+    "What a person who looks at the table's history should see"
+    told = {d.day: d.number for d in days}
+    return {'commitInfo': {'timestamp': now, 'operation': 'WRITE', 'operationParameters': {
+        'mode': 'Overwrite', 'ledgerCommits': json.dumps(told, sort_keys=True)}, 'isBlindAppend': False,
+        'engineInfo': 'chargeback-consolidation'}}
+
+def log_bytes(actions):
+    "A version's file"
+    return ''.join(json.dumps(a, sort_keys=True, separators=(',', ':')) + '\n' for a in actions).encode()
+
+
+CHECKPOINT_EVERY = 10
+TEXTS, PAIRS = pa.list_(pa.string()), pa.map_(pa.string(), pa.string())
+CHECKPOINT = pa.schema([
+    ('txn', pa.struct([('appId', pa.string()), ('version', pa.int64()), ('lastUpdated', pa.int64())])),
+    ('add', pa.struct([
+        ('path', pa.string()), ('partitionValues', PAIRS), ('size', pa.int64()), ('modificationTime', pa.int64()),
+        ('dataChange', pa.bool_()), ('stats', pa.string())])),
+    ('remove', pa.struct([('path', pa.string()), ('deletionTimestamp', pa.int64()), ('dataChange', pa.bool_())])),
+    ('metaData', pa.struct([
+        ('id', pa.string()), ('name', pa.string()), ('format', pa.struct([('provider', pa.string()), ('options', PAIRS)])),
+        ('schemaString', pa.string()), ('partitionColumns', TEXTS), ('configuration', PAIRS),
+        ('createdTime', pa.int64())])),
+    ('protocol', pa.struct([
+        ('minReaderVersion', pa.int32()), ('minWriterVersion', pa.int32()), ('readerFeatures', TEXTS),
+        ('writerFeatures', TEXTS)]))])
+
+
+def fitting(value, kind):
+    "A JSON value as Arrow takes it for the type `kind`: a map is a list of pairs, what is missing is None"
+    if value is None: return None
+    if pa.types.is_map(kind): return sorted(value.items())
+    if pa.types.is_struct(kind): return {f.name: fitting(value.get(f.name), f.type) for f in children_of(kind)}
+    return value
+
+def checkpoint_bytes(state):
+    "A checkpoint: the state as a Parquet file, a row for each action"
+    actions = [{'protocol': state.protocol}, {'metaData': state.metadata}]
+    actions += [{'txn': {'appId': APPLICATION + day, 'version': n}} for day, n in sorted(state.numbers.items())]
+    actions += [{'add': dict(add, dataChange=False)} for _, add in sorted(state.adds.items())]
+    columns = [pa.array([fitting(a.get(f.name), f.type) for a in actions], f.type) for f in CHECKPOINT]
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_arrays(columns, schema=CHECKPOINT)
+    pq.write_table(table, sink, compression='snappy', use_compliant_nested_type=True)
+    return sink.getvalue().to_pybytes(), len(actions)
+
+
+def plain(value, kind):
+    "What Arrow gives for the type `kind` as JSON has it, without what is missing"
+    if pa.types.is_map(kind): return dict(value)
+    if not pa.types.is_struct(kind): return value
+    return {f.name: plain(value[f.name], f.type) for f in children_of(kind) if value[f.name] is not None}
+
+def read_checkpoint(data, version):
+    "The `LogState` in the bytes of a checkpoint"
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    actions = []
+    for f in CHECKPOINT:
+        if f.name == 'remove' or f.name not in table.column_names: continue
+        kind = table.schema.field(f.name).type
+        actions += [{f.name: plain(v, kind)} for v in table[f.name].to_pylist() if v is not None]
+    return played(NO_LOG._replace(checkpoint=version), version, actions)
+
+
+VERSION_FILE = re.compile(r'^([0-9]{20})\.json$')
+CHECKPOINT_FILE = re.compile(r'^([0-9]{20})\.checkpoint\.parquet$')
+
+class LogFiles:
+    "The files of a Delta log under `root`, OUTPUT_PATH"
+    def __init__(self, store, root, name=''):
+        self.store, self.root, self.name, self.folder = store, root, name, join(root, '_delta_log')
+
+    def path(self, version, end='json'): return join(self.folder, f'{version:020d}.{end}')
+
+    def names(self):
+        return [e.path.rsplit('/', 1)[-1] for e in self.store.list(self.folder, recursive=False)]
+
+    def exists(self): return any(VERSION_FILE.match(name) or CHECKPOINT_FILE.match(name) for name in self.names())
+
+    def get(self, path):
+        data = self.store.load(path)
+        if data is not None: return data
+        raise StoreError(f'{path} is gone, though the Delta log needs it: restore it, or remove {self.folder} and run repair')
+
+
+class LogReading(LogFiles):
+    "What a Delta log says"
+    def read(self):
+        "The `LogState`; `StoreError` if the log cannot be read"
+        names = self.names()
+        versions, saved = (
+            sorted(int(m.group(1)) for m in map(pattern.match, names) if m)
+            for pattern in (VERSION_FILE, CHECKPOINT_FILE))
+        state = NO_LOG
+        try:
+            if saved: state = read_checkpoint(self.get(self.path(saved[-1], 'checkpoint.parquet')), saved[-1])
+            last = max(versions + saved + [-1])
+            for version in range(state.version + 1, last + 1):
+                lines = self.get(self.path(version)).decode().splitlines()
+                state = played(state, version, [json.loads(line) for line in lines if line.strip()])
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as e:
+            raise StoreError(f'{self.folder} cannot be read ({type(e).__name__}): remove it and run repair') from None
+        return state
+
+
+class LogSchema(LogReading):
+    "The schema of a table with a Delta log"
+    def fields_with(
+        self, state,
+        days,       # DayFiles to be written
+        all_days,   # function -> DayFiles of every day in the ledger
+    ):
+        "The table's fields with those of `days`; `DeltaRefused`"
+        try: return self.union(known_fields(state.metadata), days)
+        except DeltaRefused:
+            named = {d.day for d in days}
+            others = [d for d in all_days() if d.day not in named and d.day in state.numbers]
+            if set(state.numbers) - named - {d.day for d in others} or any(
+                    state.numbers[d.day] != d.number for d in others): raise
+            return self.union([], others + list(days))
+
+    def union(self, fields, days):
+        for d in days:
+            if d.schema is not None: fields = merged_fields(fields, delta_fields(d.schema))
+        return fields
+
+    def check(self, day, all_days):
+        "`DeltaRefused` if the log could not hold a `DayFiles`; nothing is written"
+        state = self.read()
+        days = [day] if state.version >= 0 else [d for d in all_days() if d.day != day.day] + [day]
+        self.fields_with(state, days, all_days)
+
+
+class DeltaLog(LogSchema):
+    "The Delta log of a table"
+    def follow(
+        self,
+        days,       # DayFiles of which the log may lack the commit; their files are visible
+        all_days,   # function -> DayFiles of every day in the ledger, for a log that is begun
+        now=None,   # milliseconds; by the clock, if None
+    ):
+        "Bring the log up to `days`; those that it lacked. `DeltaRefused`, `StoreError`"
+        now = int(time.time() * 1000) if now is None else now
+        while True:
+            state = self.read()
+            asked = days if state.version >= 0 else [
+                d for d in all_days() if d.day not in {o.day for o in days}] + list(days)
+            lacking = [d for d in asked if state.numbers.get(d.day, 0) < d.number]
+            if not lacking: return lacking
+            fields = self.fields_with(state, lacking, all_days)
+            actions = [commit_info(lacking, now)] + schema_actions(state, fields, self.name, self.root, now)
+            for day in lacking: actions += day_actions(state, day, now)
+            if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
+            self.save(played(state, state.version + 1, actions))
+            return lacking
+
+    def save(self, state):
+        "Write a checkpoint where it is time for one"
+        if state.version - max(state.checkpoint, 0) < CHECKPOINT_EVERY: return
+        data, size = checkpoint_bytes(state)
+        self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
+        path = join(self.folder, '_last_checkpoint')
+        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
+        self.store.publish(path, sink.token)
+
+
 # --- Ledger (13_ledger.ipynb)
 
 
@@ -5145,7 +5494,7 @@ class Commit:
     "A commit record, which is written as plain JSON"
     number: int
     run: str            # eight hexadecimal digits, unique to the run
-    kind: str           # 'consolidate', 'reprocess' or 'repair'
+    kind: str           # 'consolidate', 'reprocess', 'repair', 'rollback' or 'release'
     day: str            # YYYY-MM-DD
     files: tuple        # WrittenFile: the files of the day, in order of slot; their paths are
                         # relative to LEDGER_PATH if they begin with `_`, all others to OUTPUT_PATH
@@ -5154,6 +5503,8 @@ class Commit:
     schema: str         # of the day: a serialized Arrow schema in base64
     report: dict        # counts, findings, timings, arguments, versions
     table: str = ''     # database.table of the landing files; '' in records that do not know it
+    keep_hours: int = 0 # how long superseded files stay, counted from the commit that superseded them
+    held: int = 0       # the commit that the day was rolled back to and is held at, or 0
 
     @property
     def rows(self): return sum(f.rows for f in self.files)
@@ -5172,6 +5523,18 @@ def read_commit(data):
     fields.pop('format')
     files, aside = (tuple(WrittenFile(**f) for f in fields[name]) for name in ('files', 'quarantine'))
     return Commit(**dict(fields, files=files, quarantine=aside))
+
+
+def schema_of(commit):
+    "The day's schema as of a commit; None if there is none"
+    if not commit or not commit.schema: return None
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
+
+def age_hours(commit, now):
+    "Hours since a commit was made, by its report; None if that does not say. now: an aware datetime"
+    at = commit.report.get('at')
+    if not at: return None
+    return (now - datetime.strptime(at, '%Y-%m-%d %H:%M:%S').replace(tzinfo=timezone.utc)).total_seconds() / 3600
 
 
 Taken = namedtuple('Taken', 'path size etag rows commit')
@@ -5241,12 +5604,13 @@ class CommitRecords:
 
 
 class Ledger(CommitRecords):
-    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH"
-    def __init__(self, store, root, day, home=None):
+    "The commits of one day of the table in `root`, OUTPUT_PATH; they lie in `home`, LEDGER_PATH. delta: begin a Delta log, too"
+    def __init__(self, store, root, day, home=None, delta=False):
         self.root, self.day, self.home = root, day, ledger_path(root, home)
         self.store = store.staging(root, self.path('_staged'))
         self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
         self.folder = self.path(f'_ledger/{day_folder(day)}')
+        self.delta, self.log = delta, DeltaLog(self.store, root, root.rsplit('/', 1)[-1])
 
     def path(self, relative):
         "The full path of what a commit names"
@@ -5262,10 +5626,11 @@ class Ledger(CommitRecords):
                 if not e.path.rsplit('/', 1)[-1].startswith(('_', '.'))]
 
 
-Settled = namedtuple('Settled', 'expired left')
-Settled.__new__.__defaults__ = (0, '')
+Settled = namedtuple('Settled', 'expired left unlogged')
+Settled.__new__.__defaults__ = (0, '', '')
 Settled.__doc__ = """What a roll forward could not do.
-expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''."""
+expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''.
+unlogged: why the Delta log does not have the commit, or ''; then superseded files stay, for the log still names them."""
 
 def settle(
     ledger,
@@ -5276,20 +5641,16 @@ def settle(
     """Bring the partition in line with `commit`; the `Settled`.
     `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
     if commit is None: return Settled()
-    store, expired = ledger.store, 0
-    there = {e.path for e in ledger.visible()} | {e.path for e in store.list(ledger.quarantine)}
-    for file in commit.files + commit.quarantine:
-        path = ledger.path(file.path)
-        if path in there: continue
-        if store.publish(path, file.token):
-            passed()
-            continue
-        now = ledger.head()
-        if now.number > commit.number: return settle(ledger, now, passed, rebuild)
-        if file in commit.quarantine: expired += file.rows
-        elif not rebuild:
-            raise LedgerDamaged(f'{path} is gone, though commit {commit.number} of {commit.day} names it: '
-                                'restore it, or rebuild the day with --REPROCESS true')
+    there = {e.path for e in ledger.visible()} | {e.path for e in ledger.store.list(ledger.quarantine)}
+    missing, expired = publish_files(ledger, commit, there, passed)
+    now = ledger.head() if missing or expired else commit
+    if now.number > commit.number: return settle(ledger, now, passed, rebuild)
+    if missing:
+        if rebuild: return Settled(expired)
+        raise LedgerDamaged(f'{missing[0]} is gone, though commit {commit.number} of {commit.day} names it: '
+                            'restore it, or rebuild the day with --REPROCESS true')
+    try: tell_log(ledger, commit, passed)
+    except (DeltaRefused, StoreError) as e: return Settled(expired, unlogged=str(e))
     try:
         remove_superseded(ledger, commit, sorted(there), passed)
         remove_litter(ledger, commit)
@@ -5297,9 +5658,78 @@ def settle(
     return Settled(expired)
 
 
+def publish_files(ledger, commit, there, passed=lambda: None):
+    "Make the files of `commit` visible that are not among the paths `there`: (paths that are gone, quarantined rows gone)"
+    missing, expired = [], 0
+    for file in commit.files + commit.quarantine:
+        path = ledger.path(file.path)
+        if path in there: continue
+        if ledger.store.publish(path, file.token): passed()
+        elif file in commit.quarantine: expired += file.rows
+        else: missing.append(path)
+    return missing, expired
+
+
+def day_of(commit):
+    "A commit as the Delta log wants to know it"
+    return DayFiles(commit.day, commit.number, commit.files, schema_of(commit))
+
+def has_log(ledger): return ledger.delta or ledger.log.exists()
+
+def tell_log(ledger, commit, passed=lambda: None):
+    "Write `commit` into the Delta log, where there is one or one is to be begun. `DeltaRefused`, `StoreError`"
+    if not has_log(ledger): return
+    if ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)): passed()
+
+
+def heads(ledger):
+    "The last commit of every day of the table: (its `Ledger`, the `Commit`)"
+    store, top = ledger.store, ledger.path('_ledger')
+    def inner(folders): return [join(f, name) for f in folders for name in store.folders(f) if '=' in name]
+    for folder in inner(inner(inner([top]))):
+        day = date(*(int(part.split('=')[1]) for part in folder.split('/')[-3:]))
+        own = Ledger(store, ledger.root, day, ledger.home)
+        head = own.head()
+        if head: yield own, head
+
+def whole_days(ledger):
+    "The `DayFiles` of every day of the table, all files visible; `StoreError` if a day cannot be brought so far"
+    for own, head in heads(ledger):
+        there = {e.path for e in own.visible() + own.store.list(own.quarantine)}
+        missing, _ = publish_files(own, head, there)
+        if missing and own.head().number == head.number:
+            raise StoreError(f'the Delta log cannot be written: {missing[0]} is gone, though commit {head.number} of '
+                             f'{head.day} names it')
+        if missing: head = settled_head(own)
+        yield day_of(head)
+
+
+def settled_head(ledger):
+    "The last commit, rolled forward"
+    head = ledger.head()
+    publish_files(ledger, head, {e.path for e in ledger.visible() + ledger.store.list(ledger.quarantine)})
+    return head
+
+
+def retained(
+    ledger, commit,     # the last one
+    now=None,           # an aware datetime; by the clock, if None
+):
+    "The earlier `Commit`s whose files stay for now, the last one first"
+    if not commit.keep_hours: return []
+    now, found, after = now or datetime.now(timezone.utc), [], commit
+    for number in reversed([n for n in ledger.numbers() if n < commit.number]):
+        age = age_hours(after, now)
+        if age is not None and age >= commit.keep_hours: break
+        after = ledger.load(number)
+        if age is not None: found.append(after)
+    return found
+
+
 def remove_superseded(ledger, commit, paths, passed):
-    "Delete the data files of earlier commits that `commit` does not name"
-    valid = {ledger.path(f.path) for f in commit.files + commit.quarantine}
+    "Delete the data files of earlier commits that neither `commit` names nor one that is retained"
+    kept = [commit] + retained(ledger, commit)
+    valid = {ledger.path(f.path) for c in kept for f in c.files + c.quarantine}
     for path in paths:
         if path in valid or not up_to(path, commit.number): continue
         ledger.store.delete([path])
@@ -5316,7 +5746,7 @@ def remove_litter(ledger, commit):
         for path, token in store.staged(folder):
             if up_to(path, number) and token not in tokens.get(path, ()):
                 store.discard(path, token)
-    valid = {ledger.path(f.lineage) for f in commit.files}
+    valid = {ledger.path(f.lineage) for c in [commit] + retained(ledger, commit) for f in c.files}
     lineage = [e.path for e in store.list(join(ledger.folder, 'lineage'))]
     store.delete([path for path in lineage if path not in valid and up_to(path, number)])
     dead_manifests(ledger, commit)
@@ -5377,9 +5807,24 @@ def is_rolling(ledger, commit, there):
     return {ledger.path(f.path) for f in commit.files} <= staged | set(there)
 
 
+class Gone(LookupError):
+    "The files of an earlier commit are not there any more; the message says so."
+
+def snapshot_of(ledger, number):
+    "The files of commit `number`, all of them readable: (Commit, list of FileEntry); `Gone` if they are not there"
+    commit = ledger.load(number)
+    if commit is None: raise Gone(f'{ledger.day} has no commit {number}: its last is {(ledger.numbers() or [0])[-1]}')
+    there = {e.path: e for e in ledger.visible()}
+    paths = [ledger.path(f.path) for f in commit.files]
+    lost = [path for path in paths if path not in there]
+    if not lost: return commit, [there[path] for path in paths]
+    raise Gone(f'{len(lost)} of the {len(paths)} files of commit {number} of {ledger.day} are gone, for example '
+               f'{lost[0]}: superseded files stay for KEEP_SUPERSEDED_HOURS')
+
+
 def repair(ledger, run):
     "Roll forward and remove all litter; the words that say what was done. `StoreError` if something may not be removed"
-    done = []
+    done, told = [], ledger.log.read().numbers if has_log(ledger) else {}
     head, settled = open_ledger(ledger)
     ahead = litter_ahead(ledger, head)
     if ahead:
@@ -5387,11 +5832,26 @@ def repair(ledger, run):
         if not ledger.publish_commit(fence): return repair(ledger, run)
         settled = settle(ledger, fence)
         done.append(f'removed {ahead} staged files')
+    if settled.unlogged: raise StoreError(f'the Delta log could not be written: {settled.unlogged}')
     if settled.left: raise StoreError(f'not all could be removed: {settled.left}')
+    done += mend_log(ledger, told)
     unnamed = unnamed_manifests(ledger)
     ledger.store.delete(unnamed)
     done += [f'removed the manifest {path.rsplit("/", 1)[-1]}, which no commit names' for path in unnamed]
     return done + settle_temporary(ledger)
+
+
+def mend_log(ledger, before):
+    "Bring the Delta log up to the last commit of every day; words for each. before: {day: number} that it had"
+    if not has_log(ledger): return []
+    days = list(whole_days(ledger))
+    ahead = [d for d in days if before.get(d.day, 0) > d.number]
+    if ahead:
+        raise LedgerDamaged(f'the Delta log has commit {before[ahead[0].day]} of {ahead[0].day}, its ledger only '
+                            f'{ahead[0].number}: remove {ledger.log.folder} and repair again with --delta-log true')
+    try: ledger.log.follow(days, lambda: [])
+    except DeltaRefused as e: raise StoreError(f'the Delta log could not be written: {e}') from None
+    return [f'brought the Delta log up to commit {d.number} of {d.day}' for d in days if before.get(d.day) != d.number]
 
 
 def fence_after(ledger, head, run):
@@ -5424,7 +5884,7 @@ def unnamed_manifests(ledger):
 def settle_temporary(ledger):
     "Remove what a crash left of files that are created in one step, hidden and complete for no one; words for each"
     done = []
-    for folder in (ledger.path('_ledger'), ledger.folder, join(ledger.folder, 'lineage')):
+    for folder in (ledger.path('_ledger'), ledger.folder, join(ledger.folder, 'lineage'), ledger.log.folder):
         for path, token in ledger.store.staged(folder):
             ledger.store.discard(path, token)
             done.append(f'removed an unfinished {path.rsplit("/", 1)[-1]}')
@@ -5468,7 +5928,7 @@ class Report:
     day: str                        # YYYY-MM-DD
     table: str                      # database.table
     status: str = (
-        'done'  # 'done', 'nothing new', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
+        'done'  # 'done', 'nothing new', 'held', 'no data', 'dry run', 'failed', 'stopped', 'unfinished' (the commit stands)
     )
     commit: int = None              # number in the ledger
     message: str = ''               # what a person should know
@@ -5489,6 +5949,7 @@ class Report:
     findings: tuple = ()            # dicts of the quality rules' findings
     rules: tuple = ()               # dicts of what came of the rules in DQDL: a Verdict, and the first offenders
     warnings: tuple = ()
+    serves: str = 'listing'         # 'snapshot': superseded files stay, so who lists the folder sees too much
     stages: tuple = ()              # (stage, seconds)
     duration_seconds: float = 0.0
     arguments: dict = None
@@ -5519,7 +5980,7 @@ def metric_data(report):
         ('RulesFailed', broken_rules(report, 'fail'), 'Count'), ('RulesWarned', broken_rules(report, 'warn'), 'Count'),
         ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
         ('DurationSeconds', report.duration_seconds, 'Seconds'),
-        ('Succeeded', int(report.status in ('done', 'nothing new')), 'Count')]
+        ('Succeeded', int(report.status in ('done', 'nothing new', 'held')), 'Count'), ('Held', int(report.status == 'held'), 'Count')]
     values += [
         (name, rates[rule], 'None')
         for name, rule in (('DuplicateRate', 'duplicate'), ('NullKeyRate', 'null_key'))
@@ -5607,6 +6068,8 @@ def tell(report):
     for a in report.set_aside:
         print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
     for warning in report.warnings: print(shown(f'warning: {warning}'))
+    if report.serves == 'snapshot':
+        print('superseded files stay: read the day by snapshot or Delta log; a listing of the folder holds more')
     if report.message: print(shown(report.message))
     print(metrics_line(report))
     print(json_line(report), flush=True)
@@ -5678,7 +6141,8 @@ def quiet(stage, seconds, facts): pass
 def start_run(settings, table, partition, session=get_spark, observe=quiet, rules=None):
     "A fresh `Run`"
     s, now = settings, time.monotonic()
-    ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path)
+    ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path,
+                    s.delta_log)
     stores = store_for(table.location), ledger.store
     return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now,
                tuple(rules_of(s) if rules is None else rules))
@@ -5697,6 +6161,11 @@ class State:
     rewritten: tuple    # paths of new files that were taken before, with other content
     reprocess: bool     # True: no file of the day is kept
     work: bool          # False: there is nothing to do
+
+    @property
+    def held(self):
+        "The commit that the day was rolled back to and that it is to stay at, or 0"
+        return self.head.held if self.head and not self.reprocess else 0
 
     @property
     def taken(self):
@@ -5742,7 +6211,8 @@ def state_of(run, head, settled, before, inventory):
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
         head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
-        tuple(e.path for e in fresh if e.path in earlier), s.reprocess, bool(new) or reshape)
+        tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
+        (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
 
 def consolidated_sources(ledger, head):
@@ -5793,6 +6263,9 @@ def day_warnings(run, state):
     if not run.partition.known:
         yield (f'the catalog does not know {run.partition.day} yet, its files were found in '
                f'{run.partition.locations[0]}: has the crawler run?')
+    if state.held:
+        yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} landing '
+               'files wait, until `release` or --REPROCESS true')
     if ignored: yield f'{len(ignored)} files are not Parquet and were ignored, for example {ignored[0]}'
     if rewritten:
         yield (f'{len(rewritten)} landing files were rewritten after they were taken, for example {rewritten[0]}: '
@@ -5803,6 +6276,7 @@ def day_warnings(run, state):
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
+    if state.settled.unlogged: yield f'the Delta log lags behind: {state.settled.unlogged}'
     if state.settled.expired:
         yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'
 
@@ -5905,12 +6379,6 @@ def slots_of(run, state, used, lost, schema, settled, new):
     return add_readers(slots, [i for i in new if kept_out(used[i])])
 
 
-def schema_of(commit):
-    "The day's schema as of a commit, or None"
-    if not commit or not commit.schema: return None
-    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
-
-
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
     new = [n for i, n in used.items() if i < SETTLED]
@@ -5996,6 +6464,7 @@ def check_plan(run, state, plan):
         check_no_fewer(state, plan)
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
+    check_log(run, plan.schema)
     check_rules(plan.verdicts)
 
 
@@ -6005,6 +6474,16 @@ def check_no_fewer(state, plan):
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')
+
+
+def check_log(run, schema):
+    "`ArgumentError` if the table's Delta log could not hold a day with this schema"
+    ledger = run.ledger
+    if schema is None or not has_log(ledger): return
+    try: ledger.log.check(DayFiles(str(ledger.day), 0, (), schema), lambda: [day_of(head) for _, head in heads(ledger)])
+    except DeltaRefused as e:
+        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such days '
+                            'under an OUTPUT_PATH of their own, without a log') from None
 
 
 def plan_facts(state, plan):
@@ -6154,11 +6633,18 @@ def day_files(state, plan, written):
     return [f for f in files if f]
 
 
+def readers_of(run, state):
+    "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
+    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours if state.head else 0
+    return 'snapshot' if hours else 'listing'
+
+
 def run_report(run, state, **facts):
     "What every report of a run says"
     known = dict(run.facts, **facts)
     warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
     return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
+                         serves=readers_of(run, state),
                          stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
                          arguments=run.settings.as_arguments()))
 
@@ -6186,8 +6672,9 @@ def nothing_new(run, state):
     "A day that is up to date is a success"
     unknown, head = make_known(run, state.head), state.head
     facts = dict(output_files=0) if run.settings.dry_run else {}
-    report = run_report(run, state, status='nothing new', message=f'nothing new has landed for {run.partition.day}',
-                        **dict(facts, records_processed=0))
+    status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
+    if state.held: status, message = 'held', f'{run.partition.day} is held at commit {state.held}: nothing was done'
+    report = run_report(run, state, status=status, message=message, **dict(facts, records_processed=0))
     return with_aftermath(report, head.number, state.settled, unknown) if head else report
 
 
@@ -6222,7 +6709,8 @@ def commit_of(run, state, plan, written):
     report = final_report(run, state, plan, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
-                  kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name)
+                  kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name,
+                  run.settings.keep_superseded_hours)
 
 
 def taken_now(state, plan, number):
@@ -6260,7 +6748,8 @@ def make_known(run, commit):
     s = run.settings
     if not s.output_table or not commit or not commit.schema or s.dry_run: return ''
     try:
-        register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition)
+        register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition,
+                 has_log(run.ledger))
     except CatalogError as e: return str(e)
     run.mark('register')
     return ''
@@ -6269,6 +6758,7 @@ def make_known(run, commit):
 def with_aftermath(report, number, settled, unknown):
     "`report`, 'unfinished' if something could not be done. unknown: why the catalog does not know the day, or ''"
     words = [f'superseded files are still there: {settled.left}'] if settled.left else []
+    if settled.unlogged: words.append(f'the Delta log does not have it: {settled.unlogged}')
     if unknown: words.append(f'the day is not registered: {unknown}')
     if not words: return report
     return replace(report, status='unfinished', message=f'commit {number} stands, but ' + '; '.join(words) +

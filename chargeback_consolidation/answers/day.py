@@ -20,7 +20,7 @@ from ..s3 import split_s3
 from ..catalog import GlueCatalog, LocalCatalog, Table
 from ..parquet import open_parquet
 from ..landing import Inventory, take_inventory
-from ..ledger import RECORD_NAME, Ledger, number_of, read_commit, refuse_old_place
+from ..ledger import RECORD_NAME, Ledger, number_of, read_commit, refuse_old_place, retained
 from .answer import RECORD_TYPE, Found, Mask
 
 # %% ../../nbs/answers/day.ipynb #960463d9
@@ -228,8 +228,11 @@ def standing(day, files, feet):
             if len(files)
             else 'nothing has landed for this day')]
     of = {s: files[files['state'] == s] for s in ('gone', 'rewritten', 'waiting', 'set aside', 'foreign')}
+    held = [Found(
+        'held', 'warn', len(of['waiting']), (),
+        f'the day was rolled back to commit {day.head.held} and is held there until `release`')] if day.head.held else []
     expired = len(of['gone']) and not len(day.inventory.files)
-    found = listed(
+    found = held + listed(
         'landing file gone', 'warn' if expired else 'fail', of['gone'],
         '{n} landing file{s} with {r} records that went into the day {was} gone'
         + ('; the landing zone of the day is empty' if expired else ''))
@@ -267,9 +270,11 @@ def standing(day, files, feet):
 def strangers(day):
     "What lies in the partition or the quarantine and should not, or should and does not"
     valid, named = {day.ledger.path(f.path) for f in day.head.files}, day.ledger.relative
-    extra = [e for e in day.output if e.path not in valid]
+    kept = {day.ledger.path(f.path) for c in retained(day.ledger, day.head) for f in c.files} - valid
+    extra = [e for e in day.output if e.path not in valid | kept]
     old = tuple(named(e.path) for e in extra if number_of(e.path) and number_of(e.path) <= day.head.number)
     foreign = tuple(named(e.path) for e in extra if named(e.path) not in old)
+    kept = tuple(sorted(named(e.path) for e in day.output if e.path in kept))
     there = {e.path for e in day.quarantine}
     lost = [f for f in day.head.quarantine if day.ledger.path(f.path) not in there]
     found = (
@@ -278,6 +283,10 @@ def strangers(day):
             f'{len(old):,} superseded files still lie beside the day: `repair` removes them')]
         if old
         else [])
+    if kept:
+        found.append(Found(
+            'superseded file kept', 'ok', len(kept), kept,
+            f'{len(kept):,} superseded files stay for those who read a snapshot; who lists the folder sees their rows, too'))
     if foreign:
         found.append(Found(
             'output file foreign', 'fail', len(foreign), foreign,

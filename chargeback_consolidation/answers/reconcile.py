@@ -19,7 +19,7 @@ from ..schema import LANDING_FILE, LANDING_ROW
 from ..landing import kept_out
 from .answer import Found, answered
 from .day import footers, landing_files, listed, standing, unmoved
-from .records import (doubled, doubled_found, landing_sources, later, places_of,
+from .records import (books_of, doubled, doubled_found, landing_sources, later, places_of,
     ranked, read_consolidated, read_threaded, same, stamps, values)
 
 # %% ../../nbs/answers/reconcile.ipynb #3377187b
@@ -193,7 +193,7 @@ def records_of(files, landing):
 def landed_records(day, files):
     """What landed, read anew: (the index with its notes, records of files that were taken as a bool array, their
     order and winners as by `ranked`)"""
-    landing = read_threaded(day, landing_sources(day, files), day.stores)
+    landing = read_threaded(day, landing_sources(day, files), day.stores, books=books_of(day))
     took = records_of(files, landing)
     order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), took)
     return landing, took, order, wins

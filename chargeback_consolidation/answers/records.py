@@ -42,7 +42,7 @@ def books_of(day):
 def judged_apart(sources, books, day, stores):
     "Index rows of sources, ascending by id, each judged by its own rules; the notes of all come last"
     texts = []
-    for book, own in groupby(sources, lambda s: NO_BOOK if s.lineage else books.get(s.id, NO_BOOK)):
+    for book, own in groupby(sources, lambda s: books.get(s.id, NO_BOOK)):
         for batch in read_index(list(own), stores, day.day, book):
             note = batch.num_rows and batch.column(1)[0].as_py() < 0
             if note: texts += field_of(batch, 'note').to_pylist()
@@ -50,9 +50,9 @@ def judged_apart(sources, books, day, stores):
     yield texts
 
 # %% ../../nbs/answers/records.ipynb #e5b149c1
-def read_threaded(day, sources, stores, only=None):
+def read_threaded(day, sources, stores, only=None, books=None):
     """`Records` of `sources`, ascending by id. only: int64 array, the key hashes wanted (then `start` is no use);
-    None for all"""
+    None for all. books: of `books_of`, for landing files"""
     n = max(1, min(os.cpu_count() or 1, len(sources) // 50))
     parts = [sources[len(sources) * k // n:len(sources) * (k + 1) // n] for k in range(n)]
     def wanted(batch):
@@ -61,9 +61,8 @@ def read_threaded(day, sources, stores, only=None):
             if only is None
             else batch.filter(
                 pa.array(np.isin(batch.column(3).to_numpy(), only) & np.asarray(batch.column(2).is_valid()))))
-    books = books_of(day)
     def work(part):
-        *batches, texts = judged_apart(part, books, day, stores)
+        *batches, texts = judged_apart(part, books or {}, day, stores)
         return [b if only is None else wanted(b) for b in batches], texts
     with ThreadPoolExecutor(n) as pool: done = list(pool.map(work, parts))
     notes = read_notes(text for _, texts in done for text in texts)

@@ -21,7 +21,7 @@ from .answer import Found, Identifier, answered
 from .day import footers, landing_files, standing, unmoved
 from .duplicates import TIMES
 from .reconcile import unreadable_found
-from chargeback_consolidation.answers.records import (instant, landing_sources, read_plan, read_rows, read_threaded,
+from chargeback_consolidation.answers.records import (books_of, instant, landing_sources, read_plan, read_rows, read_threaded,
     stamps, values)
 
 # %% ../../nbs/answers/trace.ipynb #8c064706
@@ -38,7 +38,7 @@ def why(times, winner, missing):
 def versions_of(day, files, wanted):
     "Every record of some keys in the landing zone, the latest first within each key: a DataFrame. wanted: key texts"
     hashes = key_hashes(pa.array(wanted, pa.string()))
-    landing = read_threaded(day, landing_sources(day, files), day.stores, only=hashes)
+    landing = read_threaded(day, landing_sources(day, files), day.stores, only=hashes, books=books_of(day))
     table = landing.table.filter(pc.is_in(landing.table['key'], value_set=pa.array(wanted, pa.string())))
     frame = pd.DataFrame({
         KEY: table['key'].to_pylist(), 'number': values(table, 'source').astype(int),

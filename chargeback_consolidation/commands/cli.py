@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['commands', 'main', 'carry_out', 'complain', 'consolidate', 'no_date', 'backfill', 'day_options',
-           'find_ledger', 'day_ledger', 'history', 'snapshot', 'repair', 'cells_shown', 'tell_run', 'folder_in',
-           'Investigations', 'recorded', 'investigation_options', 'investigate', 'ask', 'sample_options',
-           'land_sample_command', 'rules', 'check_rule_file', 'try_rules', 'rule_grid', 'warm_up_command']
+           'find_ledger', 'day_ledger', 'history', 'snapshot', 'repair', 'run_name', 'rollback', 'release', 'expire',
+           'cells_shown', 'tell_run', 'folder_in', 'Investigations', 'recorded', 'investigation_options', 'investigate',
+           'ask', 'sample_options', 'land_sample_command', 'rules', 'check_rule_file', 'try_rules', 'rule_grid',
+           'warm_up_command']
 
 # %% ../../nbs/commands/cli.ipynb #7cd76033
 import inspect
@@ -28,12 +29,14 @@ from .. import __version__
 from ..settings import (ARGUMENTS, ArgumentError, parse, read_date, read_flag, read_integer,
     read_number, read_path, read_text)
 from ..store import store_for
-from ..ledger import Ledger, refuse_old_place, repair as repair_day, snapshot as snapshot_day
 from ..dqdl import ruleset_text
 from ..plan import rules_of
 from ..quality import stops
+from ..ledger import (Gone, Ledger, refuse_old_place, repair as repair_day,
+    snapshot as snapshot_day, snapshot_of)
 from ..report import steady_output
 from ..job import EXIT_CODES, main as run_job
+from .going_back import expire_day, release_day, roll_back
 from chargeback_consolidation.commands.options import (KINDS, LONE, Checked, Command, Group, job_options, job_words,
     sentence, spelt, whisper)
 from .terminal import grid, megabytes, shown, teller
@@ -61,6 +64,7 @@ def carry_out(words):
     except click.ClickException as e: return complain(e.format_message(), 2)
     except click.exceptions.Abort: return complain('interrupted; nothing is lost: run the command again', 130)
     except KeyboardInterrupt: return complain('interrupted; nothing is lost: run the command again', 130)
+    except Gone as e: return complain(str(e.args[0]), 2)
     except (ValueError, FileExistsError, NotADirectoryError, PermissionError) as e: return complain(str(e), 2)
     except tuple(kind for kind, _ in EXIT_CODES) as e:
         return complain(str(e), next(c for kind, c in EXIT_CODES if isinstance(e, kind)))
@@ -150,7 +154,7 @@ def history(output, day, home, as_json):
     ledger = day_ledger(output, day, home)
     commits = [ledger.load(n) for n in ledger.numbers()]
     if as_json:
-        for c in commits: print(json.dumps(dict(c.report, commit=c.number, run=c.run, kind=c.kind), sort_keys=True))
+        for c in commits: print(json.dumps(dict(c.report, commit=c.number, run=c.run, kind=c.kind, held=c.held), sort_keys=True))
         return 0
     rows = [
         (
@@ -172,10 +176,13 @@ def history(output, day, home, as_json):
 
 @commands.command()
 @day_options
+@click.option('--commit', 'number', type=Checked(read_integer, 'N', (1, 10**6)),
+              help='As this commit had the day, if its files are still there [the last one]')
 @click.option('--json', 'as_json', is_flag=True, help='Paths, rows and bytes as JSON')
-def snapshot(output, day, home, as_json):
-    "The files that are the day now: what to read for one consistent day."
-    commit, files = snapshot_day(day_ledger(output, day, home))
+def snapshot(output, day, home, number, as_json):
+    "The files that are the day now, or as of a commit: what to read for one consistent day."
+    ledger = day_ledger(output, day, home)
+    commit, files = snapshot_of(ledger, number) if number else snapshot_day(ledger)
     rows = {output + '/' + f.path: f.rows for f in commit.files}
     if as_json:
         print(json.dumps({
@@ -186,14 +193,48 @@ def snapshot(output, day, home, as_json):
 
 @commands.command()
 @day_options
-def repair(output, day, home):
-    "Roll an interrupted commit forward and remove what killed runs left behind."
+@click.option('--delta-log', 'delta', is_flag=True, help='Begin a Delta log of the table, if it has none')
+def repair(output, day, home, delta):
+    "Roll an interrupted commit forward, remove what killed runs left behind, bring the table's Delta log up to date."
     ledger = find_ledger(output, day, home)
+    ledger.delta = delta
     done = repair_day(ledger, uuid.uuid4().hex[:8])
     if not done and not ledger.numbers():
         raise click.ClickException(
             f'--output-path {output}: there is no ledger of {day} in {ledger.home}, and nothing to repair')
     print('\n'.join(done) if done else 'nothing to repair')
+
+# %% ../../nbs/commands/cli.ipynb #8c79067f
+def run_name(): return uuid.uuid4().hex[:8]
+
+@commands.command()
+@day_options
+@click.option('--to-commit', 'number', type=Checked(read_integer, 'N', (1, 10**6)), required=True,
+              help='The commit to go back to; `history` lists them')
+def rollback(output, day, home, number):
+    """Make a day what an earlier commit had, and hold it there: runs leave it alone until `release`.
+
+    The files of that commit must still be there, see --keep-superseded-hours of `consolidate`."""
+    made = roll_back(day_ledger(output, day, home), number, run_name())
+    print(f'commit {made.number} of {day} is commit {number} again: {made.rows:,} rows in {len(made.files)} files; '
+          'held until `release`')
+
+@commands.command()
+@day_options
+def release(output, day, home):
+    "Let runs go on with a day that was rolled back; the next one takes what has landed since."
+    made = release_day(day_ledger(output, day, home), run_name())
+    print(f'{day} is released with commit {made.number}' if made else f'{day} is not held')
+
+@commands.command()
+@day_options
+@click.option('--keep-superseded-hours', 'hours', type=Checked(read_integer, 'N', (0, 8760)),
+              help='How long they stay [as the last commit says]')
+def expire(output, day, home, hours):
+    "Remove superseded files that have stayed long enough."
+    gone = expire_day(day_ledger(output, day, home), hours)
+    for path in gone: print(f'removed {path}')
+    if not gone: print('nothing to remove')
 
 # %% ../../nbs/commands/cli.ipynb #7f274606
 @contextmanager

@@ -4,15 +4,15 @@ wins (C10).
 Both runs live in this process. The first stops at the end of phase A, the second then goes to the end of phase B and
 stops; the first finishes, then the second.
 """
-import threading
 from itertools import count, product
 
 import pytest
 from aws import SERVER, s3_server
 from matrices import record
+from racer import Racer
 from world import LocalWorld, S3World, prepared
 
-from chargeback_consolidation.job import Conflict, consolidate
+from chargeback_consolidation.job import Conflict
 
 PHASES = ['look', 'index', 'decide', 'copy', 'audit', 'prepare', 'commit', 'settling', 'settle']
 ON_S3 = [(a, b) for a, b in product(PHASES, PHASES) if a == b or {a, b} <= {'copy', 'prepare', 'commit', 'settling'}]
@@ -33,36 +33,6 @@ def cloud(local, session, tmp_path_factory):
         world, before = prepared(S3World(endpoint, 'base', folder=tmp_path_factory.mktemp('cloud')).create(), session)
         assert before == local[1]
         yield lambda: world.copy(f'copy-{next(numbers)}'), before, local[2]
-
-
-class Racer(threading.Thread):
-    "A run in a thread that can be stopped, once, at the end of a phase"
-
-    def __init__(self, world, session, stop=None):
-        super().__init__(daemon=True)
-        self.world, self.session, self.stop = world, session, stop
-        self.arrived, self.go, self.outcome = threading.Event(), threading.Event(), None
-
-    def observe(self, stage, seconds, facts):
-        if stage == self.stop and not self.arrived.is_set():
-            self.arrived.set()
-            assert self.go.wait(120)
-
-    def run(self):
-        try: self.outcome = consolidate(self.world.start(self.session, self.observe)).status
-        except Exception as e: self.outcome = e
-        finally: self.arrived.set()
-
-    def until_stop(self):
-        self.start()
-        assert self.arrived.wait(120)
-        return self
-
-    def finish(self):
-        self.go.set()
-        self.join(120)
-        assert not self.is_alive()
-        return self.outcome
 
 
 def check(world, before, after, outcomes):

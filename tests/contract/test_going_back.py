@@ -1,0 +1,227 @@
+"""A day goes back to an earlier commit and is held there; superseded files stay for a while (C20)."""
+import hashlib
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from days import DAY, LENIENT, Lake, chargebacks, tree
+from deltalake import DeltaTable
+from inline import inline
+
+from chargeback_consolidation import job
+from chargeback_consolidation.answers.day import footers, landing_files, open_day, standing
+from chargeback_consolidation.commands.cli import carry_out
+from chargeback_consolidation.commands.going_back import expire_day, release_day, roll_back
+from chargeback_consolidation.ledger import (
+    Gone, Ledger, LedgerDamaged, remove_superseded, repair, retained, settle, slot_paths, snapshot, snapshot_of)
+from chargeback_consolidation.local import LocalStore
+from chargeback_consolidation.parquet import read_lineage
+
+KEEP = dict(LENIENT, KEEP_SUPERSEDED_HOURS=48)
+
+
+def rows(files):
+    return sorted(
+        tuple(map(str, row.values())) for e in files
+        for row in pq.ParquetFile(e.path).read(use_threads=False).to_pylist())
+
+
+def digest(files): return hashlib.sha256(repr(rows(files)).encode()).hexdigest()
+
+
+def land(lake, name, keys, updated):
+    lake.land(f'{name}.parquet', chargebacks(keys, updated=updated, status=pa.array([name] * len(keys))), mtime=updated)
+
+
+@pytest.fixture
+def lake(tmp_path):
+    "A day of three commits, with files that the commits share, a quarantine and files superseded that are still there"
+    lake = Lake(tmp_path)
+    land(lake, 'one', ['k1', 'k2', 'k3', None], 1)
+    lake.run(session=inline, **KEEP)
+    land(lake, 'two', ['k4', 'k5', None], 2)
+    lake.run(session=inline, **KEEP)
+    land(lake, 'bad', ['k1', 'k2', 'k3', 'k4', 'k9'], 3)
+    lake.run(session=inline, **KEEP)
+    return lake
+
+
+@pytest.fixture
+def ledger(lake): return Ledger(LocalStore(), str(lake.output), date.fromisoformat(DAY))
+
+
+def test_c20_every_commit_is_there(ledger):
+    counts = [snapshot_of(ledger, n)[0].rows for n in ledger.numbers()]
+    assert counts == [3, 5, 6] and len(ledger.visible()) > len(ledger.head().files)
+    for n in ledger.numbers(): assert len(rows(snapshot_of(ledger, n)[1])) == counts[n - 1]
+
+
+def test_c20_zero_hours_is_as_ever(lake, ledger):
+    land(lake, 'more', ['k7'], 4)
+    report = lake.run(session=inline, **LENIENT)
+    assert report.serves == 'listing' and {e.path for e in ledger.visible()} == {
+        ledger.path(f.path) for f in ledger.head().files}
+
+
+def test_c20_they_stay_as_long_as_said(ledger):
+    head, now = ledger.head(), datetime.now(UTC)
+    def kept(hours): return [c.number for c in retained(ledger, head, now + timedelta(hours=hours))]
+    assert (kept(0), kept(47), kept(49)) == ([2, 1], [2, 1], [])
+
+
+def test_c20_back_and_forward_have_equal_digests(ledger):
+    before = {n: digest(snapshot_of(ledger, n)[1]) for n in ledger.numbers()}
+    for number, name in ((1, 'a' * 8), (3, 'b' * 8), (2, 'c' * 8)):
+        made = roll_back(ledger, number, name)
+        assert made.held == number and made.kind == 'rollback'
+        commit, files = snapshot(ledger)
+        assert commit == made and digest(files) == before[number]
+    assert len(set(before.values())) == 3
+
+
+def test_c20_lineage_goes_with_the_files(ledger):
+    def origins(commit):
+        return [tuple(map(tuple, read_lineage(ledger.store.load(ledger.path(f.lineage))))) for f in commit.files]
+    before = snapshot_of(ledger, 1)[0]
+    made = roll_back(ledger, 1, 'a' * 8)
+    assert origins(made) == origins(before) and ledger.taken(made) == ledger.taken(before)
+    assert sum(f.rows for f in made.quarantine) == sum(f.rows for f in before.quarantine) == 1
+
+
+def test_c20_a_held_day_is_left_alone(lake, ledger, capsys):
+    roll_back(ledger, 2, 'a' * 8)
+    land(lake, 'later', ['k8'], 9)
+    before = tree(lake.output)
+    assert job.main(lake.words(**KEEP), session=lambda: pytest.fail('Spark was started')) == 0
+    out = capsys.readouterr().out
+    assert 'warning: 2025-11-02 was rolled back to commit 2 and is held there: 2 landing files wait' in out
+    report = json.loads(out.splitlines()[-1])
+    assert report['status'] == 'held' and report['records_processed'] == 0 and report['commit'] == 4
+    assert 'METRICS: records_processed=0, duplicates_removed=0, output_files=2' in out and tree(lake.output) == before
+
+
+def test_c20_a_repair_does_not_release(lake, ledger):
+    roll_back(ledger, 2, 'a' * 8)
+    with ledger.store.stage(ledger.path(slot_paths(ledger.day, 0, 5, 'dead0000').file)) as sink: sink.write(b'x')
+    assert repair(ledger, 'f' * 8) == ['removed 1 staged files']
+    assert ledger.head().kind == 'repair' and ledger.head().held == 2
+    assert lake.run(session=inline, **KEEP).status == 'held'
+
+
+def test_c20_released_it_takes_what_has_landed_since(lake, ledger):
+    undisturbed = digest(snapshot(ledger)[1])
+    roll_back(ledger, 1, 'a' * 8)
+    assert release_day(ledger, 'b' * 8).held == 0 and release_day(ledger, 'c' * 8) is None
+    report = lake.run(session=inline, **KEEP)
+    assert report.status == 'done' and report.files_taken == 2 and digest(snapshot(ledger)[1]) == undisturbed
+
+
+def test_c20_reprocess_ends_it_too(lake, ledger):
+    undisturbed = digest(snapshot(ledger)[1])
+    roll_back(ledger, 1, 'a' * 8)
+    assert lake.run(session=inline, REPROCESS='true', **KEEP).status == 'done'
+    assert ledger.head().held == 0 and digest(snapshot(ledger)[1]) == undisturbed
+
+
+@pytest.mark.parametrize('how', ['expire', 'a run', 'by hand'])
+def test_c20_files_that_are_gone(lake, ledger, how):
+    first = ledger.load(1)
+    if how == 'expire': assert len(expire_day(ledger, 0)) > 0 and expire_day(ledger, 0) == []
+    if how == 'by hand': ledger.store.delete([ledger.path(first.files[0].path)])
+    if how == 'a run':
+        land(lake, 'more', ['k7'], 4)
+        lake.run(session=inline, **LENIENT)
+    before = tree(lake.root)
+    with pytest.raises(Gone, match='files of commit 1 of 2025-11-02 are gone, for example'): roll_back(ledger, 1, 'a' * 8)
+    with pytest.raises(Gone): snapshot_of(ledger, 1)
+    assert tree(lake.root) == before
+
+
+def test_c20_a_file_that_is_not_what_it_was(lake, ledger):
+    path = next(ledger.path(f.path) for f in ledger.load(1).files if f not in ledger.head().files)
+    with open(path, 'ab') as f: f.write(b'x')
+    with pytest.raises(LedgerDamaged, match='is not as it was written'): roll_back(ledger, 1, 'a' * 8)
+    assert ledger.head().number == 3 and ledger.store.staged(ledger.partition) == []
+
+
+@pytest.mark.parametrize('where', ['before', 'after'])
+def test_c20_killed_at_its_commit_point(lake, ledger, where, monkeypatch):
+    "A rollback that dies is litter before its commit point; after it, the next run finishes it"
+    class Killed(BaseException): pass
+    publish = Ledger.publish_commit
+    def dying(self, commit):
+        if where == 'after': publish(self, commit)
+        raise Killed
+    monkeypatch.setattr(Ledger, 'publish_commit', dying)
+    before = {n: digest(snapshot_of(ledger, n)[1]) for n in (1, 3)}
+    with pytest.raises(Killed): roll_back(ledger, 1, 'a' * 8)
+    monkeypatch.undo()
+    assert digest(snapshot(ledger)[1]) == before[3]
+    report = lake.run(session=inline, **KEEP)
+    assert report.status == ('held' if where == 'after' else 'nothing new')
+    repair(ledger, 'f' * 8)
+    assert digest(snapshot(ledger)[1]) == before[1 if where == 'after' else 3]
+    assert ledger.store.staged(ledger.partition) == []
+
+
+def test_c20_a_slow_run_cannot_delete_what_came_back(lake, ledger):
+    "It clears up after commit 3 with a list that it made before the day went back to commit 1"
+    third, paths = ledger.head(), sorted(e.path for e in ledger.visible())
+    before = digest(snapshot_of(ledger, 1)[1])
+    roll_back(ledger, 1, 'a' * 8)
+    remove_superseded(ledger, replace(third, keep_hours=0), paths, lambda: None)
+    settle(ledger, replace(third, keep_hours=0))
+    assert digest(snapshot(ledger)[1]) == before
+
+
+def test_c20_a_run_that_was_planning_finds_the_day_held(lake, ledger):
+    land(lake, 'later', ['k8'], 9)
+    def observe(stage, seconds, facts):
+        if stage == 'prepare' and not ledger.head().held: roll_back(ledger, 2, 'a' * 8)
+    assert lake.run(session=inline, observe=observe, **KEEP).status == 'held'
+    assert snapshot(ledger)[0].rows == 5
+
+
+def test_c20_the_log_follows(lake, ledger):
+    ledger.delta = True
+    repair(ledger, 'f' * 8)
+    roll_back(ledger, 1, 'a' * 8)
+    keys = sorted(DeltaTable(str(lake.output)).to_pyarrow_table()['chargeback_id'].to_pylist())
+    assert keys == ['k1', 'k2', 'k3']
+    roll_back(ledger, 3, 'b' * 8)
+    assert DeltaTable(str(lake.output)).to_pyarrow_table().num_rows == 6
+    assert DeltaTable(str(lake.output), version=1).to_pyarrow_table().num_rows == 3     # its files stay, too
+
+
+def test_c20_as_commands(lake, ledger, capsys):
+    day = ['--output-path', str(lake.output), '--partition-date', DAY]
+    def told(*words):
+        code = carry_out([*words, *day])
+        return code or 0, capsys.readouterr()
+    assert told('rollback', '--to-commit', '1') == (
+        0, ('commit 4 of 2025-11-02 is commit 1 again: 3 rows in 2 files; held until `release`\n', ''))
+    code, (out, _) = told('snapshot', '--commit', '2', '--json')
+    assert json.loads(out)['commit'] == 2 and sum(f['rows'] for f in json.loads(out)['files']) == 5
+    code, (out, _) = told('history')
+    assert '4 rollback' in out
+    assert told('release') == (0, ('2025-11-02 is released with commit 5\n', ''))
+    assert told('release') == (0, ('2025-11-02 is not held\n', ''))
+    code, (out, _) = told('expire', '--keep-superseded-hours', '0')
+    assert code == 0 and out.startswith('removed ')
+    assert told('expire', '--keep-superseded-hours', '0') == (0, ('nothing to remove\n', ''))
+    code, (out, err) = told('rollback', '--to-commit', '2')
+    assert code == 2 and not out and 'files of commit 2 of 2025-11-02 are gone' in err and err.count('\n') == 1
+    code, (out, err) = told('snapshot', '--commit', '77')
+    assert code == 2 and err == '2025-11-02 has no commit 77: its last is 5\n'
+
+
+def test_c20_an_investigation_understands_it(lake, ledger):
+    def found():
+        day = open_day(str(lake.output), DAY)
+        return {f.kind: f for f in standing(day, landing_files(day), footers(day))}
+    assert 'output file left over' not in found() and found()['superseded file kept'].level == 'ok'
+    roll_back(ledger, 1, 'a' * 8)
+    assert found()['held'].level == 'warn' and found()['not yet taken'].count == 2
