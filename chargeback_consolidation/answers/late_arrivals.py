@@ -15,7 +15,8 @@ from ..store import shown as printable
 from .answer import Found, answered
 from .day import footers, landing_files, standing, unmoved
 from .reconcile import unreadable_found
-from chargeback_consolidation.answers.records import (books_of, LOWEST, doubled, doubled_found, instant, landing_sources, ranked,
+from chargeback_consolidation.answers.records import (books_of, LOWEST, doubled, doubled_found, instant,
+    landing_sources, ranked,
     read_threaded, values)
 
 # %% ../../nbs/answers/late_arrivals.ipynb #6af63715

@@ -19,7 +19,8 @@ from ..schema import LANDING_FILE, LANDING_ROW
 from ..landing import kept_out
 from .answer import Found, answered
 from .day import footers, landing_files, listed, standing, unmoved
-from .records import (books_of, doubled, doubled_found, landing_sources, later, places_of,
+from .records import (books_of, doubled, doubled_found, landing_sources, later,
+    places_of,
     ranked, read_consolidated, read_threaded, same, stamps, values)
 
 # %% ../../nbs/answers/reconcile.ipynb #3377187b

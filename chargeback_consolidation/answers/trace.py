@@ -21,7 +21,8 @@ from .answer import Found, Identifier, answered
 from .day import footers, landing_files, standing, unmoved
 from .duplicates import TIMES
 from .reconcile import unreadable_found
-from chargeback_consolidation.answers.records import (books_of, instant, landing_sources, read_plan, read_rows, read_threaded,
+from chargeback_consolidation.answers.records import (books_of, instant, landing_sources, read_plan, read_rows,
+    read_threaded,
     stamps, values)
 
 # %% ../../nbs/answers/trace.ipynb #8c064706

@@ -154,7 +154,8 @@ def history(output, day, home, as_json):
     ledger = day_ledger(output, day, home)
     commits = [ledger.load(n) for n in ledger.numbers()]
     if as_json:
-        for c in commits: print(json.dumps(dict(c.report, commit=c.number, run=c.run, kind=c.kind, held=c.held), sort_keys=True))
+        for c in commits: print(json.dumps(dict(c.report, commit=c.number, run=c.run, kind=c.kind,
+    held=c.held), sort_keys=True))
         return 0
     rows = [
         (
