@@ -31,7 +31,7 @@ from .parquet import (EVENT, KEY_COLUMNS, UPDATED, SchemaConflict, arrow_array, 
     cause_of, enum_leaves, has_ancient, instants, int96_columns, int96_unit, integers, is_legacy, key_fault,
     key_hashes, keys_of, keys_where, known, open_parquet, read_lineage, spark_version, whole)
 from .schema import enums_as_text, plain_field, plain_schema
-from chargeback_consolidation.rules import (NO_BOOK, RuleRows, added, first_broken, open_book, quarantine_rules,
+from chargeback_consolidation.rules import (NO_BOOK, RuleRows, added_all, first_broken, open_book, quarantine_rules,
     rule_fields, tallied)
 
 # %% ../nbs/09_landing.ipynb #71a4b10c
@@ -366,7 +366,7 @@ def counted(note, more):
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
-    tallies = [added(a, b) for a, b in zip(note.tallies, more['tallies'])] if note.tallies else more['tallies']
+    tallies = added_all([note.tallies, more['tallies']])
     return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
 # %% ../nbs/09_landing.ipynb #44d3afb6

@@ -9,7 +9,7 @@ __all__ = ['NumberColumn', 'TextColumn', 'CALLS', 'MOMENT', 'TEXT_TYPES', 'NO_RO
            'any_of', 'number_condition', 'text_test', 'text_condition', 'values_meet', 'lengths_in', 'is_day',
            'is_moment', 'is_integer', 'is_real', 'has_type', 'freshness', 'row_answers', 'literal_compares',
            'moment_compares', 'filtered', 'considered', 'row_fails', 'measures_of', 'plain_measure', 'rule_fields',
-           'rule_columns', 'exact_sums', 'tallied', 'exact', 'added', 'added_all', 'tally_of', 'metric_of',
+           'rule_columns', 'exact_sums', 'tallied', 'exact', 'sum_text', 'added_all', 'tally_of', 'metric_of',
            'check_holds', 'tree_holds', 'tally_place', 'verdict_of', 'said', 'faults_of', 'schema_table', 'keyed',
            'key_faults', 'answerable', 'types_fit', 'quarantine_rules', 'first_broken', 'book_of', 'open_book']
 
@@ -403,7 +403,7 @@ def rule_columns(rules):
     names = {name for c in checks for name in c.columns}
     return sorted(names | {name for c in checks if c.where for name in filter_columns(c.where.tree)})
 
-# %% ../nbs/08_rules.ipynb #1b435a8d
+# %% ../nbs/08_rules.ipynb #2d956dd7
 def exact_sums(numbers, use, starts):
     "Of each stretch of `NumberColumn`: (count, sum, sum of squares), the sums as texts that Fraction reads"
     values, there, scale = numbers
@@ -417,7 +417,7 @@ def exact_sums(numbers, use, starts):
     most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
     if most * most * len(values) >= 2**63: values = values.astype(object)
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
-    return [[c, f'{a}e-{scale}', f'{b}e-{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
+    return [[c, f'{a}:{scale}', f'{b}:{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
 
 def tallied(rows, measures, starts, position):
     "What each stretch of rows finds: a list of tallies, one for each measure, for each stretch"
@@ -435,24 +435,34 @@ def tallied(rows, measures, starts, position):
                                  np.minimum.reduceat(first, starts)], axis=1).tolist())
     return [list(tallies) for tallies in zip(*columns)]
 
-# %% ../nbs/08_rules.ipynb #86207b55
+# %% ../nbs/08_rules.ipynb #49584d42
 def exact(text):
     "The number of a sum's text: a Fraction, or a float that is none"
-    return float(text) if text in ('nan', 'inf', '-inf') else Fraction(text)
+    if text in ('nan', 'inf', '-inf'): return float(text)
+    digits, _, scale = text.partition(':')
+    return Fraction(digits) / 10**int(scale or 0)
 
-def added(a, b):
-    "Two tallies of one measure as one"
-    if isinstance(a[1], str):
-        sums = [exact(x) + exact(y) for x, y in zip(a[1:], b[1:])]
-        return [a[0] + b[0]] + [repr(s) if isinstance(s, float) else str(s) for s in sums]
-    return [a[0] + b[0], a[1] + b[1], min(a[2], b[2])]
+def sum_text(texts):
+    "The sum of some sums' texts, as a text"
+    whole, rest = {}, Fraction(0)
+    for text in texts:
+        digits, colon, scale = text.partition(':')
+        if colon: whole[scale] = whole.get(scale, 0) + int(digits)
+        else: rest = rest + exact(text)
+    if not rest and len(whole) == 1:
+        [(scale, digits)] = whole.items()
+        return f'{digits}:{scale}'
+    total = rest + sum(Fraction(digits, 10**int(scale)) for scale, digits in whole.items())
+    return repr(total) if isinstance(total, float) else str(total)
 
 def added_all(tallies):
     "The tallies of many pieces, each a list with one for each measure, as one list; empty ones count nothing"
-    total = []
-    for one in tallies:
-        if one: total = [added(a, b) for a, b in zip(total, one)] if total else one
-    return total
+    found = []
+    for some in zip(*(one for one in tallies if one)):
+        first, second, third = zip(*some)
+        if isinstance(second[0], str): found.append([sum(first), sum_text(second), sum_text(third)])
+        else: found.append([sum(first), sum(second), min(third)])
+    return found
 
 # %% ../nbs/08_rules.ipynb #0e482379
 Verdict = namedtuple('Verdict', 'rule level outcome count whole value why')

@@ -3796,7 +3796,7 @@ def exact_sums(numbers, use, starts):
     most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
     if most * most * len(values) >= 2**63: values = values.astype(object)
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
-    return [[c, f'{a}e-{scale}', f'{b}e-{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
+    return [[c, f'{a}:{scale}', f'{b}:{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
 
 def tallied(rows, measures, starts, position):
     "What each stretch of rows finds: a list of tallies, one for each measure, for each stretch"
@@ -3817,21 +3817,31 @@ def tallied(rows, measures, starts, position):
 
 def exact(text):
     "The number of a sum's text: a Fraction, or a float that is none"
-    return float(text) if text in ('nan', 'inf', '-inf') else Fraction(text)
+    if text in ('nan', 'inf', '-inf'): return float(text)
+    digits, _, scale = text.partition(':')
+    return Fraction(digits) / 10**int(scale or 0)
 
-def added(a, b):
-    "Two tallies of one measure as one"
-    if isinstance(a[1], str):
-        sums = [exact(x) + exact(y) for x, y in zip(a[1:], b[1:])]
-        return [a[0] + b[0]] + [repr(s) if isinstance(s, float) else str(s) for s in sums]
-    return [a[0] + b[0], a[1] + b[1], min(a[2], b[2])]
+def sum_text(texts):
+    "The sum of some sums' texts, as a text"
+    whole, rest = {}, Fraction(0)
+    for text in texts:
+        digits, colon, scale = text.partition(':')
+        if colon: whole[scale] = whole.get(scale, 0) + int(digits)
+        else: rest = rest + exact(text)
+    if not rest and len(whole) == 1:
+        [(scale, digits)] = whole.items()
+        return f'{digits}:{scale}'
+    total = rest + sum(Fraction(digits, 10**int(scale)) for scale, digits in whole.items())
+    return repr(total) if isinstance(total, float) else str(total)
 
 def added_all(tallies):
     "The tallies of many pieces, each a list with one for each measure, as one list; empty ones count nothing"
-    total = []
-    for one in tallies:
-        if one: total = [added(a, b) for a, b in zip(total, one)] if total else one
-    return total
+    found = []
+    for some in zip(*(one for one in tallies if one)):
+        first, second, third = zip(*some)
+        if isinstance(second[0], str): found.append([sum(first), sum_text(second), sum_text(third)])
+        else: found.append([sum(first), sum(second), min(third)])
+    return found
 
 
 Verdict = namedtuple('Verdict', 'rule level outcome count whole value why')
@@ -4323,7 +4333,7 @@ def counted(note, more):
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
-    tallies = [added(a, b) for a, b in zip(note.tallies, more['tallies'])] if note.tallies else more['tallies']
+    tallies = added_all([note.tallies, more['tallies']])
     return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
 
