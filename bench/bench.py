@@ -5,6 +5,7 @@
 `bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the
 files, after the others. DuckDB is measured in its fastest form, one query streamed into a file a thread, and writing
 ten equal files as the job does. `--narrow` is a day of another shape: nine columns, one of them a long text.
+`ruled` is our script with eight rules on four columns, in DQDL.
 
 Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in
 bench/results.json, from which the README's table and plot are made. The day is generated once for each size and kept
@@ -32,6 +33,16 @@ WAYS = ('ours', 'bare', 'duckdb-stream', 'duckdb', 'polars', 'late', 'tuned', 't
 NARROW = (
     'chargeback_id', 'merchant_id', 'amount', 'currency', 'reason_code', 'status', 'evidence', 'event_timestamp',
     'updated_at')
+RULES = """Rules = [
+    ColumnValues "amount" > 0 labels=["level"="quarantine"],
+    ColumnValues "amount" < 10000000,
+    Mean "amount" between 1 and 1000000,
+    IsComplete "merchant_id",
+    ColumnLength "merchant_id" between 1 and 40,
+    ColumnValues "currency" matches "[A-Z]{3}" with threshold > 0.9,
+    Completeness "reason_code" > 0.5,
+    RowCount > 1000
+]"""
 
 
 def land(files):
@@ -94,6 +105,7 @@ def ours(lake, out):
 
 
 def command(way, lake, out):
+    if way == 'ruled': return ours(lake, out) + ['--RULES', RULES]
     if way == 'bare': return [ours(lake, out)[0], ROOT / 'bench/bare.py', *ours(lake, out)[2:]]
     return (
         ours(lake, out)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WrittenFile', 'Copied', 'ROW_GROUP_BYTES', 'BLOCK_BYTES', 'BATCH_ROWS', 'Part', 'Block', 'as_plain',
-           'from_plain', 'SlotBuffer', 'SlotWriter', 'size_of', 'writing', 'rows_of_piece', 'is_whole', 'tables_of',
-           'rows_staying', 'batches_of', 'blocks_of', 'LastRead', 'copy_slot', 'take_block', 'finish_slot',
+           'from_plain', 'SlotBuffer', 'SlotWriter', 'size_of', 'writing', 'rows_of_piece', 'is_whole', 'Sieve',
+           'tables_of', 'rows_staying', 'batches_of', 'blocks_of', 'LastRead', 'copy_slot', 'take_block', 'finish_slot',
            'create_once', 'write_quarantine', 'slot_parts', 'slot_shares', 'copy_slots']
 
 # %% ../nbs/12_copying.ipynb #fa79b6c6
@@ -21,6 +21,9 @@ from .spark import collect, run_tasks
 from .parquet import (KEY_COLUMNS, WholeFile, arrow_array, arrow_texts, cause_of, footer,
     key_hashes, keyless_rows, keys_of, open_parquet, open_writer, read_lineage, write_lineage)
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
+from .dqdl import rule_text
+from chargeback_consolidation.rules import (NO_BOOK, RuleRows, first_broken, open_book, quarantine_rules,
+    rule_columns, rule_fields)
 from .landing import Source, attempts, read_sources, rule_of
 
 # %% ../nbs/12_copying.ipynb #c5fcbafe
@@ -132,13 +135,13 @@ def writing(path):
 # %% ../nbs/12_copying.ipynb #a354dc97
 def rows_of_piece(
     first,      # position of the table's first row within its source
-    keyless,    # bool array: rows without a key
+    aside,      # bool array: rows that are set aside
     drop,       # sorted positions that lost
     passed,     # rows of the source that stayed, before this table
     skip, take, # of the piece
 ):
     "(bool array of the table's rows that belong to the piece, rows that stayed including this table's)"
-    keep = ~keyless
+    keep = ~aside
     low, high = np.searchsorted(drop, (first, first + len(keep)))
     keep[drop[low:high] - first] = False
     after = passed + int(keep.sum())
@@ -148,47 +151,68 @@ def rows_of_piece(
     return keep, after
 
 # %% ../nbs/12_copying.ipynb #da523f7e
-Part = namedtuple('Part', 'source skip take keyless drop')
+Part = namedtuple('Part', 'source skip take aside drop')
 Part.__doc__ = """A piece as a task gets it.
-The Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."""
+The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array)."""
 
 def is_whole(part, metadata):
     "True if a part takes all that stays of its file"
-    return not part.skip and part.take == metadata.num_rows - len(part.drop) - part.keyless
+    return not part.skip and part.take == metadata.num_rows - len(part.drop) - part.aside
+
+# %% ../nbs/12_copying.ipynb #24c8ee62
+class Sieve:
+    "What sets rows of landing files aside: no key, or a rule of a `Book`"
+    def __init__(self, schema, book=NO_BOOK):
+        self.rules, self.now = quarantine_rules(open_book(book).rules), open_book(book).now
+        self.texts = ['missing key'] + [rule_text(rule) for rule in self.rules]
+        names = rule_fields(rule_columns(self.rules), schema.names)
+        self.schema = pa.schema([schema.field(name) for name in names])
+
+    def columns(self, names):
+        "Those of `names`, a file's columns, that must be read to know"
+        wanted = {name.lower() for name in self.schema.names}
+        return [name for name in names if name in KEY_COLUMNS or name.lower() in wanted]
+
+    def reasons(self, table, part):
+        "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
+        if not part.aside: return np.full(table.num_rows, -1, np.int32)
+        missing = keyless_rows(table)
+        found = np.full(table.num_rows, -1, np.int32)
+        if self.rules and not part.source.lineage:
+            found = first_broken(RuleRows(adapt(table, self.schema), self.now), self.rules)
+        return np.where(missing, 0, np.where(found < 0, -1, found + 1)).astype(np.int32)
 
 # %% ../nbs/12_copying.ipynb #f7a55390
-def tables_of(parquet, small, part):
+def tables_of(parquet, small, part, sieve):
     """The tables of a file of which a part may want rows: (first row, table, rows that stayed before it).
     ValueError if fewer rows stay than the part was promised."""
     meta, first, passed = parquet.metadata, 0, 0
     whole = small and (meta.num_row_groups <= 1 or is_whole(part, meta))
     if whole:
         yield 0, parquet.read(use_threads=False), 0
-        passed = meta.num_rows - len(part.drop) - part.keyless
+        passed = meta.num_rows - len(part.drop) - part.aside
     for i in range(0 if whole else meta.num_row_groups):
-        if passed >= part.skip + part.take and not (part.keyless and not part.skip):
+        if passed >= part.skip + part.take and not (part.aside and not part.skip):
             break
         rows = meta.row_group(i).num_rows
-        staying = rows_staying(parquet, i, part, first)
-        if passed + staying > part.skip or (part.keyless and not part.skip):
-            yield from batches_of(parquet, i, part, first, passed)
+        staying = rows_staying(parquet, i, part, first, sieve)
+        if passed + staying > part.skip or (part.aside and not part.skip):
+            yield from batches_of(parquet, i, part, first, passed, sieve)
         first, passed = first + rows, passed + staying
     if passed < part.skip + part.take:
         raise ValueError(f'{part.skip + part.take} rows were promised, {passed} are there')
 
 # %% ../nbs/12_copying.ipynb #8ff19cb3
-def rows_staying(parquet, group, part, first):
+def rows_staying(parquet, group, part, first, sieve):
     "How many rows of a row group stay, whatever the piece. first: position of the group's first row"
     rows = parquet.metadata.row_group(group).num_rows
     low, high = np.searchsorted(part.drop, (first, first + rows))
-    if not part.keyless: return rows - int(high - low)
-    return (
-        rows
-        - int(high - low)
-        - int(keyless_rows(parquet.read_row_group(group, columns=list(KEY_COLUMNS), use_threads=False)).sum()))
+    if not part.aside: return rows - int(high - low)
+    table = parquet.read_row_group(group, columns=sieve.columns(parquet.schema_arrow.names), use_threads=False)
+    return rows - int(high - low) - int((sieve.reasons(table, part) >= 0).sum())
 
 # %% ../nbs/12_copying.ipynb #360b9759
-def batches_of(parquet, group, part, first, passed):
+def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
     meta = parquet.metadata.row_group(group)
     share = (16 << 20) / max(1, meta.total_byte_size)
@@ -197,30 +221,30 @@ def batches_of(parquet, group, part, first, passed):
         table = pa.Table.from_batches([batch])
         yield first, table, passed
         low, high = np.searchsorted(part.drop, (first, first + table.num_rows))
-        missing = int(keyless_rows(table).sum()) if part.keyless else 0
+        missing = int((sieve.reasons(table, part) >= 0).sum()) if part.aside else 0
         first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
 
 # %% ../nbs/12_copying.ipynb #034de572
-Block = namedtuple('Block', 'table keep keyless file row')
+Block = namedtuple('Block', 'table keep reasons file row')
 Block.__doc__ = """Rows of a source in the day's schema.
-keep: those of the piece. keyless: those without a key that it puts into quarantine. file, row: the origins of all.
-All but the table are arrays, keep and keyless of bools."""
+keep: those of the piece. reasons: numbers of `Sieve.texts` for those that it puts into quarantine, -1 for others.
+file, row: the origins of all. All but the table are arrays."""
 
-def blocks_of(part, content, schema, unit, side_store):
+def blocks_of(part, content, schema, unit, side_store, sieve):
     "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
     if isinstance(content, Exception): raise content
     source, small = part.source, isinstance(content, bytes)
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    parquet = open_parquet(content, unit, WholeFile if small and not part.keyless else pq.ParquetFile)
-    for first, table, passed in tables_of(parquet, small, part):
+    parquet = open_parquet(content, unit, WholeFile if small and not part.aside else pq.ParquetFile)
+    for first, table, passed in tables_of(parquet, small, part, sieve):
         n = table.num_rows
-        keyless = keyless_rows(table) if part.keyless else np.zeros(n, bool)
-        keep = rows_of_piece(first, keyless, part.drop, passed, part.skip, part.take)[0]
-        aside = np.zeros(n, bool) if part.skip else keyless
-        if not (keep.any() or aside.any()): continue
+        reasons = sieve.reasons(table, part)
+        keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
+        if part.skip: reasons = np.full(n, -1, np.int32)
+        if not (keep.any() or (reasons >= 0).any()): continue
         own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
-        yield Block(adapt(table, schema), keep, aside, file, row)
+        yield Block(adapt(table, schema), keep, reasons, file, row)
 
 # %% ../nbs/12_copying.ipynb #bc6a60a7
 class LastRead:
@@ -245,13 +269,14 @@ def copy_slot(
     reading,        # LastRead
     root,           # the table's location
     spark='',       # version of the Spark that wrote all sources, or ''
+    book=NO_BOOK,   # rules that set rows aside
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
-    output = reading.stores[1]
+    output, sieve = reading.stores[1], Sieve(schema, book)
     writer, quarantine, bad = SlotWriter(output, paths.file, codec, spark), [], []
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
-            for block in attempts(blocks_of(part, content, schema, unit, output)):
+            for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
                 if isinstance(block, StoreError): raise block
                 if isinstance(block, Exception):
                     bad.append((part.source.id, rule_of(block, part.source.path, content), cause_of(block)))
@@ -260,7 +285,7 @@ def copy_slot(
                     quarantine = []
                     continue
                 with writing(paths.file): take_block(block, writer, quarantine)
-        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root)
+        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
     except BaseException:
         writer.abandon()
         raise
@@ -269,20 +294,21 @@ def copy_slot(
 
 # %% ../nbs/12_copying.ipynb #e9ae1ccf
 def take_block(block, writer, quarantine):
-    "Add the rows of a block to `writer`, and those without a key to `quarantine`"
+    "Add the rows of a block to `writer`, and those that are set aside to `quarantine`"
     if block.keep.any():
         writer.add(block.table, block.keep, block.file, block.row)
-    if not block.keyless.any(): return
-    rows = block.table.filter(arrow_array(block.keyless))
-    quarantine.append((rows, block.file[block.keyless], block.row[block.keyless]))
+    aside = block.reasons >= 0
+    if not aside.any(): return
+    rows = block.table.filter(arrow_array(aside))
+    quarantine.append((rows, block.file[aside], block.row[aside], block.reasons[aside]))
 
 # %% ../nbs/12_copying.ipynb #ddf6d9b2
-def finish_slot(parts, writer, quarantine, output, paths, codec, root):
+def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     "Close what a slot has staged: what was `Copied`"
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
     with writing(paths.file):
         file = writer.close()
-        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path)
+        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts)
     if file:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
@@ -298,14 +324,15 @@ def create_once(store, path, data):
         raise StoreError(f'{path} is there already and is not what this run makes: start the run again')
 
 # %% ../nbs/12_copying.ipynb #573cf66b
-def write_quarantine(rows, store, path, codec, landing_path):
+def write_quarantine(rows, store, path, codec, landing_path, texts):
     """Stage the rows set aside by a slot; the `WrittenFile`, or None.
-    rows: (table, file numbers, row numbers). Columns of landing that are named like ours give way."""
+    rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
+    ours give way."""
     if not rows: return None
-    table = pa.concat_tables([t for t, _, _ in rows])
+    table = pa.concat_tables([t for t, _, _, _ in rows])
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
-    files, places = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
-    table = table.append_column(REASON, arrow_texts(['missing key'] * len(files)))
+    files, places, reasons = (np.concatenate([r[i] for r in rows]) for i in (1, 2, 3))
+    table = table.append_column(REASON, arrow_texts(texts[r] for r in reasons.tolist()))
     table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist()))
     table = table.append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
@@ -322,14 +349,14 @@ def write_quarantine(rows, store, path, codec, landing_path):
 def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
     sources,    # {id: Source}
-    keyless,    # {id: rows without a key}
+    aside,      # {id: rows that are set aside}
     lost,       # {id: sorted positions of the losers}
 ):
     "The `Part`s of each slot that is written: {slot: list of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
-            sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
+            sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none))
     return {
         i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
     }
@@ -354,6 +381,7 @@ def copy_slots(
     stores,         # (of landing, of the output)
     root,           # the table's location
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
+    book=NO_BOOK,   # rules that set rows aside
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
@@ -361,6 +389,6 @@ def copy_slots(
         day, reading = pa.ipc.read_schema(pa.BufferReader(packed)), LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
-            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version))
+            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book))
     shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
     return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}

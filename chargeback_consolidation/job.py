@@ -22,7 +22,7 @@ from .store import StoreError, StoreUnfit, attempt, join, store_for
 from .catalog import CatalogError, GlueCatalog, open_catalog, register
 from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import Balance, ConservationBroken, QualityFailed, audit
-from .landing import SetAside, keyless
+from .landing import SetAside, kept_out
 from .versions import build_index, forget
 from .layout import SETTLED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
@@ -30,7 +30,7 @@ from .ledger import (Commit, LedgerDamaged, Settled, Taken, has_log, number_of,
     refuse_old_place, schema_of, settle, slot_paths, write_manifest)
 from .report import Report, complain, log_stage, put_metrics, record_of, steady_output, tell
 from .plan import (NoData, check_plan, check_table, day_warnings, decide, look, lost_race,
-    moved, name_of, next_number, overtaken, start_run)
+    moved, name_of, next_number, overtaken, rules_of, start_run)
 
 # %% ../nbs/17_job.ipynb #e69f53c4
 class Conflict(Exception):
@@ -50,7 +50,8 @@ def consolidate(run):
     for _ in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
+                            run.book)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -87,11 +88,11 @@ def write(run, state, plan):
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot):
         return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
-    without_key = {i: keyless(n) for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
+    set_aside = {i: kept_out(n) for i, n in plan.used.items()}
+    parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
-                           run.stores, run.table.location, spark_versions(parts, plan))
+                           run.stores, run.table.location, spark_versions(parts, plan), run.book)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
@@ -382,10 +383,11 @@ def run_day(run):
 def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.
     The days stand alone: all are tried before the first error is raised."""
+    rules = rules_of(settings)
     table, partitions = plan_runs(settings)
     reports, errors = [], []
     for partition in partitions:
-        report, error = run_day(start_run(settings, table, partition, session, observe))
+        report, error = run_day(start_run(settings, table, partition, session, observe, rules))
         tell(report)
         if settings.metrics_namespace and not settings.dry_run:
             warning = put_metrics(settings.metrics_namespace, report)

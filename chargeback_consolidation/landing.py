@@ -6,9 +6,9 @@
 __all__ = ['SetAside', 'UNFINISHED', 'MAGIC', 'Source', 'SMALL', 'INDEX_SCHEMA', 'DECIDING', 'CHUNK', 'SPAN', 'Shape',
            'Note', 'UNCOUNTED', 'RECORD_RULES', 'Inventory', 'take_inventory', 'is_parquet', 'parquet_among',
            'check_deciding', 'shape_of', 'make_shape', 'spans_of', 'read_span', 'deciding_tables', 'whole_tables',
-           'check_calendar', 'index_rows', 'keyless', 'field_of', 'micros_of', 'RecordView', 'flagged', 'measure',
-           'counted', 'note_row', 'read_notes', 'read_sources', 'reopen', 'rule_of', 'Gathering', 'attempts',
-           'index_pieces', 'read_index']
+           'check_calendar', 'index_rows', 'keyless', 'kept_out', 'field_of', 'micros_of', 'RecordView', 'flagged',
+           'starts_of', 'judged', 'without_keys', 'measure', 'counted', 'note_row', 'read_notes', 'read_sources',
+           'reopen', 'rule_of', 'Gathering', 'attempts', 'index_pieces', 'read_index']
 
 # %% ../nbs/09_landing.ipynb #6dc9da2b
 import base64
@@ -29,8 +29,10 @@ from .store import FileEntry, SourceChanged, StoreError, attempt, is_hidden, rea
 from .local import ODD
 from .parquet import (EVENT, KEY_COLUMNS, UPDATED, SchemaConflict, arrow_array, arrow_texts,
     cause_of, enum_leaves, has_ancient, instants, int96_columns, int96_unit, integers, is_legacy, key_fault,
-    key_hashes, keys_of, known, open_parquet, read_lineage, spark_version, whole)
+    key_hashes, keys_of, keys_where, known, open_parquet, read_lineage, spark_version, whole)
 from .schema import enums_as_text, plain_field, plain_schema
+from chargeback_consolidation.rules import (NO_BOOK, RuleRows, added_all, first_broken, open_book, quarantine_rules,
+    rule_fields, tallied)
 
 # %% ../nbs/09_landing.ipynb #71a4b10c
 SetAside = namedtuple('SetAside', 'path rule cause')
@@ -130,24 +132,26 @@ Shape.__doc__ = """What files with the same columns have in common.
 schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
-def shape_of(parquet, shapes):
-    "The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`"
+def shape_of(parquet, shapes, asked=()):
+    """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
+    asked: columns that rules name"""
     raw = parquet.schema_arrow
-    key = raw.serialize().to_pybytes()
-    if key not in shapes: shapes[key] = attempt(make_shape, raw)
+    key = raw.serialize().to_pybytes(), asked
+    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked)
     if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
         enums = enum_leaves(parquet)
         key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums)
+        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 # %% ../nbs/09_landing.ipynb #bc18aa1c
-def make_shape(raw, enums=()):
+def make_shape(raw, enums=(), asked=()):
     "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
     check_deciding(schema)
-    deciding = pa.schema([schema.field(name) for name in DECIDING if name in schema.names])
+    names = dict.fromkeys([*(n for n in DECIDING if n in schema.names), *rule_fields(asked, schema.names)])
+    deciding = pa.schema([schema.field(name) for name in names])
     old = any('timestamp[ns' in str(f.type) for f in schema)
     return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
                  spark_version(raw.metadata), is_legacy(raw.metadata))
@@ -174,10 +178,11 @@ def deciding_tables(
     parquet,    # ParquetFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
+    asked=(),   # columns that rules name
 ):
     """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
     columns). `SchemaConflict` and ValueError, also while iterating."""
-    shape = shape_of(parquet, shapes)
+    shape = shape_of(parquet, shapes, asked)
     spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     old = int96_columns(parquet) if shape.maybe_old else []
@@ -252,16 +257,22 @@ def index_rows(tables, files):
         schema=INDEX_SCHEMA)
 
 # %% ../nbs/09_landing.ipynb #5effae23
-Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark')
+Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
-about records: how many it flags}. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
-error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''."""
-UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '')
+about records: how many it flags, 'broken': rows with a key that break a rule which sets rows aside}.
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
+error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
+tallies: what rules found in it, as by `tallied`."""
+UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [])
 
 def keyless(note):
     "How many records of a file have no key"
     return note.counts.get('null_key', 0)
+
+def kept_out(note):
+    "How many records of a file are set aside: those without a key and those that break a rule"
+    return keyless(note) + note.counts.get('broken', 0)
 
 # %% ../nbs/09_landing.ipynb #a7a27c74
 def field_of(batch, name):
@@ -305,20 +316,48 @@ def flagged(rule, records):
     if pa.types.is_null(flags.type): return np.zeros(len(flags), bool)
     return known(flags) & (integers(flags.cast(pa.uint8())) > 0)
 
+# %% ../nbs/09_landing.ipynb #0ddaceeb
+def starts_of(source):
+    "Where the rows of each source begin"
+    return np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+
+def judged(rows, tables, book):
+    """What rules say of a batch of index rows: (bool array of those that are set aside, or None; for each source its
+    tallies, or None). tables: those that the rows were made of; book: an `OpenBook`"""
+    if not book.rules or not rows.num_rows: return None, None
+    starts = starts_of(integers(field_of(rows, 'source')))
+    seen, position = RuleRows(pa.concat_tables(tables), book.now), integers(field_of(rows, 'position'))
+    tallies = tallied(seen, book.measures, starts, position)
+    setting = quarantine_rules(book.rules)
+    return (first_broken(seen, setting) >= 0 if setting else None), tallies
+
+def without_keys(rows, broken):
+    "Index rows, those that are set aside without their keys: they have no rival"
+    if broken is None or not broken.any(): return rows
+    keys = keys_where(field_of(rows, 'key'), ~broken)
+    columns = [field_of(rows, name) for name in INDEX_SCHEMA.names]
+    columns[2:4] = [keys, arrow_array(key_hashes(keys))]
+    return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+
 # %% ../nbs/09_landing.ipynb #69cb4c73
-def measure(rows, day, tables=(), rules=RECORD_RULES):
-    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest'}}. Records come source
-    by source. tables: those that the rows were made of"""
+def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
+    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest', 'tallies'}}. Records
+    come source by source. tables: those that the rows were made of; judgement: of `judged`"""
     if not rows.num_rows: return {}
     source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
-    starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+    starts, (broken, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
+    if broken is not None: found['broken'] = count(broken & records.known('key'))
     event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
     first = np.minimum.reduceat(event, starts).tolist()
-    digest = np.add.reduceat(integers(field_of(rows, 'hash')).view(np.uint64), starts).tolist()
-    return {id: {'counts': {name: counts[i] for name, counts in found.items()},
-                 'first_event': first[i], 'digest': digest[i]} for i, id in enumerate(source[starts].tolist())}
+    hashes = integers(field_of(rows, 'hash'))
+    if broken is not None: hashes = np.where(broken, 0, hashes)
+    digest = np.add.reduceat(hashes.view(np.uint64), starts).tolist()
+    def piece(i):
+        return {'counts': {name: counts[i] for name, counts in found.items()}, 'first_event': first[i],
+                'digest': digest[i], 'tallies': tallies[i] if tallies else []}
+    return {id: piece(i) for i, id in enumerate(source[starts].tolist())}
 
 # %% ../nbs/09_landing.ipynb #f710d718
 def counted(note, more):
@@ -327,7 +366,8 @@ def counted(note, more):
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
-    return note._replace(counts=counts, first_event=first, digest=digest)
+    tallies = added_all([note.tallies, more['tallies']])
+    return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
 # %% ../nbs/09_landing.ipynb #44d3afb6
 def note_row(notes, schemas):
@@ -387,13 +427,14 @@ def rule_of(error, path='.parquet', content=b''):
 # %% ../nbs/09_landing.ipynb #0eb7234b
 class Gathering:
     "Tables with the same columns, gathered until there are enough of them for a batch of index rows"
-    def __init__(self, day):
-        self.day, self.notes, self.schemas = day, {}, {}
+    def __init__(self, day, book=NO_BOOK):
+        self.day, self.book, self.notes, self.schemas = day, open_book(book), {}, {}
         self.tables, self.files, self.rows = [], [], 0
 
     def add(self, table, *file):
         "Add a table; the RecordBatches that had to make room. file: as in `index_rows`"
-        other = bool(self.tables) and not table.schema.equals(self.tables[0].schema)
+        other = bool(self.tables) and (
+            not table.schema.equals(self.tables[0].schema) or (file[2] is None) != (self.files[0][2] is None))
         made = self.flush() if self.rows > CHUNK or other else []
         self.tables.append(table); self.files.append(file)
         self.rows += table.num_rows
@@ -403,8 +444,11 @@ class Gathering:
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
         rows = index_rows(self.tables, self.files)
-        for id, more in measure(rows, self.day, self.tables).items():
+        landed = self.files[0][2] is None
+        judgement = judged(rows, self.tables, self.book) if landed else (None, None)
+        for id, more in measure(rows, self.day, self.tables, judgement=judgement).items():
             self.notes[id] = counted(self.notes[id], more)
+        rows = without_keys(rows, judgement[0])
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
 
@@ -428,7 +472,8 @@ def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
     parquet, first = open_parquet(content), 0
-    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes)
+    asked = () if source.lineage else gathering.book.columns
+    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes, asked)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
@@ -439,9 +484,9 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 # %% ../nbs/09_landing.ipynb #3f5a41fc
-def read_index(sources, stores, day):
+def read_index(sources, stores, day, book=NO_BOOK):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
-    gathering, shapes = Gathering(day), {}
+    gathering, shapes = Gathering(day, book), {}
     for source, content in read_sources(sources, stores):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece

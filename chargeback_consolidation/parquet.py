@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CHECKSUMS', 'KEY', 'UPDATED', 'EVENT', 'KEY_COLUMNS', 'SPARK_VERSION', 'SPARK_LEGACY', 'GREGORIAN',
            'MODERN', 'FORMAT', 'known', 'integers', 'packed_bits', 'arrow_array', 'arrow_texts', 'SchemaConflict',
-           'open_parquet', 'cause_of', 'is_bytes', 'key_texts', 'whole', 'keys_of', 'key_fault', 'keyless_rows',
-           'instants', 'key_hashes', 'int96_columns', 'leaves_of', 'int96_unit', 'enum_leaves', 'spark_version',
-           'is_legacy', 'has_ancient', 'read_lineage', 'write_lineage', 'repeats', 'dictionary_columns', 'open_writer',
-           'footer', 'WholeFile']
+           'open_parquet', 'cause_of', 'is_bytes', 'key_texts', 'whole', 'keys_where', 'keys_of', 'key_fault',
+           'keyless_rows', 'instants', 'key_hashes', 'int96_columns', 'leaves_of', 'int96_unit', 'enum_leaves',
+           'spark_version', 'is_legacy', 'has_ancient', 'read_lineage', 'write_lineage', 'repeats',
+           'dictionary_columns', 'open_writer', 'footer', 'WholeFile']
 
 # %% ../nbs/06_parquet.ipynb #10694faf
 import inspect
@@ -111,6 +111,11 @@ def whole(column):
     "A ChunkedArray as one Array"
     chunks = column.chunks
     return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
+
+def keys_where(keys, keep):
+    "Keys, null where a bool array is False"
+    bits = packed_bits(np.concatenate([np.zeros(keys.offset, bool), known(keys) & keep]))
+    return pa.Array.from_buffers(pa.string(), len(keys), [bits] + keys.buffers()[1:], offset=keys.offset)
 
 def keys_of(table):
     "The keys of a table's rows: a string array, null where there is none"

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Rule', 'RULES', 'Argument', 'REQUIRED', 'RATE', 'CODECS', 'ARGUMENTS', 'READERS', 'LIMITS', 'Settings',
            'GLUE_ARGUMENTS', 'EXIT_CODES_TEXT', 'outside_day', 'thresholds', 'ArgumentError', 'read_integer',
-           'read_number', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time', 'read_text', 'read_name',
-           'read_path', 'Words', 'beside', 'lies_in', 'ledger_path', 'nearest', 'split_arguments', 'parse',
-           'check_together', 'limits_text', 'help_text']
+           'read_number', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time', 'read_text',
+           'read_rule_argument', 'read_name', 'read_path', 'Words', 'beside', 'lies_in', 'ledger_path', 'nearest',
+           'split_arguments', 'parse', 'check_together', 'limits_text', 'help_text']
 
 # %% ../nbs/00_settings.ipynb #b69e7e2a
 import difflib
@@ -86,7 +86,8 @@ ARGUMENTS = [
             'KEEP_SUPERSEDED_HOURS', 'integer', '0',
             'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
         *thresholds(RULES),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+    ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
         ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
@@ -145,6 +146,12 @@ def read_text(text, limits=None):
     if not text.isprintable(): raise ValueError('has a control character')
     return text
 
+def read_rule_argument(text, limits=None):
+    "A text of any number of lines"
+    if not text.replace('\n', ' ').replace('\t', ' ').replace('\r', ' ').isprintable():
+        raise ValueError('has a control character')
+    return text
+
 def read_name(text, limits=None):
     "The name of a database or table"
     if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'):
@@ -163,7 +170,8 @@ def read_path(text, limits=None):
     return 's3://' + re.sub(r'/{2,}', '/', rest).rstrip('/')
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
-           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path}
+           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path,
+           'rules': read_rule_argument}
 
 # %% ../nbs/00_settings.ipynb #f3ba024b
 @dataclass(frozen=True)
@@ -186,6 +194,7 @@ class Words:
     allow_empty: bool = False
     delta_log: bool = False
     keep_superseded_hours: int = 0
+    rules: str = None
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None

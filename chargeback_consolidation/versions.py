@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUCKET_ROWS', 'Index', 'pack', 'unpack', 'scatter', 'sift', 'notes_in', 'task_count', 'rows_guessed',
-           'bucket_count', 'build_index', 'forget', 'path_ranks', 'latest_last', 'losers', 'gather', 'find_losers']
+           'bucket_count', 'build_index', 'forget', 'path_ranks', 'latest_last', 'losers', 'gather', 'find_losers',
+           'key_counts']
 
 # %% ../nbs/10_versions.ipynb #2fc9f54e
 from collections import namedtuple
@@ -15,7 +16,8 @@ from pyspark import StorageLevel
 
 from .store import FileEntry, attempt
 from .spark import collect, run_tasks
-from .parquet import arrow_array, integers, known, open_parquet
+from .parquet import arrow_array, integers, known, open_parquet, whole
+from .rules import NO_BOOK
 from .landing import CHUNK, SMALL, Source, field_of, read_index, read_notes
 
 # %% ../nbs/10_versions.ipynb #9ae5e7eb
@@ -105,11 +107,12 @@ def build_index(
     sources,        # list of Source
     stores,         # (of landing, of the output)
     day,            # date
+    book=NO_BOOK,   # rules for the records that landed
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
+        return scatter(read_index([Source(*s) for s in share], stores, day, book), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
@@ -178,3 +181,18 @@ def find_losers(
         [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
         yield losers(batch, ranks)
     return gather(collect(contenders.mapPartitions(work)))
+
+# %% ../nbs/10_versions.ipynb #6b04b987
+def key_counts(contenders, left_out):
+    "Of the contenders that landed now: (how many, how many different keys, keys that come once)"
+    out = np.array(sorted(left_out), np.int64)
+    def work(bundles):
+        tables = [unpack(bundle) for bundle in bundles]
+        if not tables: return
+        rows = pa.concat_tables(tables)
+        landed = (integers(rows['position']) >= 0) & ~np.isin(integers(rows['source']), out)
+        landed &= np.concatenate([~known(chunk) for chunk in rows['file'].chunks])
+        keys = whole(rows['key'])
+        times = np.bincount(integers(keys.dictionary_encode().indices)[landed & known(keys)])
+        yield int(times.sum()), int((times > 0).sum()), int((times == 1).sum())
+    return tuple(sum(counts) for counts in zip((0, 0, 0), *collect(contenders.mapPartitions(work))))

@@ -14,6 +14,7 @@ import inspect
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import platform
@@ -23,6 +24,7 @@ import shlex
 import shutil
 import signal
 import stat
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,8 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
@@ -122,7 +126,8 @@ ARGUMENTS = [
             'KEEP_SUPERSEDED_HOURS', 'integer', '0',
             'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
         *thresholds(RULES),
-    ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
+    ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
+        ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
         ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
@@ -181,6 +186,12 @@ def read_text(text, limits=None):
     if not text.isprintable(): raise ValueError('has a control character')
     return text
 
+def read_rule_argument(text, limits=None):
+    "A text of any number of lines"
+    if not text.replace('\n', ' ').replace('\t', ' ').replace('\r', ' ').isprintable():
+        raise ValueError('has a control character')
+    return text
+
 def read_name(text, limits=None):
     "The name of a database or table"
     if re.search(r'[/\\]', read_text(text)) or text in ('.', '..'):
@@ -199,7 +210,8 @@ def read_path(text, limits=None):
     return 's3://' + re.sub(r'/{2,}', '/', rest).rstrip('/')
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
-           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path}
+           'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path,
+           'rules': read_rule_argument}
 
 
 @dataclass(frozen=True)
@@ -222,6 +234,7 @@ class Words:
     allow_empty: bool = False
     delta_log: bool = False
     keep_superseded_hours: int = 0
+    rules: str = None
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None
@@ -2023,6 +2036,11 @@ def whole(column):
     chunks = column.chunks
     return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
 
+def keys_where(keys, keep):
+    "Keys, null where a bool array is False"
+    bits = packed_bits(np.concatenate([np.zeros(keys.offset, bool), known(keys) & keep]))
+    return pa.Array.from_buffers(pa.string(), len(keys), [bits] + keys.buffers()[1:], offset=keys.offset)
+
 def keys_of(table):
     "The keys of a table's rows: a string array, null where there is none"
     return key_texts(whole(table[KEY]))
@@ -2500,6 +2518,793 @@ def adapt(table, schema):
     return pa.Table.from_arrays([column(f) for f in schema], schema=schema)
 
 
+# --- Rules in DQDL (08_dqdl.ipynb)
+
+
+class RulesError(ValueError):
+    "The rules cannot be read; the message is one line that begins with the place."
+
+Token = namedtuple('Token', 'kind text line column')
+Token.__doc__ = """A piece of the text.
+kind: 'text' (quoted), 'word', 'number', 'now', 'sign' or 'end'. line, column: from 1."""
+TOKEN = re.compile(r'(?P<space>[ \t\r\n]+|#[^\n]*)|(?P<text>"(?:\\["\\]|[^"])*")|(?P<now>now\(\))'
+                   r'|(?P<word>[A-Za-z0-9_.]+)|(?P<sign>>=|<=|[=<>!()\[\]{},:$+*/-])')
+NUMBER = re.compile(r'^[0-9]+(\.[0-9]+)?$')
+
+
+def tokens_of(text):
+    "The `Token`s of a text, the last one an 'end'; `RulesError`"
+    found, at, line, start = [], 0, 1, 0
+    while at < len(text):
+        match = TOKEN.match(text, at)
+        if not match:
+            what = 'a quote that nobody closes' if text[at] == '"' else f'the character {text[at]!r} means nothing here'
+            raise RulesError(f'line {line}, column {at - start + 1}: {what}')
+        kind, words = match.lastgroup, match.group()
+        if kind == 'word' and NUMBER.match(words): kind = 'number'
+        if kind != 'space': found.append(Token(kind, words, line, at - start + 1))
+        if '\n' in words:
+            line, start = line + words.count('\n'), at + words.rindex('\n') + 1
+        at = match.end()
+    return found + [Token('end', '', line, at - start + 1)]
+
+
+Value = namedtuple('Value', 'kind data')
+Value.__doc__ = """An operand.
+kind and data: 'number' (Decimal), 'call' (name, Values), 'sum' (sign, Value, Value), 'text', 'date' and 'time' (str),
+'now' (sign, amount, unit) or (), 'duration' (amount, unit), 'word' (NULL, EMPTY or WHITESPACES_ONLY)."""
+Condition = namedtuple('Condition', 'operator negated values')
+Condition.__doc__ = "operator: '=', '>', '>=', '<', '<=', 'between', 'in' or 'matches'. values: its operands"
+Check = namedtuple('Check', 'kind columns condition where threshold')
+Check.__doc__ = """One rule that stands alone.
+kind: its type. columns: the names or the pattern it is about. condition, threshold: `Condition`s or None. where: the
+`Filter` of its rows, or None."""
+Both = namedtuple('Both', 'operator parts')
+Both.__doc__ = "operator: 'and' or 'or'. parts: of it, `Check`s and `Both`s"
+DayRule = namedtuple('DayRule', 'tree labels level')
+DayRule.__doc__ = """A rule as the user wrote it.
+tree: `Check` or `Both`. labels: (name, value) pairs, the default ones included. level: 'fail', 'warn', 'quarantine'."""
+
+
+def in_quotes(text):
+    "A text in quotes, as DQDL reads it back"
+    return '"' + re.sub(r'\\(?=[\\"]|\Z)', r'\\\\', text).replace('"', '\\"') + '"'
+
+def value_text(value):
+    "A `Value` in DQDL"
+    kind, data = value
+    if kind == 'number': return format(data, 'f')
+    if kind == 'call': return f'{data[0]}({", ".join(map(value_text, data[1]))})'
+    if kind == 'sum': return f'({value_text(data[1])} {data[0]} {value_text(data[2])})'
+    if kind in ('text', 'date', 'time'): return in_quotes(data)
+    if kind == 'now': return '(now() {} {} {})'.format(*data) if data else 'now()'
+    return '{} {}'.format(*data) if kind == 'duration' else data
+
+
+def condition_text(condition):
+    "A `Condition` in DQDL, with a blank before it; '' for none"
+    if condition is None: return ''
+    values = list(map(value_text, condition.values))
+    if condition.operator == 'between': after = f'between {values[0]} and {values[1]}'
+    elif condition.operator == 'in': after = f'in [{", ".join(values)}]'
+    else: after = f'{condition.operator} {values[0]}'
+    sign = '!' if condition.operator == '=' else 'not '
+    return ' ' + (sign if condition.negated else '') + after
+
+def metric_text(check):
+    "What a `Check` measures, without what it asks of it"
+    where = f' where {in_quotes(check.where.text)}' if check.where else ''
+    return ' '.join([check.kind, *map(in_quotes, check.columns)]) + where
+
+
+def tree_text(tree):
+    "A `Check` or `Both` in DQDL"
+    if isinstance(tree, Both):
+        return f' {tree.operator} '.join(f'({tree_text(part)})' for part in tree.parts)
+    plain = metric_text(tree._replace(where=None))
+    where = f' where {in_quotes(tree.where.text)}' if tree.where else ''
+    threshold = f' with threshold{condition_text(tree.threshold)}' if tree.threshold else ''
+    return f'{plain}{condition_text(tree.condition)}{where}{threshold}'
+
+def rule_text(rule):
+    "A `DayRule` in DQDL"
+    labels = ', '.join(f'{in_quotes(name)}={in_quotes(value)}' for name, value in rule.labels)
+    if not labels: return tree_text(rule.tree)
+    tree, threshold = rule.tree, ''
+    if isinstance(tree, Check) and tree.threshold:
+        threshold = f' with threshold{condition_text(tree.threshold)}'
+        tree = tree._replace(threshold=None)
+    words = f'({tree_text(tree)})' if isinstance(tree, Both) else tree_text(tree)
+    return f'{words} labels=[{labels}]{threshold}'
+
+def ruleset_text(rules):
+    "`DayRule`s in DQDL, one a line"
+    return 'Rules = [\n' + ',\n'.join('    ' + rule_text(rule) for rule in rules) + '\n]'
+
+
+Signature = namedtuple('Signature', 'about least most compares threshold where')
+Signature.__doc__ = """What a type of rule looks like.
+about: 'row', 'set', 'schema' or 'key'. least, most: parameters. compares: kinds of condition, () for none.
+threshold, where: whether it takes them."""
+MANY = 1000
+SIGNATURES = {
+    'IsComplete': Signature('row', 1, 1, (), True, True),
+    'ColumnValues': Signature('row', 1, 1, ('number', 'text', 'date'), True, True),
+    'ColumnLength': Signature('row', 1, 1, ('number',), True, True),
+    'ColumnDataType': Signature('row', 1, 1, ('text',), True, True),
+    'DataFreshness': Signature('row', 1, 1, ('duration',), False, True),
+    'Completeness': Signature('set', 1, 1, ('number',), False, True),
+    'RowCount': Signature('set', 0, 0, ('number',), False, True),
+    'Mean': Signature('set', 1, 1, ('number',), False, True),
+    'Sum': Signature('set', 1, 1, ('number',), False, True),
+    'StandardDeviation': Signature('set', 1, 1, ('number',), False, True),
+    'ColumnCount': Signature('schema', 0, 0, ('number',), False, False),
+    'ColumnExists': Signature('schema', 1, 1, (), False, False),
+    'ColumnNamesMatchPattern': Signature('schema', 1, 1, (), False, False),
+    'Uniqueness': Signature('key', 1, MANY, ('number',), False, False),
+    'DistinctValuesCount': Signature('key', 1, MANY, ('number',), False, False),
+    'IsUnique': Signature('key', 1, MANY, (), False, False),
+    'IsPrimaryKey': Signature('key', 1, MANY, (), False, False)}
+
+
+REFUSED_TYPES = (
+    'AggregateMatch', 'AllStatistics', 'ColumnCorrelation', 'CustomSql', 'DatasetMatch', 'DetectAnomalies', 'Entropy',
+    'FileFreshness', 'FileMatch', 'FileSize', 'FileUniqueness', 'ReferentialIntegrity', 'RowCountMatch', 'SchemaMatch',
+    'UniqueValueRatio', 'Variance')
+FUNCTIONS = ('last', 'avg', 'average', 'median', 'min', 'max', 'sum', 'std', 'abs')
+DATA_TYPES = ('Boolean', 'Date', 'Timestamp', 'Integer', 'Long', 'Float', 'Double', 'String')
+UNITS = {'days': 86400, 'hours': 3600, 'minutes': 60}
+
+def rule_hint(name, names):
+    "The one of `names` that somebody may have meant, as a question; '' if none is near"
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    folded = [other for other in names if other.lower() == name.lower()]
+    return f'; did you mean {(folded or close)[0]}?' if folded or close else ''
+
+
+def named_token(token):
+    return 'the end' if token.kind == 'end' else token.text if token.kind == 'text' else repr(token.text)
+
+def unquoted(token):
+    "What a quoted token says"
+    return re.sub(r'\\(["\\])', r'\1', token.text[1:-1])
+
+class Reader:
+    "Reads tokens one after the other"
+    def __init__(self, text):
+        self.tokens, self.at, self.variables, self.depth = tokens_of(text), 0, {}, 0
+
+    @property
+    def token(self): return self.tokens[self.at]
+
+    def wrong(self, expected, token=None):
+        "The `RulesError` of a token that should be something else"
+        return self.refuse(f'expected {expected}, not {named_token(token or self.token)}', token)
+
+    def refuse(self, words, token=None):
+        "The `RulesError` of a token that may not be there"
+        t = token or self.token
+        return RulesError(f'line {t.line}, column {t.column}: {" ".join(words.split())[:300]}')
+
+
+class TokenReader(Reader):
+    "What all parts of the language are read with"
+    def sees(self, *texts): return self.token.kind not in ('text', 'end') and self.token.text in texts
+
+    def takes(self, *texts):
+        "The token, if it is one of these; else None"
+        if not self.sees(*texts): return None
+        return self.next()
+
+    def next(self):
+        token = self.token
+        self.at += token.kind != 'end'
+        return token
+
+    def need(self, *texts):
+        "The token, which must be one of these"
+        token = self.takes(*texts)
+        if token: return token
+        raise self.wrong(' or '.join(map(repr, texts)))
+
+    def need_kind(self, kind, expected):
+        "The token, which must be of a kind"
+        if self.token.kind == kind: return self.next()
+        raise self.wrong(expected)
+
+    def deeper(self, by=1):
+        "Note how many parentheses are open"
+        self.depth += by
+        if self.depth > 50: raise self.refuse('more than 50 parentheses are open')
+
+
+class NumberReader(TokenReader):
+    "Numbers, and what is computed of them"
+    def number(self):
+        "A `Value` with a number: arithmetic, from left to right"
+        found = self.atom()
+        while self.sees('+', '-', '*', '/'):
+            sign = self.next().text
+            found = Value('sum', (sign, found, self.atom()))
+        return found
+
+    def atom(self):
+        "A number, a call, or arithmetic in parentheses"
+        if self.takes('('):
+            self.deeper()
+            found = self.number()
+            self.need(')')
+            self.deeper(-1)
+            return found
+        if self.sees('null', 'NULL'):
+            raise self.refuse('NULL is no number to compare with: use it with =, != or in')
+        if self.token.kind == 'word': return self.call()
+        minus = self.takes('-')
+        digits = self.need_kind('number', 'a number').text
+        return Value('number', Decimal(digits) * (-1 if minus else 1))
+
+    def call(self):
+        "A call of one of `FUNCTIONS`"
+        name = self.next()
+        if name.text not in FUNCTIONS:
+            raise self.refuse(f'there is no function {name.text}{rule_hint(name.text, FUNCTIONS)}', name)
+        self.need('(')
+        self.deeper()
+        given = []
+        while not self.sees(')'):
+            if given: self.need(',')
+            given.append(self.number())
+        self.need(')')
+        self.deeper(-1)
+        check_call(self, name, given)
+        return Value('call', (name.text, tuple(given)))
+
+
+def last_count(given):
+    "How many commits `last` with these arguments goes back, or None"
+    if not given: return 1
+    [number] = given if len(given) == 1 else [Value('', '')]
+    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000: return None
+    return int(number.data)
+
+def value_kinds(values):
+    "The kinds of `Value`s, those within them included"
+    kinds = set()
+    for value in values:
+        kinds.add(value.kind)
+        if value.kind == 'call': kinds |= value_kinds(value.data[1])
+        if value.kind == 'sum': kinds |= value_kinds(value.data[1:])
+    return kinds
+
+def loose_last(value):
+    "True if more than one past value would have to be one number"
+    if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
+    return value.kind == 'call' and value.data[0] == 'last' and last_count(value.data[1]) > 1
+
+def past_commits(check):
+    "How many earlier commits the condition of a `Check` looks at"
+    def most(value):
+        if value.kind == 'sum': return max(map(most, value.data[1:]))
+        if value.kind != 'call': return 0
+        return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
+    return max(map(most, check.condition.values)) if check.condition else 0
+
+def check_call(reader, name, given):
+    "`RulesError` if a function cannot have these arguments"
+    if name.text == 'last':
+        if last_count(given) is None: raise reader.refuse('last takes a whole number from 1 to 1000', name)
+    elif len(given) != 1: raise reader.refuse(f'{name.text} takes one argument', name)
+
+
+DATE_TEXT = re.compile(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}$')
+TIME_TEXT = re.compile(r'^([0-9]{1,2}:[0-9]{2} [AP]M|[0-9]{2}:[0-9]{2})$')
+
+def minutes_of(text):
+    "The minutes since midnight of '9:30 PM' or '21:30'; ValueError"
+    hour, minute = int(text.split(':')[0]), int(text.split(':')[1][:2])
+    half = text[-2:] if text[-1] == 'M' else ''
+    if minute > 59 or hour > (12 if half else 23) or (half and not hour): raise ValueError(text)
+    return 60 * ((hour % 12 + (12 if half == 'PM' else 0)) if half else hour) + minute
+
+def quoted_value(reader, token):
+    "What a quoted token is: a 'date', a 'time' or a 'text'"
+    text = unquoted(token)
+    try:
+        if DATE_TEXT.match(text):
+            datetime.strptime(text, '%Y-%m-%d')
+            return Value('date', text)
+        if TIME_TEXT.match(text):
+            minutes_of(text)
+            return Value('time', text)
+    except ValueError: raise reader.refuse(f'{token.text} is no day or time that exists', token) from None
+    return Value('text', text)
+
+
+class OperandReader(NumberReader):
+    "Whatever a condition compares with"
+    def operand(self):
+        "A `Value` of any kind"
+        if self.token.kind == 'text': return quoted_value(self, self.next())
+        for word in ('null', 'empty', 'whitespaces_only'):
+            if self.takes(word, word.upper()): return Value('word', word.upper())
+        if self.sees('$'): return self.one_variable()
+        if self.sees('(') and self.tokens[self.at + 1].kind == 'now': return self.moved_now()
+        if self.token.kind == 'now':
+            self.next()
+            if self.sees('+', '-'): raise self.refuse('now() and what moves it need parentheses: (now() - 1 days)')
+            return Value('now', ())
+        whole = self.token
+        if whole.kind == 'number' and self.tokens[self.at + 1].text in UNITS:
+            self.next()
+            return Value('duration', (self.amount(whole), self.next().text))
+        return self.number()
+
+    def amount(self, token):
+        if '.' in token.text or len(token.text) > 9: raise self.wrong('a whole number of less than ten digits', token)
+        return int(token.text)
+
+    def moved_now(self):
+        "`(now() - 1 days)`"
+        self.next(), self.next()
+        sign = self.need('-', '+').text
+        amount = self.amount(self.need_kind('number', 'a number'))
+        unit = self.need(*UNITS).text
+        self.need(')')
+        return Value('now', (sign, amount, unit))
+
+
+class VariableReader(OperandReader):
+    "Variables: a name that stands for a text or a list of texts"
+    def variable(self):
+        "The `Value`s that `$name` stands for"
+        self.need('$')
+        name = self.need_kind('word', 'the name of a variable')
+        if name.text in self.variables: return self.variables[name.text]
+        raise self.refuse(f'there is no variable {name.text}{rule_hint(name.text, self.variables)}', name)
+
+    def one_variable(self):
+        "The `Value` that `$name` stands for, which must be one"
+        token, found = self.token, self.variable()
+        if isinstance(found, Value): return found
+        raise self.refuse('this variable is a list: it goes after `in`', token)
+
+    def array(self, item):
+        "`[item, item]`"
+        self.need('[')
+        found = [item()]
+        while self.takes(','): found.append(item())
+        self.need(']')
+        return tuple(found)
+
+    def declarations(self):
+        "`name = \"text\"` or `name = [\"a\", \"b\"]`, any number of them"
+        while self.token.kind == 'word' and not self.sees('Rules', 'Analyzers', 'DefaultLabels'):
+            name = self.next()
+            if not re.match(r'^[A-Za-z_][A-Za-z0-9_]*$', name.text): raise self.wrong('the name of a variable', name)
+            if name.text in self.variables: raise self.refuse(f'the variable {name.text} is there already', name)
+            self.need('=')
+            self.variables[name.text] = self.array(self.declared) if self.sees('[') else self.declared()
+
+    def declared(self):
+        "A text, or one of the words for what is no text"
+        if self.token.kind == 'text' or self.sees('null', 'NULL', 'empty', 'EMPTY', 'whitespaces_only',
+                                                  'WHITESPACES_ONLY'):
+            return self.operand()
+        raise self.wrong('a quoted text')
+
+
+class ConditionReader(VariableReader):
+    "Conditions"
+    def begins_condition(self):
+        return self.sees('=', '!', '>', '>=', '<', '<=', 'between', 'in', 'not', 'matches')
+
+    def condition(self):
+        "A `Condition`"
+        negated, token = bool(self.takes('not')), self.token
+        if negated: word = self.need('between', 'in', 'matches').text
+        elif self.takes('!'): negated, word = True, self.need('=').text
+        else: word = self.need('=', '>', '>=', '<', '<=', 'between', 'in', 'matches').text
+        if word == 'between':
+            first = self.operand()
+            self.need('and', 'AND')
+            values = (first, self.operand())
+        elif word == 'in': values = self.choices()
+        elif word == 'matches': values = (self.pattern(),)
+        else: values = (self.operand(),)
+        return self.checked(Condition(word, negated, values), token)
+
+    def choices(self):
+        "What follows `in`"
+        token, found = self.token, None
+        if not self.sees('$'): return self.array(self.operand)
+        found = self.variable()
+        if isinstance(found, Value): raise self.refuse('this variable is one text: after `in` goes a list', token)
+        return found
+
+    def pattern(self):
+        "A regular expression in quotes"
+        token = self.need_kind('text', 'a regular expression in quotes')
+        check_pattern(self, token, unquoted(token))
+        return Value('text', unquoted(token))
+
+
+def check_pattern(reader, token, text):
+    "`RulesError` if a text is no regular expression"
+    try: re.compile(text)
+    except (re.error, OverflowError, RecursionError) as e:
+        raise reader.refuse(f'{token.text} is no regular expression: {e}', token) from None
+
+def kind_of(condition):
+    "What a `Condition` compares: 'number', 'text', 'date', 'duration', 'word', or 'mixed'"
+    families = {'call': 'number', 'sum': 'number', 'time': 'date', 'now': 'date'}
+    kinds = {families.get(v.kind, v.kind) for v in condition.values}
+    only_null = all(v.data == 'NULL' for v in condition.values if v.kind == 'word')
+    quoted_ones = all(v.kind in ('text', 'word', 'date', 'time') for v in condition.values)
+    if condition.operator == 'matches' or (quoted_ones and (kinds & {'text'} or not only_null)): return 'text'
+    if len(kinds) > 1 and only_null: kinds.discard('word')
+    return kinds.pop() if len(kinds) == 1 else 'mixed'
+
+
+class CheckedReader(ConditionReader):
+    "Conditions that make sense"
+    def checked(self, condition, token):
+        "`condition`, or `RulesError` where its values do not go with it"
+        kind, word = kind_of(condition), condition.operator
+        if kind == 'mixed': raise self.refuse('numbers, texts, dates and durations cannot be mixed', token)
+        ordered = word in ('>', '>=', '<', '<=', 'between')
+        if ordered and (kind in ('text', 'word') or any(v.kind == 'word' for v in condition.values)):
+            raise self.refuse(f'{word} compares numbers, dates or durations', token)
+        return condition
+
+
+Filter = namedtuple('Filter', 'text tree')
+Filter.__doc__ = """Which rows a rule is about.
+text: SQL. tree: ('and' or 'or', trees), ('not', tree), ('null', column), ('in', column, literals) or
+('compare', column, sign, literal); a literal is a Decimal, a str or a bool."""
+SQL_TOKEN = re.compile(r"\s*(?:(?P<number>-?[0-9]+(?:\.[0-9]+)?)(?![A-Za-z_])|(?P<text>'(?:''|[^'])*')"
+                       r'|`(?P<tick>[^`]+)`|(?P<word>[A-Za-z_][A-Za-z0-9_.]*)|(?P<sign><=|>=|<>|!=|==|[=<>(),]))')
+SQL_SIGNS = {'==': '=', '<>': '!='}
+
+def sql_tokens(text):
+    "(kind, word) pairs of a piece of SQL, the last one ('end', ''); ValueError"
+    found, at, text = [], 0, text.rstrip()
+    while at < len(text):
+        match = SQL_TOKEN.match(text, at)
+        if not match: raise ValueError(f'{text[at:at + 20].strip()!r} is not understood')
+        kind = match.lastgroup
+        found.append((kind, match.group(kind)))
+        at = match.end()
+    return found + [('end', '')]
+
+
+class FilterReader:
+    "Reads the SQL of a `where`; ValueError says what is wrong"
+    def __init__(self, text): self.tokens, self.at, self.depth = sql_tokens(text), 0, 0
+
+    def takes(self, *words):
+        kind, word = self.tokens[self.at]
+        if kind not in ('word', 'sign') or word.lower() not in words: return ''
+        self.at += 1
+        return word.lower()
+
+    def need(self, *words):
+        found = self.takes(*words)
+        if not found: raise ValueError(f'expected {" or ".join(words)}, not {self.tokens[self.at][1] or "the end"!r}')
+        return found
+
+    def either(self):
+        "Trees joined by `or`, which binds less than `and`"
+        parts = [self.both()]
+        while self.takes('or'): parts.append(self.both())
+        return ('or', tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def both(self):
+        parts = [self.one()]
+        while self.takes('and'): parts.append(self.one())
+        return ('and', tuple(parts)) if len(parts) > 1 else parts[0]
+
+
+class WhereReader(FilterReader):
+    "Single conditions of a `where`"
+    def one(self):
+        self.depth += 1
+        if self.depth > 50: raise ValueError('it is nested too deeply')
+        if self.takes('not'): found = ('not', self.one())
+        elif self.takes('('):
+            found = self.either()
+            self.need(')')
+        else: found = self.compared(self.column())
+        self.depth -= 1
+        return found
+
+    def column(self):
+        kind, word = self.tokens[self.at]
+        if kind not in ('word', 'tick') or (kind == 'word' and word.lower() in ('and', 'or', 'in', 'is', 'null')):
+            raise ValueError(f'expected a column, not {word or "the end"!r}')
+        self.at += 1
+        return word
+
+    def compared(self, column):
+        "What follows a column"
+        if self.takes('is'):
+            negated = self.takes('not')
+            self.need('null')
+            return ('not', ('null', column)) if negated else ('null', column)
+        if self.takes('not'):
+            self.need('in')
+            return ('not', ('in', column, self.literals()))
+        if self.takes('in'): return ('in', column, self.literals())
+        sign = self.need('=', '==', '!=', '<>', '<', '<=', '>', '>=')
+        return ('compare', column, SQL_SIGNS.get(sign, sign), self.literal())
+
+
+class SqlReader(WhereReader):
+    "A `where` with its literals"
+    def literals(self):
+        self.need('(')
+        found = [self.literal()]
+        while self.takes(','): found.append(self.literal())
+        self.need(')')
+        return tuple(found)
+
+    def literal(self):
+        kind, word = self.tokens[self.at]
+        self.at += kind != 'end'
+        if kind == 'number': return Decimal(word)
+        if kind == 'text': return word[1:-1].replace("''", "'")
+        if kind == 'word' and word.lower() in ('true', 'false'): return word.lower() == 'true'
+        raise ValueError(f"expected a number or a text in single quotes, not {word or 'the end'!r}")
+
+def read_where(text):
+    "The `Filter` of a piece of SQL; ValueError"
+    reader = SqlReader(text)
+    tree = reader.either()
+    kind, word = reader.tokens[reader.at]
+    if kind != 'end': raise ValueError(f'expected and, or or the end, not {word!r}')
+    return Filter(text, tree)
+
+def filter_columns(tree):
+    "The columns that a filter's tree names"
+    if tree[0] in ('and', 'or'): return [name for part in tree[1] for name in filter_columns(part)]
+    return filter_columns(tree[1]) if tree[0] == 'not' else [tree[1]]
+
+
+MAX_LABELS, LABEL_LENGTHS = 10, (128, 256)
+
+class LabelReader(CheckedReader):
+    "Labels"
+    def labels(self):
+        "`[\"name\"=\"value\", ...]` as a dict"
+        found = {}
+        self.need('[')
+        while not self.sees(']'):
+            if found: self.need(',')
+            name = self.need_kind('text', 'a label in quotes')
+            self.need('=')
+            value = self.need_kind('text', 'the value of the label in quotes')
+            for token, limit in zip((name, value), LABEL_LENGTHS):
+                if not 1 <= len(unquoted(token)) <= limit:
+                    raise self.refuse(f'a label has 1 to {limit} characters here', token)
+            if unquoted(name) in found: raise self.refuse(f'the label {name.text} is there twice', name)
+            found[unquoted(name)] = unquoted(value)
+        self.need(']')
+        return found
+
+    def add_labels(self, found):
+        "Add `labels=[...]`, if it comes, to a dict"
+        token = self.takes('labels')
+        if not token: return
+        self.need('=')
+        for name, value in self.labels().items():
+            if found.setdefault(name, value) != value:
+                raise self.refuse(f'the parts of a rule have different values of the label "{name}"', token)
+
+
+class RuleReader(LabelReader):
+    "Rules"
+    def rule(self, labels):
+        "A tree; the labels within it are added to the dict `labels`"
+        def part(): return self.part(labels)
+        return self.joined('or', ('or', 'OR'), lambda: self.joined('and', ('and', 'AND'), part))
+
+    def joined(self, operator, words, part):
+        parts = [part()]
+        while self.takes(*words): parts.append(part())
+        return Both(operator, tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def part(self, labels):
+        "A rule that stands alone, or one in parentheses"
+        if not self.takes('('): return self.check(labels)
+        self.deeper()
+        found = self.rule(labels)
+        self.need(')')
+        self.deeper(-1)
+        self.add_labels(labels)
+        return found
+
+    def rule_type(self):
+        "The token with the type of a rule"
+        name = self.need_kind('word', 'a type of rule')
+        if name.text in SIGNATURES: return name
+        if name.text in REFUSED_TYPES: raise self.refuse(f'{name.text} is not supported', name)
+        raise self.refuse(f'{name.text} is no type of rule{rule_hint(name.text, list(SIGNATURES))}', name)
+
+
+class TypedReader(RuleReader):
+    "A rule of a type, with all that belongs to it"
+    def check(self, labels):
+        "A `Check`"
+        name = self.rule_type()
+        signature = SIGNATURES[name.text]
+        columns = self.parameters(name, signature)
+        condition = self.its_condition(name, signature)
+        where = self.where_clause(name, signature) if self.sees('where') else None
+        self.add_labels(labels)
+        threshold = self.its_threshold(name, signature) if self.sees('with') else None
+        if self.sees('labels', 'where'):
+            raise self.refuse(f'{self.token.text} goes before `with`')
+        return Check(name.text, columns, condition, where, threshold)
+
+    def parameters(self, name, signature):
+        "The columns, or the pattern, of a rule"
+        found, reserved = [], ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
+        while self.sees('of', 'OF') or self.token.kind == 'text' or (
+                self.token.kind in ('word', 'number') and not self.sees(*reserved)) or (
+                found and signature.most > 1 and self.sees('and', 'AND') and self.tokens[self.at + 1].kind == 'text'):
+            if self.takes('of', 'OF', 'and', 'AND') and self.token.kind not in ('text', 'word'):
+                raise self.wrong('a column')
+            token = self.next()
+            if len(found) == signature.most:
+                most = 'no column' if not signature.most else 'one column'
+                raise self.refuse(f'{name.text} takes {most}: {named_token(token)} is too much', token)
+            found.append(unquoted(token) if token.kind == 'text' else token.text)
+            if not found[-1]: raise self.wrong('the name of a column', token)
+            if name.text == 'ColumnNamesMatchPattern': check_pattern(self, token, found[-1])
+        if len(found) < signature.least: raise self.wrong(f'the column of {name.text}')
+        return tuple(found)
+
+
+KIND_WORDS = {'number': 'a number', 'text': 'a text', 'date': 'a date', 'duration': 'a duration such as 26 hours'}
+
+class DocumentReader(TypedReader):
+    "Conditions, thresholds and filters that go with the type of their rule"
+    def its_condition(self, name, signature):
+        "The condition of a rule, or None for types that have none"
+        if not signature.compares:
+            if self.begins_condition(): raise self.refuse(f'{name.text} takes no condition')
+            return None
+        token = self.token
+        if not self.begins_condition(): raise self.wrong(f'the condition of {name.text}')
+        found = self.condition()
+        kind, wanted = kind_of(found), ' or '.join(KIND_WORDS[k] for k in signature.compares)
+        null_only = kind == 'word' and name.text == 'ColumnValues'
+        if kind not in signature.compares and not null_only:
+            raise self.refuse(f'{name.text} is compared with {wanted}', token)
+        if name.text == 'ColumnDataType': self.data_types(found, token)
+        self.check_history(name, signature, found, token)
+        return found
+
+    def check_history(self, name, signature, condition, token):
+        "`RulesError` for numbers from earlier commits where there are none, or too many for one number"
+        if signature.about == 'row' and 'call' in value_kinds(condition.values):
+            raise self.refuse(f'{name.text} measures nothing that earlier commits could tell', token)
+        if any(map(loose_last, condition.values)):
+            raise self.refuse('several past values are no number: say avg, max or the like of them', token)
+
+    def data_types(self, condition, token):
+        "`RulesError` for a type of data that is none"
+        if condition.operator not in ('=', 'in'): raise self.wrong('= or in after ColumnDataType', token)
+        for value in condition.values:
+            if value.kind != 'text' or value.data not in DATA_TYPES:
+                raise self.refuse(f'{value_text(value)} is no type of data: there are {", ".join(DATA_TYPES)}', token)
+
+    def where_clause(self, name, signature):
+        "`where \"...\"` as a `Filter`"
+        self.need('where')
+        token = self.need_kind('text', 'a condition in quotes')
+        if not signature.where: raise self.refuse(f'{name.text} takes no where', token)
+        try: return read_where(unquoted(token))
+        except ValueError as e: raise self.refuse(f'{token.text} is no condition for rows: {e}', token) from None
+
+    def its_threshold(self, name, signature):
+        "`with threshold ...` as a `Condition`"
+        self.need('with')
+        token = self.need('threshold')
+        if not signature.threshold: raise self.refuse(f'{name.text} takes no threshold', token)
+        found = self.condition()
+        if kind_of(found) != 'number': raise self.wrong('a number after threshold', token)
+        if 'call' in value_kinds(found.values): raise self.refuse('a threshold is a plain number', token)
+        if self.sees('with'): raise self.refuse('a rule has one threshold')
+        return found
+
+
+def checks_in(tree):
+    "The `Check`s of a tree"
+    return [tree] if isinstance(tree, Check) else [check for part in tree.parts for check in checks_in(part)]
+
+def about_rows(tree):
+    "True if a tree says of each row whether it is right"
+    return all(SIGNATURES[c.kind].about == 'row' and not c.threshold for c in checks_in(tree))
+
+def moves(check):
+    "Why a check's outcome depends on more than the row, or ''"
+    about = SIGNATURES[check.kind].about
+    if about != 'row': return f'{check.kind} is not about single rows'
+    if check.threshold: return 'a threshold is about all rows'
+    if check.kind == 'DataFreshness': return 'DataFreshness depends on when it is asked'
+    kinds = value_kinds(check.condition.values) if check.condition else set()
+    return 'now() and times of the day depend on when it is asked' if kinds & {'now', 'time'} else ''
+
+
+LEVELS_OF_RULES = ('fail', 'warn', 'quarantine')
+
+def check_level(reader, token, tree, level):
+    "`RulesError` if a rule cannot have its level"
+    if level not in LEVELS_OF_RULES:
+        raise reader.refuse(f'the label "level" is one of {", ".join(LEVELS_OF_RULES)}, not "{level}"', token)
+    if level != 'quarantine': return
+    why = [moves(check) for check in checks_in(tree) if moves(check)]
+    if why: raise reader.refuse(f'this rule cannot set rows aside: {why[0]}', token)
+
+class RulesetReader(DocumentReader):
+    "A whole text"
+    def dictionary(self, known):
+        "`{ \"name\": \"value\" or [values] }`; what it says does not matter here"
+        self.need('{')
+        while True:
+            name = self.need_kind('text', 'a name in quotes')
+            if unquoted(name) not in known:
+                raise self.refuse(f'{name.text} is none of {", ".join(known)}', name)
+            self.need(':')
+            def text(): return self.need_kind('text', 'a text in quotes')
+            self.array(text) if self.sees('[') else text()
+            if not self.takes(','): break
+        self.need('}')
+
+    def preamble(self):
+        "What comes before the rules; the default labels"
+        for section, known in (('Metadata', ('Version',)), ('DataSources', ('Primary', 'AdditionalDataSources'))):
+            if self.takes(section):
+                self.need('=')
+                self.dictionary(known)
+        self.declarations()
+        if not self.takes('DefaultLabels'): return {}
+        self.need('=')
+        return self.labels()
+
+
+class WholeReader(RulesetReader):
+    "All rules of a text"
+    def rules(self):
+        "A list of `DayRule`"
+        default, found = self.preamble(), []
+        if self.sees('Analyzers'): raise self.refuse('Analyzers are not supported')
+        self.need('Rules')
+        self.need('=')
+        self.need('[')
+        if self.sees(']'): raise self.refuse('there are no rules')
+        while True:
+            found.append(self.day_rule(default))
+            if not self.takes(','): break
+        self.need(',', ']')
+        if self.sees('Analyzers'): raise self.refuse('Analyzers are not supported')
+        self.need_kind('end', 'the end')
+        return found
+
+    def day_rule(self, default):
+        token, own = self.token, {}
+        tree = self.rule(own)
+        labels = dict(default, **own)
+        if len(labels) > MAX_LABELS: raise self.refuse(f'a rule has at most {MAX_LABELS} labels', token)
+        level = labels.get('level', 'fail')
+        check_level(self, token, tree, level)
+        return DayRule(tree, tuple(sorted(labels.items())), level)
+
+def read_rules(text):
+    "The `DayRule`s of a text in DQDL; `RulesError`"
+    return WholeReader(text).rules()
+
+
 # --- Quality (08_quality.ipynb)
 
 
@@ -2559,6 +3364,22 @@ def check_verdict(
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
 
 
+def stops(verdict):
+    "True if a rule's `Verdict` stops the run"
+    mistaken = verdict['outcome'] == 'mistaken' and verdict['level'] != 'warn'
+    return mistaken or (verdict['outcome'] == 'failed' and verdict['level'] == 'fail')
+
+def verdict_words(verdict):
+    "A verdict, as a dict with its first offenders, as a line for people"
+    places = named([f'{path} row {row}' for path, row in verdict['first']])
+    return f'{verdict["rule"]}: {verdict["why"]}' + (f': {places}' if places else '')
+
+def check_rules(verdicts):
+    "`QualityFailed` if a rule of the user's own stops the run"
+    broken = [verdict_words(v) for v in verdicts if stops(v)]
+    if broken: raise QualityFailed('nothing is published: ' + '; '.join(broken))
+
+
 def check_versions(schema):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
     versions = (UPDATED, EVENT)
@@ -2583,6 +3404,600 @@ def audit(b):
     raise ConservationBroken(f'nothing is published: {b.rows_in:,} rows in, {b.rows_out:,} out + {b.duplicates:,} '
                              f'duplicates + {b.quarantined:,} quarantined = {out:,}; the keys written '
                              f'{"are" if same else "are not"} the winners')
+
+
+# --- What a rule finds (08_rules.ipynb)
+
+
+NumberColumn = namedtuple('NumberColumn', 'values known scale')
+NumberColumn.__doc__ = """The numbers of a column.
+values: array of int64, of Python's int where those do not hold them, or of floats. known: bool array. scale: the
+numbers are values / 10**scale; None for floats."""
+
+def numbers_in(array):
+    "The `NumberColumn` of an Array; None if its type has none"
+    kind, t, there = array.type, pa.types, known(array)
+    if t.is_null(kind): return NumberColumn(np.zeros(len(array), np.int64), there, 0)
+    if t.is_uint64(kind):
+        values = integers(array)
+        return NumberColumn(values.astype(object if (values >> np.uint64(63)).any() else np.int64), there, 0)
+    if t.is_integer(kind): return NumberColumn(integers(array).astype(np.int64), there, 0)
+    if t.is_floating(kind): return NumberColumn(integers(array.cast(pa.float64())), there, None)
+    if str(kind).startswith('decimal128'): return NumberColumn(decimal_integers(array, there), there, kind.scale)
+    if not t.is_decimal(kind): return None
+    digits = [int(v.scaleb(kind.scale)) if v is not None else 0 for v in array.to_pylist()]
+    return NumberColumn(np.array(digits + [None], object)[:-1], there, kind.scale)
+
+
+def decimal_integers(array, there):
+    "The values of a decimal Array without their point, 0 where there is none"
+    n = len(array)
+    if not there.any(): return np.zeros(n, np.int64)
+    words = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)[array.offset:array.offset + n]
+    low, high = np.where(there, words[:, 0], 0), np.where(there, words[:, 1], 0)
+    if (high == low >> 63).all(): return low
+    return high.astype(object) * 2**64 + low.astype(np.uint64).astype(object)
+
+TextColumn = namedtuple('TextColumn', 'values places known')
+TextColumn.__doc__ = """The texts of a column.
+values: the different ones. places: which one each row has. known: bool array."""
+
+def words_in(array):
+    "The `TextColumn` of an Array of texts or of bools; None for other types"
+    kind, t = array.type, pa.types
+    if t.is_dictionary(kind): return words_in(array.cast(kind.value_type))
+    if t.is_null(kind): array = array.cast(pa.string())
+    elif t.is_boolean(kind): array = array.cast(pa.uint8()).cast(pa.string())
+    elif not (t.is_string(kind) or t.is_large_string(kind)): return None
+    found = array.dictionary_encode()
+    values = found.dictionary.to_pylist()
+    if t.is_boolean(kind): values = [{'0': 'false', '1': 'true'}[v] for v in values]
+    return TextColumn(values, integers(found.indices), known(array))
+
+
+def find_column(name, names):
+    "The one of `names` that a rule means, or None"
+    if name in names: return name
+    return {other.lower(): other for other in names}.get(name.lower())
+
+def rule_column(table, name):
+    "A column of a table, or what a point leads to in a struct, as one Array; None if there is none"
+    found, way = find_column(name, table.column_names), []
+    if not found:
+        first, *way = name.split('.')
+        found = find_column(first, table.column_names)
+    if not found: return None
+    array = whole(table[found])
+    for step in way:
+        if not pa.types.is_struct(array.type): return None
+        fields = [array.type[i].name for i in range(array.type.num_fields)]
+        inner = find_column(step, fields)
+        if inner is None: return None
+        array = array.flatten()[fields.index(inner)]
+    return array
+
+
+class RuleRows:
+    "The rows of a table as rules see them"
+    def __init__(self, table, now):
+        self.table, self.now, self.count, self.seen = table, now, table.num_rows, {}
+
+    def once(self, way, name):
+        "What a function makes of a column, worked out once"
+        if (way, name) not in self.seen: self.seen[way, name] = way(self.column(name))
+        return self.seen[way, name]
+
+    def column(self, name):
+        "A column, null where there is none"
+        array = rule_column(self.table, name)
+        return pa.nulls(self.count) if array is None else array
+
+    def missing(self, name): return ~self.once(known, name)
+    def none(self): return np.zeros(self.count, bool)
+    def all(self): return np.ones(self.count, bool)
+
+
+def past(value, history):
+    "The numbers that a call's argument stands for"
+    if value.kind == 'call' and value.data[0] == 'last':
+        return history[-last_count(value.data[1]):]
+    found = amount_of(value, history)
+    return [] if found is None else [found]
+
+CALLS = {'avg': statistics.mean, 'average': statistics.mean, 'median': statistics.median, 'min': min, 'max': max,
+         'sum': sum, 'std': statistics.pstdev, 'abs': lambda numbers: abs(numbers[-1])}
+
+def amount_of(value, history=()):
+    "The number of a `Value`, a Fraction or a float; None if nobody can say. history: floats, the latest last"
+    kind, data = value
+    if kind == 'number': return Fraction(data)
+    if kind == 'call':
+        numbers = past(value if data[0] == 'last' else data[1][0], history)
+        if not numbers: return None
+        return numbers[-1] if data[0] == 'last' else CALLS[data[0]](numbers)
+    sign, a, b = data[0], amount_of(data[1], history), amount_of(data[2], history)
+    if a is None or b is None or (sign == '/' and not b): return None
+    return a + b if sign == '+' else a - b if sign == '-' else a * b if sign == '*' else a / b
+
+
+def holds(condition, number, history=()):
+    "Whether a number meets a `Condition`; None if nobody can say"
+    if number is None: return None
+    amounts = [None if v.kind == 'word' else amount_of(v, history) for v in condition.values]
+    if any(a is None and v.kind != 'word' for a, v in zip(amounts, condition.values)): return None
+    a, word = amounts[0], condition.operator
+    if word == 'between': found = amounts[0] < number < amounts[1]
+    elif word in ('in', '='): found = number in amounts
+    else: found = {'>': number > a, '>=': number >= a, '<': number < a, '<=': number <= a}[word]
+    return found != condition.negated
+
+
+def beyond(values, sign, bound):
+    "Where integers are beyond a whole number: a bool array"
+    if values.dtype != object and not -2**63 <= bound < 2**63:
+        return np.full(len(values), (bound > 0) == (sign in ('<', '<=')) and sign != '=')
+    if sign == '=': found = values == bound
+    elif sign == '>': found = values > bound
+    elif sign == '>=': found = values >= bound
+    else: found = values < bound if sign == '<' else values <= bound
+    return np.asarray(found, bool)
+
+def compared(numbers, sign, amount):
+    "Where `NumberColumn` compare so with a Fraction: a bool array; False where there is none"
+    values, there, scale = numbers
+    if scale is None:
+        with np.errstate(invalid='ignore'):
+            a = float(amount)
+            found = {'=': values == a, '>': values > a, '>=': values >= a, '<': values < a, '<=': values <= a}[sign]
+        return found & there
+    exact = amount * 10**scale
+    if sign == '=' and exact.denominator != 1: return np.zeros(len(values), bool)
+    bound = math.ceil(exact) if sign in ('>=', '<') else math.floor(exact)
+    return beyond(values, sign, bound) & there
+
+
+def micros_since(moment): return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+
+def moment_of(value, now):
+    "A 'date', 'time' or 'now' `Value` as microseconds since 1970"
+    kind, data = value
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if kind == 'date': return micros_since(datetime.strptime(data, '%Y-%m-%d').replace(tzinfo=timezone.utc))
+    if kind == 'time': return micros_since(midnight + timedelta(minutes=minutes_of(data)))
+    if not data: return micros_since(now)
+    sign, amount, unit = data
+    return micros_since(now) + (1 if sign == '+' else -1) * amount * UNITS[unit] * 10**6
+
+def moments_in(array):
+    "The moments of an Array of timestamps or dates as a `NumberColumn` of microseconds; None for other types"
+    kind, t = array.type, pa.types
+    if t.is_null(kind): return numbers_in(array)
+    if not (t.is_timestamp(kind) or t.is_date(kind)): return None
+    micros, nanos = instants(array)
+    values, there = integers(micros), known(array)
+    if not nanos.any(): return NumberColumn(values, there, 0)
+    return NumberColumn(values.astype(object) * 1000 + nanos, there, 3)
+
+
+def any_of(flags, rows):
+    "Where one of some bool arrays is True"
+    found = rows.none()
+    for f in flags: found = found | f
+    return found
+
+def number_condition(numbers, condition, rows, amount):
+    "Where `NumberColumn` meet a condition before it is negated. amount: `Value` -> Fraction"
+    word = condition.operator
+    amounts = [amount(v) for v in condition.values if v.kind != 'word']
+    if any(a is None for a in amounts): return rows.none()
+    if word == 'between': return compared(numbers, '>', amounts[0]) & compared(numbers, '<', amounts[1])
+    if word in ('=', 'in'): return any_of([compared(numbers, '=', a) for a in amounts], rows)
+    return compared(numbers, word, amounts[0])
+
+def text_test(condition):
+    "A function text -> bool: what a condition about texts asks"
+    if condition.operator == 'matches': return re.compile(condition.values[0].data).fullmatch
+    wanted = {v.data for v in condition.values if v.kind != 'word'}
+    words = {v.data for v in condition.values if v.kind == 'word'}
+    if 'EMPTY' in words: wanted.add('')
+    blank = 'WHITESPACES_ONLY' in words
+    return lambda text: text in wanted or (blank and text != '' and not text.strip())
+
+def text_condition(words, condition):
+    "Where `TextColumn` meet a condition before it is negated"
+    test = text_test(condition)
+    flags = np.array([bool(test(text)) for text in words.values] + [False], bool)
+    return flags[words.places] & words.known
+
+
+def values_meet(rows, name, condition):
+    "Where the values of a column meet a condition: a bool array; None if its type does not go with the condition"
+    kind, missing = kind_of(condition), rows.missing(name)
+    null = any(v == ('word', 'NULL') for v in condition.values)
+    words = rows.once(words_in, name) if kind in ('text', 'date', 'word') else None
+    if kind == 'number':
+        numbers = rows.once(numbers_in, name)
+        found = numbers and number_condition(numbers, condition, rows, amount_of)
+    elif kind == 'date' and not (words and condition.operator in ('=', 'in')):
+        moments = rows.once(moments_in, name)
+        found = moments and number_condition(
+            moments, condition, rows, lambda v: Fraction(moment_of(v, rows.now)))
+    elif kind == 'word' and not words: found = rows.none()
+    else: found = words and text_condition(words, condition)
+    if found is None: return None
+    if not condition.negated: return found | (missing & null)
+    passes = condition.operator in ('=', 'in') and not null
+    return (~found & ~missing) | (missing & passes)
+
+
+def lengths_in(array):
+    "How many characters the texts of an Array have, 0 where there is none, as `NumberColumn`; None for other types"
+    words = words_in(array)
+    if words is None or pa.types.is_boolean(array.type): return None
+    lengths = np.array([len(text) for text in words.values] + [0], np.int64)
+    return NumberColumn(np.where(words.known, lengths[words.places], 0), np.ones(len(array), bool), 0)
+
+MOMENT = re.compile(r'^([0-9-]{10})[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?'
+                    r'(Z|[+-][0-9]{2}:?[0-9]{2})?$')
+
+def is_day(text):
+    try: return bool(re.match(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}$', text) and datetime.strptime(text, '%Y-%m-%d'))
+    except ValueError: return False
+
+def is_moment(text):
+    match = MOMENT.match(text)
+    return bool(match) and is_day(match.group(1))
+
+def is_integer(bits):
+    return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -2**(bits - 1) <= int(text) < 2**(bits - 1)
+
+def is_real(text): return bool(re.match(r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$', text))
+TEXT_TYPES = {
+    'Boolean': lambda text: text.lower() in ('true', 'false'), 'Date': is_day, 'Timestamp': is_moment,
+    'Integer': is_integer(32), 'Long': is_integer(64), 'Float': is_real, 'Double': is_real, 'String': lambda text: True}
+
+
+def has_type(rows, name, data_type):
+    "Where the values of a column have a type of data: a bool array. A missing value has any"
+    kind, t, missing = rows.column(name).type, pa.types, rows.missing(name)
+    if t.is_string(kind) or t.is_large_string(kind) or t.is_dictionary(kind):
+        words = rows.once(words_in, name)
+        flags = np.array([TEXT_TYPES[data_type](text) for text in words.values] + [False], bool)
+        return (flags[words.places] & words.known) | missing
+    if data_type in ('Integer', 'Long') and t.is_integer(kind):
+        bits, numbers = (32 if data_type == 'Integer' else 64), rows.once(numbers_in, name)
+        return (beyond(numbers.values, '>=', -2**(bits - 1)) & beyond(numbers.values, '<', 2**(bits - 1))) | missing
+    number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
+    right = {'Boolean': t.is_boolean(kind), 'Date': t.is_date(kind), 'Timestamp': t.is_timestamp(kind),
+             'Float': number, 'Double': number}.get(data_type, False)
+    return rows.all() if right else missing
+
+def freshness(rows, name, condition):
+    "Where the age of a moment meets a condition; None if there are no moments"
+    moments = rows.once(moments_in, name)
+    if moments is None: return None
+    scale = 10**moments.scale
+    ages = moments._replace(values=micros_since(rows.now) * scale - moments.values)
+    def amount(value): return Fraction(value.data[0] * UNITS[value.data[1]] * 10**6)
+    found = number_condition(ages, condition, rows, amount)
+    return (found != condition.negated) & moments.known
+
+
+def row_answers(rows, check):
+    "Where rows meet a `Check` about rows, its `where` aside; None if the column's type does not go with it"
+    name = check.columns[0] if check.columns else ''
+    if check.kind in ('IsComplete', 'Completeness'): return ~rows.missing(name)
+    if check.kind == 'RowCount': return rows.all()
+    if check.kind == 'ColumnValues': return values_meet(rows, name, check.condition)
+    if check.kind == 'DataFreshness': return freshness(rows, name, check.condition)
+    if check.kind == 'ColumnDataType':
+        return any_of([has_type(rows, name, v.data) for v in check.condition.values], rows) != check.condition.negated
+    lengths = rows.once(lengths_in, name)
+    if lengths is None: return None
+    found = number_condition(lengths, check.condition, rows, amount_of)
+    return found != check.condition.negated
+
+
+def literal_compares(rows, name, sign, literal):
+    "Where a column compares so with a literal; None if its type does not go with it"
+    if isinstance(literal, (str, bool)):
+        words = rows.once(words_in, name)
+        text = str(literal).lower() if isinstance(literal, bool) else literal
+        if words is None: return moment_compares(rows, name, sign, text)
+        tests = {'=': lambda w: w == text, '>': lambda w: w > text, '>=': lambda w: w >= text,
+                 '<': lambda w: w < text, '<=': lambda w: w <= text}
+        flags = np.array([tests[sign](w) for w in words.values] + [False], bool)
+        return flags[words.places] & words.known
+    numbers = rows.once(numbers_in, name)
+    return numbers and compared(numbers, sign, Fraction(literal))
+
+def moment_compares(rows, name, sign, text):
+    "Where moments compare so with a day; None if one of them is none"
+    moments = rows.once(moments_in, name)
+    if moments is None or not is_day(text): return None
+    return compared(moments, sign, Fraction(moment_of(('date', text), rows.now)))
+
+
+def filtered(rows, tree):
+    "(where a filter is true, where it is false): bool arrays; neither where its types do not go together"
+    word = tree[0]
+    if word in ('and', 'or'):
+        sides = [filtered(rows, part) for part in tree[1]]
+        some = 0 if word == 'or' else 1
+        one = any_of([side[some] for side in sides], rows)
+        both = ~any_of([~side[1 - some] for side in sides], rows)
+        return (one, both) if word == 'or' else (both, one)
+    if word == 'not': return filtered(rows, tree[1])[::-1]
+    missing = rows.missing(tree[1])
+    if word == 'null': return missing, ~missing
+    sign = '=' if word == 'in' or tree[2] == '!=' else tree[2]
+    literals = tree[2] if word == 'in' else (tree[3],)
+    answers = [literal_compares(rows, tree[1], sign, literal) for literal in literals]
+    if any(a is None for a in answers): return rows.none(), rows.none()
+    found = any_of(answers, rows)
+    no = ~found & ~missing
+    return (no, found) if tree[2] == '!=' else (found, no)
+
+def considered(rows, check):
+    "Which rows a `Check` is about"
+    return filtered(rows, check.where.tree)[0] if check.where else rows.all()
+
+
+def row_fails(rows, tree):
+    "Where rows break a tree about rows: a bool array"
+    if isinstance(tree, Both):
+        sides = [row_fails(rows, part) for part in tree.parts]
+        return any_of(sides, rows) if tree.operator == 'and' else ~any_of([~side for side in sides], rows)
+    answers = row_answers(rows, tree)
+    return considered(rows, tree) & ~(rows.none() if answers is None else answers)
+
+
+NO_ROW = 2**31 - 1
+
+def measures_of(rules):
+    "What `DayRule`s need measured: a list of trees, each once"
+    found = []
+    for rule in rules:
+        parts = [rule.tree] if about_rows(rule.tree) else checks_in(rule.tree)
+        for part in parts:
+            if isinstance(part, Check): part = plain_measure(part)
+            if part is not None and part not in found: found.append(part)
+    return found
+
+def plain_measure(check):
+    "What a `Check` needs measured, without what it asks of it; None if no row tells"
+    about = SIGNATURES[check.kind].about
+    if about in ('schema', 'key'): return None
+    if about == 'row': return check._replace(threshold=None)
+    kind = check.kind if check.kind in ('Completeness', 'RowCount') else 'Sum'
+    return check._replace(kind=kind, condition=None)
+
+def rule_fields(columns, names):
+    "Those of `names`, a file's columns, in which the columns that rules name lie"
+    found = [find_column(name, names) or find_column(name.split('.')[0], names) for name in columns]
+    return [name for name in dict.fromkeys(found) if name]
+
+def rule_columns(rules):
+    "The columns that must be read for `DayRule`s, as they name them, sorted"
+    checks = [c for measure in measures_of(rules) for c in checks_in(measure)]
+    names = {name for c in checks for name in c.columns}
+    return sorted(names | {name for c in checks if c.where for name in filter_columns(c.where.tree)})
+
+
+def exact_sums(numbers, use, starts):
+    "Of each stretch of `NumberColumn`: (count, sum, sum of squares), the sums as texts that Fraction reads"
+    values, there, scale = numbers
+    use = use & there
+    values = np.where(use, values, 0)
+    counts = np.add.reduceat(use.astype(np.int64), starts).tolist()
+    if scale is None:
+        with np.errstate(over='ignore', invalid='ignore'):
+            sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
+        return [[c, repr(a), repr(b)] for c, a, b in zip(counts, sums, squares)]
+    most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
+    if most * most * len(values) >= 2**63: values = values.astype(object)
+    sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
+    return [[c, f'{a}:{scale}', f'{b}:{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
+
+def tallied(rows, measures, starts, position):
+    "What each stretch of rows finds: a list of tallies, one for each measure, for each stretch"
+    columns = []
+    for measure in measures:
+        if isinstance(measure, Check) and measure.kind == 'Sum':
+            numbers = rows.once(numbers_in, measure.columns[0]) or numbers_in(pa.nulls(rows.count))
+            columns.append(exact_sums(numbers, considered(rows, measure), starts))
+            continue
+        fails = row_fails(rows, measure)
+        about = considered(rows, measure) if isinstance(measure, Check) else rows.all()
+        first = np.where(fails, position, NO_ROW)
+        columns.append(np.stack([np.add.reduceat(about.astype(np.int64), starts),
+                                 np.add.reduceat(fails.astype(np.int64), starts),
+                                 np.minimum.reduceat(first, starts)], axis=1).tolist())
+    return [list(tallies) for tallies in zip(*columns)]
+
+
+def exact(text):
+    "The number of a sum's text: a Fraction, or a float that is none"
+    if text in ('nan', 'inf', '-inf'): return float(text)
+    digits, _, scale = text.partition(':')
+    return Fraction(digits) / 10**int(scale or 0)
+
+def sum_text(texts):
+    "The sum of some sums' texts, as a text"
+    whole, rest = {}, Fraction(0)
+    for text in texts:
+        digits, colon, scale = text.partition(':')
+        if colon: whole[scale] = whole.get(scale, 0) + int(digits)
+        else: rest = rest + exact(text)
+    if not rest and len(whole) == 1:
+        [(scale, digits)] = whole.items()
+        return f'{digits}:{scale}'
+    total = rest + sum(Fraction(digits, 10**int(scale)) for scale, digits in whole.items())
+    return repr(total) if isinstance(total, float) else str(total)
+
+def added_all(tallies):
+    "The tallies of many pieces, each a list with one for each measure, as one list; empty ones count nothing"
+    found = []
+    for some in zip(*(one for one in tallies if one)):
+        first, second, third = zip(*some)
+        if isinstance(second[0], str): found.append([sum(first), sum_text(second), sum_text(third)])
+        else: found.append([sum(first), sum(second), min(third)])
+    return found
+
+
+Verdict = namedtuple('Verdict', 'rule level outcome count whole value why')
+Verdict.__doc__ = """What came of a rule.
+rule: its text. level: of the rule. outcome: 'ok', 'failed' or 'unknown'. count: rows that fail, of whole.
+value: {metric: number} of what it measured. why: one line, '' if it holds."""
+Facts = namedtuple('Facts', 'tallies measures names keys')
+Facts.__doc__ = """What rules are judged by.
+tallies: of all files, one for each of the measures. names: of the columns. keys: (records, with a key, different keys,
+keys that occur once)"""
+
+def tally_of(check, facts):
+    return facts.tallies[facts.measures.index(plain_measure(check))] if facts.tallies else [0, 0, NO_ROW]
+
+def metric_of(check, facts):
+    "The number that a `Check` measures, or None"
+    if check.kind == 'ColumnCount': return Fraction(len(facts.names))
+    if SIGNATURES[check.kind].about == 'key':
+        records, _, different, single = facts.keys
+        if check.kind == 'DistinctValuesCount': return Fraction(different)
+        return Fraction(single, records) if records else None
+    n, second, third = tally_of(check, facts)
+    if check.kind == 'RowCount': return Fraction(n)
+    if not n: return None
+    if check.kind not in ('Mean', 'Sum', 'StandardDeviation'): return 1 - Fraction(second, n)
+    total, squares = exact(second), exact(third)
+    if check.kind != 'StandardDeviation': return total / n if check.kind == 'Mean' else total
+    spread = squares / n - (total / n) ** 2
+    return math.sqrt(spread) if spread == spread and spread >= 0 else math.nan
+
+
+def check_holds(check, facts, history):
+    "Whether a `Check` holds; None if nobody can say yet. history: metric -> numbers of earlier commits"
+    about = SIGNATURES[check.kind].about
+    if check.kind == 'ColumnExists': return find_column(check.columns[0], facts.names) is not None
+    if check.kind == 'ColumnNamesMatchPattern':
+        return all(re.fullmatch(check.columns[0], name) for name in facts.names)
+    if check.kind in ('IsUnique', 'IsPrimaryKey'):
+        records, with_key, different, _ = facts.keys
+        return different == with_key and (check.kind == 'IsUnique' or with_key == records)
+    number = metric_of(check, facts)
+    if number is None: return True
+    if about == 'row': return holds(check.threshold, number) if check.threshold else number == 1
+    return holds(check.condition, number, history.get(metric_text(check), []))
+
+def tree_holds(tree, facts, history):
+    "Whether a tree holds; None if nobody can say yet"
+    if isinstance(tree, Check): return check_holds(tree, facts, history)
+    if about_rows(tree): return not facts.tallies or facts.tallies[facts.measures.index(tree)][1] == 0
+    parts = [tree_holds(part, facts, history) for part in tree.parts]
+    decided = tree.operator == 'or'
+    if decided in parts: return decided
+    return None if None in parts else not decided
+
+
+def tally_place(rule, measures):
+    "Which of the measures counts the rows that fail a rule: its number, or None if none does"
+    tree = rule.tree
+    if about_rows(tree): return measures.index(plain_measure(tree) if isinstance(tree, Check) else tree)
+    if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'): return None
+    return measures.index(plain_measure(tree))
+
+def verdict_of(rule, facts, history):
+    "The `Verdict` of a `DayRule`"
+    tree, place, value = rule.tree, tally_place(rule, facts.measures), {}
+    tallies = [0, 0, NO_ROW] if place is None or not facts.tallies else facts.tallies[place]
+    for check in [] if about_rows(tree) else checks_in(tree):
+        number = metric_of(check, facts) if SIGNATURES[check.kind].compares or check.threshold else None
+        if number is not None: value[metric_text(check)] = float(number)
+    held = tree_holds(tree, facts, history)
+    outcome = 'unknown' if held is None else 'ok' if held else 'failed'
+    count, total = tallies[1], tallies[0]
+    why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value)
+    return Verdict(rule_text(rule), rule.level, outcome, count, total, value, why)
+
+def said(tree, count, total, value):
+    "What is wrong, in a few words"
+    words = [f'{name} is {number:,.6g}' for name, number in value.items()]
+    if count: words.insert(0, f'{count:,} of {total:,} rows fail')
+    return '; '.join(words) or 'it does not hold'
+
+
+def faults_of(rule, schema, keys=()):
+    "What is wrong between a `DayRule` and the columns of a day: a list of texts. keys: the key columns"
+    empty, found = RuleRows(schema_table(schema), datetime(1970, 1, 1, tzinfo=timezone.utc)), []
+    for check in checks_in(rule.tree):
+        about = SIGNATURES[check.kind].about
+        if about == 'schema': continue
+        if about == 'key':
+            found += key_faults(check, keys)
+            continue
+        names = list(check.columns) + (filter_columns(check.where.tree) if check.where else [])
+        absent = [name for name in names if rule_column(empty.table, name) is None]
+        found += [f'no file has a column {name}{rule_hint(name, schema.names)}' for name in absent]
+        if absent or answerable(empty, check): continue
+        kinds = ', '.join(f'{name} is {rule_column(empty.table, name).type}' for name in dict.fromkeys(names))
+        found.append(f'{check.kind} cannot be asked of its columns: {kinds}')
+    return list(dict.fromkeys(found))
+
+def schema_table(schema):
+    return pa.Table.from_arrays([pa.nulls(0, f.type) for f in schema], names=schema.names)
+
+def keyed(check): return SIGNATURES[check.kind].about == 'key'
+
+def key_faults(check, keys):
+    "Why a `Check` about keys cannot be answered: a list"
+    if set(check.columns) == set(keys): return []
+    return [f'{check.kind} is known of the key only, which is {", ".join(keys)}']
+
+def answerable(empty, check):
+    "True if the types of its columns go with a `Check`"
+    if check.kind in ('Mean', 'Sum', 'StandardDeviation'): answers = empty.once(numbers_in, check.columns[0])
+    else: answers = row_answers(empty, check)
+    return answers is not None and (not check.where or types_fit(empty, check.where.tree))
+
+
+def types_fit(empty, tree):
+    "True if the types of columns go with the literals that a filter compares them with"
+    if tree[0] in ('and', 'or'): return all(types_fit(empty, part) for part in tree[1])
+    if tree[0] == 'not': return types_fit(empty, tree[1])
+    if tree[0] == 'null': return True
+    literals = tree[2] if tree[0] == 'in' else (tree[3],)
+    return all(literal_compares(empty, tree[1], '=', literal) is not None for literal in literals)
+
+
+def quarantine_rules(rules):
+    "Those `DayRule`s that set rows aside"
+    return [rule for rule in rules if rule.level == 'quarantine']
+
+def first_broken(rows, rules):
+    "For each row the number of the first of `rules` that it breaks, -1 for none: an int array"
+    found = np.full(rows.count, -1, np.int32)
+    for i, rule in enumerate(rules):
+        found[row_fails(rows, rule.tree) & (found < 0)] = i
+    return found
+
+
+Book = namedtuple('Book', 'text now')
+Book.__doc__ = """Rules for a task.
+text: in DQDL, '' for none. now: ISO timestamp, what `now()` is, to the second."""
+NO_BOOK = Book('', '')
+OpenBook = namedtuple('OpenBook', 'rules measures columns now')
+OpenBook.__doc__ = """What a `Book` says.
+The `DayRule`s, their measures, the columns that they name, what `now()` is."""
+
+def book_of(rules, now):
+    "The `Book` of some `DayRule`s. now: datetime with a time zone"
+    return Book(ruleset_text(rules), now.isoformat()) if rules else NO_BOOK
+
+def open_book(book):
+    "The `OpenBook`"
+    if not book.text: return OpenBook((), (), (), None)
+    rules = read_rules(book.text)
+    now = datetime.strptime(book.now[:19], '%Y-%m-%dT%H:%M:%S').replace(tzinfo=timezone.utc)
+    return OpenBook(rules, measures_of(rules), tuple(rule_columns(rules)), now)
 
 
 # --- Landing (09_landing.ipynb)
@@ -2685,24 +4100,26 @@ Shape.__doc__ = """What files with the same columns have in common.
 schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
-def shape_of(parquet, shapes):
-    "The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`"
+def shape_of(parquet, shapes, asked=()):
+    """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
+    asked: columns that rules name"""
     raw = parquet.schema_arrow
-    key = raw.serialize().to_pybytes()
-    if key not in shapes: shapes[key] = attempt(make_shape, raw)
+    key = raw.serialize().to_pybytes(), asked
+    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked)
     if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
         enums = enum_leaves(parquet)
         key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums)
+        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 
-def make_shape(raw, enums=()):
+def make_shape(raw, enums=(), asked=()):
     "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
     check_deciding(schema)
-    deciding = pa.schema([schema.field(name) for name in DECIDING if name in schema.names])
+    names = dict.fromkeys([*(n for n in DECIDING if n in schema.names), *rule_fields(asked, schema.names)])
+    deciding = pa.schema([schema.field(name) for name in names])
     old = any('timestamp[ns' in str(f.type) for f in schema)
     return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
                  spark_version(raw.metadata), is_legacy(raw.metadata))
@@ -2729,10 +4146,11 @@ def deciding_tables(
     parquet,    # ParquetFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
+    asked=(),   # columns that rules name
 ):
     """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
     columns). `SchemaConflict` and ValueError, also while iterating."""
-    shape = shape_of(parquet, shapes)
+    shape = shape_of(parquet, shapes, asked)
     spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     old = int96_columns(parquet) if shape.maybe_old else []
@@ -2807,16 +4225,22 @@ def index_rows(tables, files):
         schema=INDEX_SCHEMA)
 
 
-Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark')
+Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
-about records: how many it flags}. first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
-error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''."""
-UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '')
+about records: how many it flags, 'broken': rows with a key that break a rule which sets rows aside}.
+first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
+error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
+tallies: what rules found in it, as by `tallied`."""
+UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [])
 
 def keyless(note):
     "How many records of a file have no key"
     return note.counts.get('null_key', 0)
+
+def kept_out(note):
+    "How many records of a file are set aside: those without a key and those that break a rule"
+    return keyless(note) + note.counts.get('broken', 0)
 
 
 def field_of(batch, name):
@@ -2861,19 +4285,47 @@ def flagged(rule, records):
     return known(flags) & (integers(flags.cast(pa.uint8())) > 0)
 
 
-def measure(rows, day, tables=(), rules=RECORD_RULES):
-    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest'}}. Records come source
-    by source. tables: those that the rows were made of"""
+def starts_of(source):
+    "Where the rows of each source begin"
+    return np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+
+def judged(rows, tables, book):
+    """What rules say of a batch of index rows: (bool array of those that are set aside, or None; for each source its
+    tallies, or None). tables: those that the rows were made of; book: an `OpenBook`"""
+    if not book.rules or not rows.num_rows: return None, None
+    starts = starts_of(integers(field_of(rows, 'source')))
+    seen, position = RuleRows(pa.concat_tables(tables), book.now), integers(field_of(rows, 'position'))
+    tallies = tallied(seen, book.measures, starts, position)
+    setting = quarantine_rules(book.rules)
+    return (first_broken(seen, setting) >= 0 if setting else None), tallies
+
+def without_keys(rows, broken):
+    "Index rows, those that are set aside without their keys: they have no rival"
+    if broken is None or not broken.any(): return rows
+    keys = keys_where(field_of(rows, 'key'), ~broken)
+    columns = [field_of(rows, name) for name in INDEX_SCHEMA.names]
+    columns[2:4] = [keys, arrow_array(key_hashes(keys))]
+    return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+
+
+def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
+    """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest', 'tallies'}}. Records
+    come source by source. tables: those that the rows were made of; judgement: of `judged`"""
     if not rows.num_rows: return {}
     source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
-    starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+    starts, (broken, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
+    if broken is not None: found['broken'] = count(broken & records.known('key'))
     event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
     first = np.minimum.reduceat(event, starts).tolist()
-    digest = np.add.reduceat(integers(field_of(rows, 'hash')).view(np.uint64), starts).tolist()
-    return {id: {'counts': {name: counts[i] for name, counts in found.items()},
-                 'first_event': first[i], 'digest': digest[i]} for i, id in enumerate(source[starts].tolist())}
+    hashes = integers(field_of(rows, 'hash'))
+    if broken is not None: hashes = np.where(broken, 0, hashes)
+    digest = np.add.reduceat(hashes.view(np.uint64), starts).tolist()
+    def piece(i):
+        return {'counts': {name: counts[i] for name, counts in found.items()}, 'first_event': first[i],
+                'digest': digest[i], 'tallies': tallies[i] if tallies else []}
+    return {id: piece(i) for i, id in enumerate(source[starts].tolist())}
 
 
 def counted(note, more):
@@ -2882,7 +4334,8 @@ def counted(note, more):
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
-    return note._replace(counts=counts, first_event=first, digest=digest)
+    tallies = added_all([note.tallies, more['tallies']])
+    return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
 
 def note_row(notes, schemas):
@@ -2942,13 +4395,14 @@ def rule_of(error, path='.parquet', content=b''):
 
 class Gathering:
     "Tables with the same columns, gathered until there are enough of them for a batch of index rows"
-    def __init__(self, day):
-        self.day, self.notes, self.schemas = day, {}, {}
+    def __init__(self, day, book=NO_BOOK):
+        self.day, self.book, self.notes, self.schemas = day, open_book(book), {}, {}
         self.tables, self.files, self.rows = [], [], 0
 
     def add(self, table, *file):
         "Add a table; the RecordBatches that had to make room. file: as in `index_rows`"
-        other = bool(self.tables) and not table.schema.equals(self.tables[0].schema)
+        other = bool(self.tables) and (
+            not table.schema.equals(self.tables[0].schema) or (file[2] is None) != (self.files[0][2] is None))
         made = self.flush() if self.rows > CHUNK or other else []
         self.tables.append(table); self.files.append(file)
         self.rows += table.num_rows
@@ -2958,8 +4412,11 @@ class Gathering:
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
         rows = index_rows(self.tables, self.files)
-        for id, more in measure(rows, self.day, self.tables).items():
+        landed = self.files[0][2] is None
+        judgement = judged(rows, self.tables, self.book) if landed else (None, None)
+        for id, more in measure(rows, self.day, self.tables, judgement=judgement).items():
             self.notes[id] = counted(self.notes[id], more)
+        rows = without_keys(rows, judgement[0])
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
 
@@ -2983,7 +4440,8 @@ def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
     parquet, first = open_parquet(content), 0
-    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes)
+    asked = () if source.lineage else gathering.book.columns
+    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes, asked)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
@@ -2994,9 +4452,9 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 
-def read_index(sources, stores, day):
+def read_index(sources, stores, day, book=NO_BOOK):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
-    gathering, shapes = Gathering(day), {}
+    gathering, shapes = Gathering(day, book), {}
     for source, content in read_sources(sources, stores):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece
@@ -3097,11 +4555,12 @@ def build_index(
     sources,        # list of Source
     stores,         # (of landing, of the output)
     day,            # date
+    book=NO_BOOK,   # rules for the records that landed
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day), buckets)
+        return scatter(read_index([Source(*s) for s in share], stores, day, book), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
@@ -3170,6 +4629,21 @@ def find_losers(
         [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
         yield losers(batch, ranks)
     return gather(collect(contenders.mapPartitions(work)))
+
+
+def key_counts(contenders, left_out):
+    "Of the contenders that landed now: (how many, how many different keys, keys that come once)"
+    out = np.array(sorted(left_out), np.int64)
+    def work(bundles):
+        tables = [unpack(bundle) for bundle in bundles]
+        if not tables: return
+        rows = pa.concat_tables(tables)
+        landed = (integers(rows['position']) >= 0) & ~np.isin(integers(rows['source']), out)
+        landed &= np.concatenate([~known(chunk) for chunk in rows['file'].chunks])
+        keys = whole(rows['key'])
+        times = np.bincount(integers(keys.dictionary_encode().indices)[landed & known(keys)])
+        yield int(times.sum()), int((times > 0).sum()), int((times == 1).sum())
+    return tuple(sum(counts) for counts in zip((0, 0, 0), *collect(contenders.mapPartitions(work))))
 
 
 # --- Layout (11_layout.ipynb)
@@ -3414,13 +4888,13 @@ def writing(path):
 
 def rows_of_piece(
     first,      # position of the table's first row within its source
-    keyless,    # bool array: rows without a key
+    aside,      # bool array: rows that are set aside
     drop,       # sorted positions that lost
     passed,     # rows of the source that stayed, before this table
     skip, take, # of the piece
 ):
     "(bool array of the table's rows that belong to the piece, rows that stayed including this table's)"
-    keep = ~keyless
+    keep = ~aside
     low, high = np.searchsorted(drop, (first, first + len(keep)))
     keep[drop[low:high] - first] = False
     after = passed + int(keep.sum())
@@ -3430,47 +4904,68 @@ def rows_of_piece(
     return keep, after
 
 
-Part = namedtuple('Part', 'source skip take keyless drop')
+Part = namedtuple('Part', 'source skip take aside drop')
 Part.__doc__ = """A piece as a task gets it.
-The Source, the range, how many rows have no key, the positions that lost (sorted int32 array)."""
+The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array)."""
 
 def is_whole(part, metadata):
     "True if a part takes all that stays of its file"
-    return not part.skip and part.take == metadata.num_rows - len(part.drop) - part.keyless
+    return not part.skip and part.take == metadata.num_rows - len(part.drop) - part.aside
 
 
-def tables_of(parquet, small, part):
+class Sieve:
+    "What sets rows of landing files aside: no key, or a rule of a `Book`"
+    def __init__(self, schema, book=NO_BOOK):
+        self.rules, self.now = quarantine_rules(open_book(book).rules), open_book(book).now
+        self.texts = ['missing key'] + [rule_text(rule) for rule in self.rules]
+        names = rule_fields(rule_columns(self.rules), schema.names)
+        self.schema = pa.schema([schema.field(name) for name in names])
+
+    def columns(self, names):
+        "Those of `names`, a file's columns, that must be read to know"
+        wanted = {name.lower() for name in self.schema.names}
+        return [name for name in names if name in KEY_COLUMNS or name.lower() in wanted]
+
+    def reasons(self, table, part):
+        "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
+        if not part.aside: return np.full(table.num_rows, -1, np.int32)
+        missing = keyless_rows(table)
+        found = np.full(table.num_rows, -1, np.int32)
+        if self.rules and not part.source.lineage:
+            found = first_broken(RuleRows(adapt(table, self.schema), self.now), self.rules)
+        return np.where(missing, 0, np.where(found < 0, -1, found + 1)).astype(np.int32)
+
+
+def tables_of(parquet, small, part, sieve):
     """The tables of a file of which a part may want rows: (first row, table, rows that stayed before it).
     ValueError if fewer rows stay than the part was promised."""
     meta, first, passed = parquet.metadata, 0, 0
     whole = small and (meta.num_row_groups <= 1 or is_whole(part, meta))
     if whole:
         yield 0, parquet.read(use_threads=False), 0
-        passed = meta.num_rows - len(part.drop) - part.keyless
+        passed = meta.num_rows - len(part.drop) - part.aside
     for i in range(0 if whole else meta.num_row_groups):
-        if passed >= part.skip + part.take and not (part.keyless and not part.skip):
+        if passed >= part.skip + part.take and not (part.aside and not part.skip):
             break
         rows = meta.row_group(i).num_rows
-        staying = rows_staying(parquet, i, part, first)
-        if passed + staying > part.skip or (part.keyless and not part.skip):
-            yield from batches_of(parquet, i, part, first, passed)
+        staying = rows_staying(parquet, i, part, first, sieve)
+        if passed + staying > part.skip or (part.aside and not part.skip):
+            yield from batches_of(parquet, i, part, first, passed, sieve)
         first, passed = first + rows, passed + staying
     if passed < part.skip + part.take:
         raise ValueError(f'{part.skip + part.take} rows were promised, {passed} are there')
 
 
-def rows_staying(parquet, group, part, first):
+def rows_staying(parquet, group, part, first, sieve):
     "How many rows of a row group stay, whatever the piece. first: position of the group's first row"
     rows = parquet.metadata.row_group(group).num_rows
     low, high = np.searchsorted(part.drop, (first, first + rows))
-    if not part.keyless: return rows - int(high - low)
-    return (
-        rows
-        - int(high - low)
-        - int(keyless_rows(parquet.read_row_group(group, columns=list(KEY_COLUMNS), use_threads=False)).sum()))
+    if not part.aside: return rows - int(high - low)
+    table = parquet.read_row_group(group, columns=sieve.columns(parquet.schema_arrow.names), use_threads=False)
+    return rows - int(high - low) - int((sieve.reasons(table, part) >= 0).sum())
 
 
-def batches_of(parquet, group, part, first, passed):
+def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
     meta = parquet.metadata.row_group(group)
     share = (16 << 20) / max(1, meta.total_byte_size)
@@ -3479,30 +4974,30 @@ def batches_of(parquet, group, part, first, passed):
         table = pa.Table.from_batches([batch])
         yield first, table, passed
         low, high = np.searchsorted(part.drop, (first, first + table.num_rows))
-        missing = int(keyless_rows(table).sum()) if part.keyless else 0
+        missing = int((sieve.reasons(table, part) >= 0).sum()) if part.aside else 0
         first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
 
 
-Block = namedtuple('Block', 'table keep keyless file row')
+Block = namedtuple('Block', 'table keep reasons file row')
 Block.__doc__ = """Rows of a source in the day's schema.
-keep: those of the piece. keyless: those without a key that it puts into quarantine. file, row: the origins of all.
-All but the table are arrays, keep and keyless of bools."""
+keep: those of the piece. reasons: numbers of `Sieve.texts` for those that it puts into quarantine, -1 for others.
+file, row: the origins of all. All but the table are arrays."""
 
-def blocks_of(part, content, schema, unit, side_store):
+def blocks_of(part, content, schema, unit, side_store, sieve):
     "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
     if isinstance(content, Exception): raise content
     source, small = part.source, isinstance(content, bytes)
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    parquet = open_parquet(content, unit, WholeFile if small and not part.keyless else pq.ParquetFile)
-    for first, table, passed in tables_of(parquet, small, part):
+    parquet = open_parquet(content, unit, WholeFile if small and not part.aside else pq.ParquetFile)
+    for first, table, passed in tables_of(parquet, small, part, sieve):
         n = table.num_rows
-        keyless = keyless_rows(table) if part.keyless else np.zeros(n, bool)
-        keep = rows_of_piece(first, keyless, part.drop, passed, part.skip, part.take)[0]
-        aside = np.zeros(n, bool) if part.skip else keyless
-        if not (keep.any() or aside.any()): continue
+        reasons = sieve.reasons(table, part)
+        keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
+        if part.skip: reasons = np.full(n, -1, np.int32)
+        if not (keep.any() or (reasons >= 0).any()): continue
         own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
-        yield Block(adapt(table, schema), keep, aside, file, row)
+        yield Block(adapt(table, schema), keep, reasons, file, row)
 
 
 class LastRead:
@@ -3527,13 +5022,14 @@ def copy_slot(
     reading,        # LastRead
     root,           # the table's location
     spark='',       # version of the Spark that wrote all sources, or ''
+    book=NO_BOOK,   # rules that set rows aside
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
-    output = reading.stores[1]
+    output, sieve = reading.stores[1], Sieve(schema, book)
     writer, quarantine, bad = SlotWriter(output, paths.file, codec, spark), [], []
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
-            for block in attempts(blocks_of(part, content, schema, unit, output)):
+            for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
                 if isinstance(block, StoreError): raise block
                 if isinstance(block, Exception):
                     bad.append((part.source.id, rule_of(block, part.source.path, content), cause_of(block)))
@@ -3542,7 +5038,7 @@ def copy_slot(
                     quarantine = []
                     continue
                 with writing(paths.file): take_block(block, writer, quarantine)
-        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root)
+        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
     except BaseException:
         writer.abandon()
         raise
@@ -3551,20 +5047,21 @@ def copy_slot(
 
 
 def take_block(block, writer, quarantine):
-    "Add the rows of a block to `writer`, and those without a key to `quarantine`"
+    "Add the rows of a block to `writer`, and those that are set aside to `quarantine`"
     if block.keep.any():
         writer.add(block.table, block.keep, block.file, block.row)
-    if not block.keyless.any(): return
-    rows = block.table.filter(arrow_array(block.keyless))
-    quarantine.append((rows, block.file[block.keyless], block.row[block.keyless]))
+    aside = block.reasons >= 0
+    if not aside.any(): return
+    rows = block.table.filter(arrow_array(aside))
+    quarantine.append((rows, block.file[aside], block.row[aside], block.reasons[aside]))
 
 
-def finish_slot(parts, writer, quarantine, output, paths, codec, root):
+def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     "Close what a slot has staged: what was `Copied`"
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
     with writing(paths.file):
         file = writer.close()
-        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path)
+        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts)
     if file:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
@@ -3580,14 +5077,15 @@ def create_once(store, path, data):
         raise StoreError(f'{path} is there already and is not what this run makes: start the run again')
 
 
-def write_quarantine(rows, store, path, codec, landing_path):
+def write_quarantine(rows, store, path, codec, landing_path, texts):
     """Stage the rows set aside by a slot; the `WrittenFile`, or None.
-    rows: (table, file numbers, row numbers). Columns of landing that are named like ours give way."""
+    rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
+    ours give way."""
     if not rows: return None
-    table = pa.concat_tables([t for t, _, _ in rows])
+    table = pa.concat_tables([t for t, _, _, _ in rows])
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
-    files, places = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
-    table = table.append_column(REASON, arrow_texts(['missing key'] * len(files)))
+    files, places, reasons = (np.concatenate([r[i] for r in rows]) for i in (1, 2, 3))
+    table = table.append_column(REASON, arrow_texts(texts[r] for r in reasons.tolist()))
     table = table.append_column(LANDING_FILE, arrow_texts(landing_path[f] for f in files.tolist()))
     table = table.append_column(LANDING_ROW, arrow_array(places.astype(np.int32)))
     sink = store.stage(path)
@@ -3604,14 +5102,14 @@ def write_quarantine(rows, store, path, codec, landing_path):
 def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
     sources,    # {id: Source}
-    keyless,    # {id: rows without a key}
+    aside,      # {id: rows that are set aside}
     lost,       # {id: sorted positions of the losers}
 ):
     "The `Part`s of each slot that is written: {slot: list of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
-            sources[piece.source], piece.skip, piece.take, keyless.get(piece.source, 0), lost.get(piece.source, none))
+            sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none))
     return {
         i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
     }
@@ -3636,6 +5134,7 @@ def copy_slots(
     stores,         # (of landing, of the output)
     root,           # the table's location
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
+    book=NO_BOOK,   # rules that set rows aside
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
@@ -3643,7 +5142,7 @@ def copy_slots(
         day, reading = pa.ipc.read_schema(pa.BufferReader(packed)), LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
-            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version))
+            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book))
     shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
     return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}
 
@@ -4468,7 +5967,7 @@ class Report:
     message: str = ''               # what a person should know
     records_processed: int = 0      # records in the landing files taken
     duplicates_removed: int = 0     # rows that lost, consolidated ones included
-    quarantined: int = 0            # records without a key
+    quarantined: int = 0            # records without a key, and those that broke a rule which sets rows aside
     rows_before: int = 0            # of the day
     rows_after: int = 0
     files_taken: int = 0
@@ -4481,6 +5980,7 @@ class Report:
     schema_conflicts: int = 0
     set_aside: tuple = ()           # SetAside of landing files that are not in the day
     findings: tuple = ()            # dicts of the quality rules' findings
+    rules: tuple = ()               # dicts of what came of the rules in DQDL: a Verdict, and the first offenders
     warnings: tuple = ()
     serves: str = 'listing'         # 'snapshot': superseded files stay, so who lists the folder sees too much
     stages: tuple = ()              # (stage, seconds)
@@ -4499,6 +5999,10 @@ def json_line(report):
     return json.dumps(dict(report.__dict__, event='consolidation'), sort_keys=True, default=str)
 
 
+def broken_rules(report, level):
+    "How many rules in DQDL with this level do not hold"
+    return sum(r['level'] == level and r['outcome'] in ('failed', 'mistaken') for r in report.rules)
+
 def metric_data(report):
     "The report as CloudWatch metric data"
     rates = {f['rule']: f['rate'] for f in report.findings}
@@ -4506,6 +6010,7 @@ def metric_data(report):
         ('RecordsProcessed', report.records_processed, 'Count'),
         ('DuplicatesRemoved', report.duplicates_removed, 'Count'), ('Quarantined', report.quarantined, 'Count'),
         ('UnreadableFiles', report.unreadable_files, 'Count'), ('SchemaConflicts', report.schema_conflicts, 'Count'),
+        ('RulesFailed', broken_rules(report, 'fail'), 'Count'), ('RulesWarned', broken_rules(report, 'warn'), 'Count'),
         ('OutputFiles', report.output_files, 'Count'), ('OutputBytes', report.output_bytes, 'Bytes'),
         ('DurationSeconds', report.duration_seconds, 'Seconds'),
         ('Succeeded', int(report.status in ('done', 'nothing new', 'held')), 'Count'),
@@ -4624,10 +6129,14 @@ class Run:
     ledger: Ledger
     started: float          # of time.monotonic
     marked: float           # the end of the last stage
+    rules: tuple = ()       # DayRule: the user's own
     stages: list = field(default_factory=list)  # (stage, seconds)
     asked: list = field(default_factory=list)   # numbers of commits that this run asked for
     unsure: bool = False                        # True while the answer to the last of them is out
     facts: dict = field(default_factory=dict)   # for the report, as far as they are known
+
+    @property
+    def book(self): return book_of(self.rules, self.settings.execution_time)
 
     def mark(self, stage, **facts):
         "The end of a stage"
@@ -4637,15 +6146,40 @@ class Run:
         self.observe(stage, seconds, facts)
 
 
+def rule_source(settings):
+    "(what RULES is called in a message, its text); `ArgumentError`, `StoreError`"
+    given = settings.rules
+    if '[' in given or '\n' in given: return '--RULES', given
+    try: path = read_path(given)
+    except ValueError as e: raise ArgumentError(f'--RULES {e}, not {given[:80]!r}') from None
+    if not path.startswith('s3://') and os.path.isdir(path): raise ArgumentError(f'--RULES {path} is a folder')
+    data = store_for(path.rpartition('/')[0] or '/').load(path)
+    if data is None: raise ArgumentError(f'--RULES {path}: there is no such file')
+    try: return f'--RULES {path}', data.decode()
+    except UnicodeDecodeError: raise ArgumentError(f'--RULES {path} is not text in UTF-8') from None
+
+def rules_of(settings):
+    "The `DayRule`s of RULES, a list; `ArgumentError`, `StoreError`"
+    if not settings.rules: return []
+    name, text = rule_source(settings)
+    try: rules = read_rules(text)
+    except RulesError as e: raise ArgumentError(f'{name}: {e}') from None
+    for rule in rules:
+        faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, KEY_COLUMNS)]
+        if faults: raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
+    return rules
+
+
 def quiet(stage, seconds, facts): pass
 
-def start_run(settings, table, partition, session=get_spark, observe=quiet):
+def start_run(settings, table, partition, session=get_spark, observe=quiet, rules=None):
     "A fresh `Run`"
     s, now = settings, time.monotonic()
     ledger = Ledger(store_for(s.output_path, s.kms_key_id), s.output_path, partition.day, s.ledger_path,
                     s.delta_log)
     stores = store_for(table.location), ledger.store
-    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now)
+    return Run(settings, table, partition, session, observe, uuid.uuid4().hex[:8], stores, ledger, now, now,
+               tuple(rules_of(s) if rules is None else rules))
 
 
 @dataclass(frozen=True)
@@ -4750,6 +6284,13 @@ def day_facts(state):
         output_files=len(files), output_bytes=sum(f.bytes for f in files))
 
 
+def changed_rules(run, state):
+    "True if rules set rows aside now and others did, or none, in the last commit"
+    if not state.head or state.reprocess or 'rules' not in state.head.report: return False
+    before = [v['rule'] for v in state.head.report['rules'] if v['level'] == 'quarantine']
+    return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
+
+
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
     ignored, rewritten, aside = state.inventory.ignored, state.rewritten, state.remembered
@@ -4766,6 +6307,9 @@ def day_warnings(run, state):
     if aside:
         yield (f'{len(aside)} landing files were set aside before and have not changed, for example {aside[0].path}: '
                'they are looked at again when they change, or with --REPROCESS true')
+    if changed_rules(run, state):
+        yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
+               'judged by those, until --REPROCESS true')
     if state.settled.unlogged: yield f'the Delta log lags behind: {state.settled.unlogged}'
     if state.settled.expired:
         yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'
@@ -4805,10 +6349,11 @@ def no_data_message(run):
         'right; --ALLOW_EMPTY true makes this a success')
 
 
-Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work')
+Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
 Plan.__doc__ = """What a run will do.
 used: {number: Note} of the sources that take part. set_aside: {number: SetAside} of the others. schema, unit: of the
-day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality. slots: the layout.
+day. lost: {number: positions of the rows that lose}. digest: of their keys. findings: of quality; verdicts: of the
+user's rules, dicts. slots: the layout.
 records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
 def decide(run, state, index, bad):
@@ -4829,7 +6374,8 @@ def decide(run, state, index, bad):
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
-                sum(n.rows for n in used.values()), work)
+                sum(n.rows for n in used.values()), work,
+                verdicts_of(run, state, index, used, aside, schema))
     run.facts.update(plan_facts(state, plan))
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
@@ -4861,10 +6407,10 @@ def slots_of(run, state, used, lost, schema, settled, new):
     def held(i):
         n = used[i]
         stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
-        return Held(i, n.rows - len(lost.get(i, ())) - keyless(n), n.rows, n.bytes, stale)
+        return Held(i, n.rows - len(lost.get(i, ())) - kept_out(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if keyless(used[i])])
+    return add_readers(slots, [i for i in new if kept_out(used[i])])
 
 
 def judge_run(run, state, aside, used, lost):
@@ -4877,6 +6423,54 @@ def judge_run(run, state, aside, used, lost):
     wholes = {'rows': sum(n.rows for n in used.values()), 'records': sum(n.rows for n in new),
               'files': len(state.new) - files('foreign') + len(state.inventory.set_aside)}
     return judge(counts, wholes, run.settings)
+
+
+def verdicts_of(run, state, index, used, aside, schema):
+    "What came of the user's rules: a tuple of dicts, each a `Verdict` with 'first', (path, row) of the first offenders"
+    if not run.rules or schema is None: return ()
+    new = {i: n for i, n in used.items() if i < SETTLED}
+    measures, rows = measures_of(run.rules), sum(n.rows for n in new.values())
+    counts = (rows, rows, rows, rows)
+    if any(keyed(check) for rule in run.rules for check in checks_in(rule.tree)):
+        counts = key_facts(new, key_counts(index.contenders, aside))
+    facts, past = Facts(added_all(n.tallies for n in new.values()), measures, schema.names, counts), history_of(run)
+    found = []
+    for rule in run.rules:
+        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, KEY_COLUMNS)
+        if faults: verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+        first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
+        found.append(dict(verdict._asdict(), first=first))
+    return tuple(found)
+
+def key_facts(notes, counts):
+    "(records that are not set aside, those with a key, different keys, keys that come once) of what landed"
+    rivals, different, single = counts
+    records = sum(n.rows - n.counts.get('broken', 0) for n in notes.values())
+    alone = sum(n.rows - kept_out(n) for n in notes.values())
+    return records, alone, alone - rivals + different, alone - rivals + single
+
+def offenders(state, notes, place):
+    "(path, row) of the first rows that fail, of three files. place: number of the tally that counts them, or None"
+    rows = [(state.new[i].path, n.tallies[place][2]) for i, n in notes.items() if place is not None and n.tallies]
+    return sorted((path, row) for path, row in rows if row != NO_ROW)[:3]
+
+
+HISTORY_DAYS = 31   # how far back numbers from history are looked for
+
+def history_of(run):
+    "{metric: what it was in earlier commits, the latest last}, as far as rules ask for it"
+    wanted = max([past_commits(check) for rule in run.rules for check in checks_in(rule.tree)], default=0)
+    found, ledger, day = [], run.ledger, run.partition.day
+    for back in range(HISTORY_DAYS if wanted else 0):
+        other = Ledger(ledger.store, ledger.root, day - timedelta(days=back), ledger.home)
+        for number in reversed(other.numbers()[-wanted:]):
+            told = other.load(number).report.get('rules', ())
+            if told: found.append({name: value for verdict in told for name, value in verdict['value'].items()})
+        if len(found) >= wanted: break
+    past = {}
+    for values in reversed(found):
+        for name, value in values.items(): past.setdefault(name, []).append(value)
+    return past
 
 
 def evidence_of(state, plan):
@@ -4905,11 +6499,12 @@ def check_plan(run, state, plan):
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
     check_log(run, plan.schema)
+    check_rules(plan.verdicts)
 
 
 def check_no_fewer(state, plan):
     "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
-    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(keyless, plan.used.values()))
+    after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(kept_out, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
                             f'{state.head.rows:,}, and the list of files that it was built from is lost')
@@ -4928,18 +6523,21 @@ def check_log(run, schema):
 def plan_facts(state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < SETTLED]
+    aside_rows = sum(map(kept_out, plan.used.values()))
+    broken = [v for v in plan.verdicts if v['outcome'] in ('failed', 'mistaken') and v['level'] != 'fail']
     counts = {f.rule: f.count for f in plan.findings}
     aside = tuple(
         sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
-    return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=counts['null_key'],
+    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))
+    return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
                 schema_conflicts=sum(a.rule == 'schema' for a in aside), rows_before=before,
-                rows_after=plan.rows_in - counts['duplicate'] - counts['null_key'],
+                rows_after=plan.rows_in - counts['duplicate'] - aside_rows, rules=plan.verdicts,
                 findings=tuple(dict(f._asdict()) for f in plan.findings),
-                warnings=tuple(sentence(f) for f in plan.findings if f.level == 'warn'))
+                warnings=tuple(warnings))
 
 
 def overtaken(run, state):
@@ -4984,7 +6582,8 @@ def consolidate(run):
     for _ in range(ATTEMPTS):
         state = look(run)
         if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day)
+        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
+                            run.book)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -5021,11 +6620,11 @@ def write(run, state, plan):
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot):
         return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
-    without_key = {i: keyless(n) for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, without_key, plan.lost)
+    set_aside = {i: kept_out(n) for i, n in plan.used.items()}
+    parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
-                           run.stores, run.table.location, spark_versions(parts, plan))
+                           run.stores, run.table.location, spark_versions(parts, plan), run.book)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
@@ -5316,10 +6915,11 @@ def run_day(run):
 def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.
     The days stand alone: all are tried before the first error is raised."""
+    rules = rules_of(settings)
     table, partitions = plan_runs(settings)
     reports, errors = [], []
     for partition in partitions:
-        report, error = run_day(start_run(settings, table, partition, session, observe))
+        report, error = run_day(start_run(settings, table, partition, session, observe, rules))
         tell(report)
         if settings.metrics_namespace and not settings.dry_run:
             warning = put_metrics(settings.metrics_namespace, report)

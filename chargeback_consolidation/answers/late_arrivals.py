@@ -15,7 +15,8 @@ from ..store import shown as printable
 from .answer import Found, answered
 from .day import footers, landing_files, standing, unmoved
 from .reconcile import unreadable_found
-from chargeback_consolidation.answers.records import (LOWEST, doubled, doubled_found, instant, landing_sources, ranked,
+from chargeback_consolidation.answers.records import (books_of, LOWEST, doubled, doubled_found, instant,
+    landing_sources, ranked,
     read_threaded, values)
 
 # %% ../../nbs/answers/late_arrivals.ipynb #6af63715
@@ -67,7 +68,7 @@ def late_arrivals(day):
     """When files landed against when executions ran.
     Tables: missed (per execution since the last rebuild), not in the day, landings (per file)"""
     files, feet = landing_files(day), footers(day)
-    landing = read_threaded(day, landing_sources(day, files), day.stores)
+    landing = read_threaded(day, landing_sources(day, files), day.stores, books=books_of(day))
     at, twins, since = last_times(day), doubled(day, files, landing.notes), since_rebuild(day)
     there = files[files['state'].isin(('taken', 'waiting', 'set aside'))]
     there = there.assign(

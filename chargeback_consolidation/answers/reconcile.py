@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
-from ..landing import keyless
+from ..landing import kept_out
 from .answer import Found, answered
 from .day import footers, landing_files, listed, standing, unmoved
-from .records import (doubled, doubled_found, landing_sources, later, places_of,
+from .records import (books_of, doubled, doubled_found, landing_sources, later,
+    places_of,
     ranked, read_consolidated, read_threaded, same, stamps, values)
 
 # %% ../../nbs/answers/reconcile.ipynb #3377187b
@@ -116,7 +117,8 @@ def compare_keys(day, files, landing, rows, differ):
 
 # %% ../../nbs/answers/reconcile.ipynb #33bb0c8e
 def compare_quarantine(day, files, landing, keyless):
-    "Rows without a key against the quarantine: a list of `Found`. keyless: places of the taken records without a key"
+    """Rows that are set aside against the quarantine: a list of `Found`.
+    keyless: places of the taken records that have no key or broke a rule"""
     there, store, path, rows = (
         {e.path: e for e in day.quarantine}, day.stores[1], files.set_index('number')['path'], set())
     for f in day.head.quarantine:
@@ -133,7 +135,7 @@ def compare_quarantine(day, files, landing, keyless):
     if missing:
         found.append(Found(
             'quarantine rows missing', 'fail', len(missing), tuple(sorted({p for p, _ in missing})),
-            f'{len(missing):,} records without a chargeback_id are not in quarantine'))
+            f'{len(missing):,} records without a chargeback_id, or that broke a rule, are not in quarantine'))
     if extra:
         found.append(Found(
             'quarantine rows extra', 'fail', len(extra), tuple(sorted({p for p, _ in extra})),
@@ -178,7 +180,7 @@ def per_file(files, landing, order, wins, lost):
     n, source = int(files['number'].max()) + 1 if len(files) else 0, values(landing.table, 'source')
     def count(places):
         return np.bincount(source[places], minlength=n)[files['number'].to_numpy(int)] if n else np.zeros(0, int)
-    without_key = files['number'].map(lambda i: keyless(landing.notes[i]) if i in landing.notes else 0).astype(int)
+    without_key = files['number'].map(lambda i: kept_out(landing.notes[i]) if i in landing.notes else 0).astype(int)
     taken = files['state'] == 'taken'
     return files.assign(
         kept=count(order[wins]), removed=count(order[~wins]), keyless=without_key.where(taken, 0), missing=count(lost))
@@ -192,7 +194,7 @@ def records_of(files, landing):
 def landed_records(day, files):
     """What landed, read anew: (the index with its notes, records of files that were taken as a bool array, their
     order and winners as by `ranked`)"""
-    landing = read_threaded(day, landing_sources(day, files), day.stores)
+    landing = read_threaded(day, landing_sources(day, files), day.stores, books=books_of(day))
     took = records_of(files, landing)
     order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), took)
     return landing, took, order, wins

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'EMPTY_LINEAGE', 'why', 'versions_of', 'decided', 'lineage_row', 'rows_now', 'planned_rows',
-           'times_of', 'traced', 'trace']
+           'times_of', 'traced', 'broken_rows', 'trace']
 
 # %% ../../nbs/answers/trace.ipynb #2b0b15d8
 import numpy as np
@@ -13,13 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..settings import ArgumentError
-from ..parquet import EVENT, KEY, UPDATED, key_hashes, read_lineage, write_lineage
+from chargeback_consolidation.parquet import (EVENT, KEY, UPDATED, key_hashes, keys_of, open_parquet, read_lineage,
+    write_lineage)
+from ..schema import LANDING_FILE, LANDING_ROW, REASON
 from ..landing import Source
 from .answer import Found, Identifier, answered
 from .day import footers, landing_files, standing, unmoved
 from .duplicates import TIMES
 from .reconcile import unreadable_found
-from chargeback_consolidation.answers.records import (instant, landing_sources, read_plan, read_rows, read_threaded,
+from chargeback_consolidation.answers.records import (books_of, instant, landing_sources, read_plan, read_rows,
+    read_threaded,
     stamps, values)
 
 # %% ../../nbs/answers/trace.ipynb #8c064706
@@ -36,7 +39,7 @@ def why(times, winner, missing):
 def versions_of(day, files, wanted):
     "Every record of some keys in the landing zone, the latest first within each key: a DataFrame. wanted: key texts"
     hashes = key_hashes(pa.array(wanted, pa.string()))
-    landing = read_threaded(day, landing_sources(day, files), day.stores, only=hashes)
+    landing = read_threaded(day, landing_sources(day, files), day.stores, only=hashes, books=books_of(day))
     table = landing.table.filter(pc.is_in(landing.table['key'], value_set=pa.array(wanted, pa.string())))
     frame = pd.DataFrame({
         KEY: table['key'].to_pylist(), 'number': values(table, 'source').astype(int),
@@ -154,6 +157,19 @@ def traced(day, files, versions, now):
             tuple(sorted(set(waiting[KEY])))[:5]))
     return found
 
+# %% ../../nbs/answers/trace.ipynb #7d754050
+def broken_rows(day, wanted):
+    "The records of some keys that rules set aside: a DataFrame chargeback_id, landing_file, row, rule"
+    found, there, store = [], {e.path: e for e in day.quarantine}, day.stores[1]
+    for f in day.head.quarantine if day.head else ():
+        entry = there.get(day.ledger.path(f.path))
+        if entry is None: continue
+        with store.open(entry) as opened:
+            table = open_parquet(opened).read(columns=[KEY, LANDING_FILE, LANDING_ROW, REASON])
+        rows = zip(keys_of(table).to_pylist(), *(table[name].to_pylist() for name in (LANDING_FILE, LANDING_ROW, REASON)))
+        found += [row for row in rows if row[0] in wanted]
+    return pd.DataFrame(found, columns=[KEY, 'landing_file', 'row', 'rule'])
+
 # %% ../../nbs/answers/trace.ipynb #686b84e2
 def trace(
     day,
@@ -166,8 +182,12 @@ def trace(
     wanted, files, feet = sorted(set(wanted)), landing_files(day), footers(day)
     versions, landing = versions_of(day, files, wanted)
     versions, now = decided(versions), rows_now(day, files, wanted, versions)
-    unseen = [k for k in wanted if k not in set(versions[KEY]) | set(now[KEY])]
-    found = traced(day, files, versions, now)
+    by_rule = broken_rows(day, wanted)
+    unseen = [k for k in wanted if k not in set(versions[KEY]) | set(now[KEY]) | set(by_rule[KEY])]
+    found = traced(day, files, versions, now) + [
+        Found('set aside', 'warn', 1, (r.landing_file,), f'row {r.row} broke a rule and is in quarantine: {r.rule}',
+              (r[1],))
+        for r in by_rule.itertuples()]
     if unseen:
         found.append(Found(
             'unknown', 'fail', len(unseen), (),
@@ -202,4 +222,5 @@ def trace(
         if len(wanted) == 1
         else f'The day shows the latest version of each of the {len(wanted):,} chargebacks.')
     unmoved(day)
-    return answered('trace', fine, facts, found, {'versions': shown, 'now': lying}, day.mask, aside)
+    tables = {'versions': shown, 'now': lying, 'set aside': by_rule}
+    return answered('trace', fine, facts, found, tables, day.mask, aside)

@@ -6,7 +6,8 @@
 __all__ = ['commands', 'main', 'carry_out', 'complain', 'consolidate', 'no_date', 'backfill', 'day_options',
            'find_ledger', 'day_ledger', 'history', 'snapshot', 'repair', 'run_name', 'rollback', 'release', 'expire',
            'cells_shown', 'tell_run', 'folder_in', 'Investigations', 'recorded', 'investigation_options', 'investigate',
-           'ask', 'sample_options', 'land_sample_command', 'warm_up_command']
+           'ask', 'sample_options', 'land_sample_command', 'rules', 'check_rule_file', 'try_rules', 'rule_grid',
+           'warm_up_command']
 
 # %% ../../nbs/commands/cli.ipynb #7cd76033
 import inspect
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import rich_click as click
 from rich.console import Console
@@ -27,6 +29,9 @@ from .. import __version__
 from ..settings import (ARGUMENTS, ArgumentError, parse, read_date, read_flag, read_integer,
     read_number, read_path, read_text)
 from ..store import store_for
+from ..dqdl import ruleset_text
+from ..plan import rules_of
+from ..quality import stops
 from ..ledger import (Gone, Ledger, refuse_old_place, repair as repair_day,
     snapshot as snapshot_day, snapshot_of)
 from ..report import steady_output
@@ -378,6 +383,44 @@ def land_sample_command(catalog, database, table, day, delivery, **options):
             catalog, database, table, str(day), delivery,
             progress=lambda done, total: progress.update(bar, completed=done, total=total), **options)
     print(f'landed {landed.files:,} files, {megabytes(landed.bytes)} MB, {landed.records:,} records in {landed.folder}')
+
+# %% ../../nbs/commands/cli.ipynb #d6566ce0
+@commands.group(short_help='Check rules in DQDL, or try them on a day.')
+def rules():
+    "Check rules in DQDL, or try them on a day."
+
+@rules.command('check')
+@click.argument('file')
+def check_rule_file(file):
+    "Read the rules in FILE and print them as the job understands them."
+    print(ruleset_text(rules_of(SimpleNamespace(rules=file))))
+
+@rules.command('try')
+@click.argument('file')
+@job_options(without=('RULES', 'DRY_RUN', 'REPROCESS', 'OUTPUT_FILE_COUNT', 'COMPRESSION_CODEC'))
+def try_rules(file, **given):
+    """Try the rules in FILE on all that landed for a day; nothing is written.
+
+    Exit code 4 if they would stop a run, 0 if not."""
+    words = job_words(given) + ['--OUTPUT_FILE_COUNT', '1', '--COMPRESSION_CODEC', 'snappy', '--DRY_RUN', 'true',
+                                '--REPROCESS', 'true', '--RULES', file]
+    console, told = Console(), []
+    with shown(console) as observe: code = run_job(words, observe=observe, tell=told.append)
+    if not told or not told[-1].rules: return code
+    table = rule_grid(told[-1])
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
+    return 4 if any(map(stops, told[-1].rules)) else code
+
+def rule_grid(report):
+    "What came of the rules, as a table"
+    def row(v):
+        value = ', '.join(f'{number:,.6g}' for number in v['value'].values())
+        first = '{} row {}'.format(*v['first'][0]) if v['first'] else ''
+        return v['rule'], v['outcome'], f"{v['count']:,}" if v['whole'] else '', value or v['why'], first
+    heads = ('rule', 'outcome', ' fail', 'value', 'first')
+    return grid(f'{len(report.rules)} rules on {report.records_processed:,} records of {report.day}', heads,
+                list(map(row, report.rules)))
 
 # %% ../../nbs/commands/cli.ipynb #006128ad
 @commands.command('warm-up')

@@ -98,6 +98,16 @@ locals {
       above       = lookup(var.thresholds, "WARN_NULL_KEY_RATE", 0)
       description = "Records without a chargeback_id. They are kept under _quarantine/ with their landing file and row."
     }
+    rules-failed = {
+      metric      = "RulesFailed"
+      above       = 0
+      description = "A rule of yours does not hold: nothing of that run is published. The log names the rule, the file and the row."
+    }
+    rules-warned = {
+      metric      = "RulesWarned"
+      above       = 0
+      description = "A rule of yours whose level is warn does not hold. The log names the rule, the file and the row."
+    }
     schema-conflicts = {
       metric      = "SchemaConflicts"
       above       = 0

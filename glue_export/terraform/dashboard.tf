@@ -23,6 +23,7 @@ locals {
     { title = "Share of duplicates and of null keys", stat = "Maximum", metrics = ["DuplicateRate", "NullKeyRate"] },
     { title = "Duration (seconds)", stat = "Maximum", metrics = ["DurationSeconds"] },
     { title = "Rows quarantined, files not taken", stat = "Sum", metrics = ["Quarantined", "UnreadableFiles", "SchemaConflicts"] },
+    { title = "Rules that fail, rules that warn", stat = "Sum", metrics = ["RulesFailed", "RulesWarned"] },
     { title = "Files written", stat = "Sum", metrics = ["OutputFiles"] },
     { title = "Bytes written", stat = "Sum", metrics = ["OutputBytes"] },
   ]

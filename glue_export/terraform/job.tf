@@ -25,6 +25,7 @@ locals {
     },
     var.delta_log ? { "--DELTA_LOG" = "true" } : {},
     var.keep_superseded_hours > 0 ? { "--KEEP_SUPERSEDED_HOURS" = tostring(var.keep_superseded_hours) } : {},
+    { for path in local.rules_paths : "--RULES" => local.upload_locations[basename(path)] },
     local.registered ? { "--OUTPUT_DATABASE" = var.output_database, "--OUTPUT_TABLE" = var.output_table } : {},
     { for name, rate in var.thresholds : "--${name}" => tostring(rate) },
     length(local.python_modules) > 0 ? { "--additional-python-modules" = join(",", local.python_modules) } : {},
@@ -106,8 +107,8 @@ resource "aws_glue_job" "this" {
       error_message = "output_database and output_table go together: give both or neither."
     }
     precondition {
-      condition     = length(local.uploads) == length(var.library_paths) + length(local.package_paths) + 1
-      error_message = "The script and library_paths must have different file names."
+      condition     = length(local.uploads) == length(local.rules_paths) + length(var.library_paths) + length(local.package_paths) + 1
+      error_message = "The script, rules_path and library_paths must have different file names."
     }
   }
 

@@ -154,8 +154,9 @@ locals {
   ]
 
   # The name holds the content's hash: a run that starts during a deployment gets the old script or the new one, whole.
+  rules_paths = var.rules_path == null ? [] : [var.rules_path]
   uploads = {
-    for path in concat([local.script_path], var.library_paths, local.package_paths) : basename(path) => {
+    for path in concat([local.script_path], local.rules_paths, var.library_paths, local.package_paths) : basename(path) => {
       path = path
       key = endswith(path, ".whl") ? join("/", [var.script_prefix, substr(filesha256(path), 0, 12), basename(path)]) : join("/", [
         var.script_prefix, replace(basename(path), "/(\\.[a-z]+)$/", "-${substr(filesha256(path), 0, 12)}$1")

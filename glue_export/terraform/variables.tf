@@ -34,6 +34,12 @@ variable "library_paths" {
   }
 }
 
+variable "rules_path" {
+  description = "File with rules in DQDL that the job judges each execution by; it is uploaded under the hash of its content."
+  type        = string
+  default     = null
+}
+
 variable "package_folder" {
   description = "Folder with the zip and the wheel of the library, which Studio notebooks import: what is there is uploaded, the job does not use it. Default: ../dist, where `make package` puts them."
   type        = string

@@ -27,6 +27,7 @@ BAD = {  # for each kind of argument: values that are not of it, and values that
     'name': ['a/b', '..', '.', 'a\nb', 'a\\b'],
     'path': ['ftp://host/x', 's3://', 's3://b ucket/x', 'a\nb', 'file://host/x'],
     'text': ['a\nb'],
+    'rules': ['Rules = [ \a ]', 'a\x00b'],
 }
 
 

@@ -275,10 +275,10 @@ def test_alarms_and_dashboard_watch_metrics_that_the_job_puts(moto, outputs):
         f'{JOB}-{n}'
         for n in (
             'no-run-in-time', 'not-started', 'unreadable-files', 'schema-conflicts', 'duplicate-rate', 'null-key-rate',
-            'duration')}
+            'duration', 'rules-failed', 'rules-warned')}
     own = [a for a in alarms.values() if a['Namespace'] == outputs['metrics_namespace']]
     assert (
-        len(own) == 6 and {(a['MetricName'], *[tuple(sorted(d.items())) for d in a['Dimensions']]) for a in own} <= put)
+        len(own) == 8 and {(a['MetricName'], *[tuple(sorted(d.items())) for d in a['Dimensions']]) for a in own} <= put)
     assert all(a['AlarmActions'] == [outputs['alarm_topic_arn']] for a in alarms.values())
     assert alarms[f'{JOB}-duplicate-rate']['Threshold'] == 0.3
     late = alarms[f'{JOB}-no-run-in-time']
@@ -411,3 +411,15 @@ def test_checkov_finds_nothing_and_each_skip_has_its_reason():
     assert result['summary']['passed'] > 100
     skips = [line for file in MODULE.glob('*.tf') for line in file.read_text().splitlines() if 'checkov:skip' in line]
     assert skips and all(re.search(r'#checkov:skip=CKV2?_AWS_\d+:\w.{20,}', line) for line in skips)
+
+
+def test_rules_are_uploaded_by_hash_and_the_job_gets_them(stack, tmp_path):
+    path = tmp_path / 'payments.dqdl'
+    path.write_text('Rules = [ ColumnValues "amount" > 0 labels=["level"="quarantine"] ]\n')
+    planned = stack.plan('-refresh=false', rules_path=str(path))
+    _, job = planned['aws_glue_job.this']
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    location = job['default_arguments']['--RULES']
+    assert re.fullmatch(rf's3://test-script/glue/.+/payments-{digest}\.dqdl', location)
+    assert any(after.get('source') == str(path) for _, after in planned.values())
+    parse(as_words(job['default_arguments']))

@@ -1,0 +1,126 @@
+"Texts in DQDL: what must be read and how it prints, what must be refused and where, and random ones."
+import random
+
+READ = {  # what somebody writes: how it prints
+    'IsComplete "merchant_id"': None,
+    'IsComplete merchant_id': 'IsComplete "merchant_id"',
+    'Completeness of "a b" >= 0.95': 'Completeness "a b" >= 0.95',
+    'IsComplete "a" with threshold > 0.5': None,
+    'ColumnValues "amount" > 0': None,
+    'ColumnValues "amount" != -1.50': None,
+    'ColumnValues amount between 1 and 2 * 3 + 4': 'ColumnValues "amount" between 1 and ((2 * 3) + 4)',
+    'ColumnValues "a" not between -5 and 5': None,
+    'ColumnValues "a" in [1,2,NULL]': 'ColumnValues "a" in [1, 2, NULL]',
+    'ColumnValues "a" not in ["x", EMPTY, whitespaces_only]': 'ColumnValues "a" not in ["x", EMPTY, WHITESPACES_ONLY]',
+    'ColumnValues "a" = null': 'ColumnValues "a" = NULL',
+    'ColumnValues "a" ! = 3': 'ColumnValues "a" != 3',
+    'ColumnValues "a" matches "[a-z]{2}\\d+"': None,
+    'ColumnValues "a" not matches "\\"x\\\\\\\\"': None,
+    'ColumnValues "a" > "2025-11-02"': None,
+    'ColumnValues "a" between "9:00 AM" and "21:50"': None,
+    'ColumnValues "a" >= (now() - 3 days) where "b = 1"': None,
+    'ColumnValues "a" in [now(), (now() + 4 minutes)]': None,
+    'ColumnValues "currency" in ["EUR"] with threshold > 0.99': None,
+    'ColumnValues "a" > 0 where "b = \'x\' and (c is null or not d in (1, 2))"': None,
+    'ColumnLength "card_bin" = 6': None,
+    'ColumnLength "a.b" between 1 and 5 with threshold >= 0.5': None,
+    'ColumnDataType "a" = "Integer"': None,
+    'ColumnDataType "a" in ["Date", "Timestamp"] with threshold between 0.4 and 0.8': None,
+    'DataFreshness "updated_at" <= 26 hours': None,
+    'DataFreshness "updated_at" between 1 minutes and 2 days': None,
+    'RowCount > 100': None,
+    'RowCount > avg(last(10)) * 0.6': 'RowCount > (avg(last(10)) * 0.6)',
+    'RowCount between min(last(3)) - 1 and max(last()) + 1':
+        'RowCount between (min(last(3)) - 1) and (max(last()) + 1)',
+    'RowCount = 1 where "a <> \'it\'\'s\'"': None,
+    'Mean "a" not between -20 and -10': None,
+    'Sum "a" < 100.0': None,
+    'StandardDeviation "a" <= 10': None,
+    'ColumnCount != 18': None,
+    'ColumnExists "load_dt"': None,
+    'ColumnNamesMatchPattern "[a-z_]+"': None,
+    'Uniqueness "chargeback_id" > 0.9': None,
+    'Uniqueness "a" "b" > 0.9': None,
+    'DistinctValuesCount "chargeback_id" > 10': None,
+    'IsUnique "chargeback_id"': None,
+    'IsPrimaryKey "a" "b"': None,
+    '(ColumnLength "a" = 6) or (ColumnLength "a" = 8)': None,
+    'RowCount > 1 or RowCount > 2 and RowCount > 3': '(RowCount > 1) or ((RowCount > 2) and (RowCount > 3))',
+    'RowCount > 1 OR RowCount > 2 OR RowCount > 3': '(RowCount > 1) or (RowCount > 2) or (RowCount > 3)',
+    '((RowCount > 1))': 'RowCount > 1',
+    'IsComplete "a" labels = ["level"="warn", "team"="risk"]': 'IsComplete "a" labels=["level"="warn", "team"="risk"]',
+    '(IsComplete "a" and IsComplete "b") labels=["level"="quarantine"]':
+        '((IsComplete "a") and (IsComplete "b")) labels=["level"="quarantine"]',
+    'ColumnValues "a" > 0 labels=["level"="warn"] with threshold > 0.5': None,
+    'IsComplete "a" # why\n': 'IsComplete "a"',
+}
+
+REFUSED = {  # the whole text: what is said of it
+    '': "line 1, column 1: expected 'Rules', not the end",
+    'Rules = [ ]': 'line 1, column 11: there are no rules',
+    'Rules = [ RowCount > 1, ]': "line 1, column 25: expected a type of rule, not ']'",
+    'Rules = [ RowCount > 1 ] x': "line 1, column 26: expected the end, not 'x'",
+    'Rules = [\n  IsComplte "a"\n]': 'line 2, column 3: IsComplte is no type of rule; did you mean IsComplete?',
+    'Rules = [ rowcount > 1 ]': 'did you mean RowCount?',
+    'Rules = [ CustomSql "select 1" ]': 'line 1, column 11: CustomSql is not supported',
+    'Rules = [ Entropy "a" > 1 ]': 'Entropy is not supported',
+    'Analyzers = [ RowCount ]': 'Analyzers are not supported',
+    'Rules = [ RowCount > 1 ] Analyzers = [ RowCount ]': 'column 26: Analyzers are not supported',
+    'Rules = [ IsComplete "a" > 1 ]': 'IsComplete takes no condition',
+    'Rules = [ Completeness "a" ]': "expected the condition of Completeness, not ']'",
+    'Rules = [ IsComplete "a" "b" ]': 'IsComplete takes one column: "b" is too much',
+    'Rules = [ RowCount "a" > 1 ]': 'RowCount takes no column: "a" is too much',
+    'Rules = [ Mean > 1 ]': 'expected the column of Mean',
+    'Rules = [ Mean "a" = "b" ]': 'Mean is compared with a number',
+    'Rules = [ Mean "a" > "b" ]': '> compares numbers, dates or durations',
+    'Rules = [ DataFreshness "a" <= 3 ]': 'DataFreshness is compared with a duration such as 26 hours',
+    'Rules = [ DataFreshness "a" <= 3 weeks ]': 'compared with a duration such as 26 hours',
+    'Rules = [ ColumnValues "a" in [1, "2"] ]': 'cannot be mixed',
+    'Rules = [ ColumnValues "a" > now() - 1 days ]': 'need parentheses',
+    'Rules = [ ColumnValues "a" matches "[" ]': 'is no regular expression',
+    'Rules = [ ColumnValues "a" > "2025-02-30" ]': 'is no day or time that exists',
+    'Rules = [ ColumnValues "a" > NULL ]': '> compares numbers, dates or durations',
+    'Rules = [ ColumnValues "a" > 0 with threshold ]': "expected '=' or",
+    'Rules = [ RowCount > 1 with threshold > 0.5 ]': 'RowCount takes no threshold',
+    'Rules = [ ColumnCount > 1 where "a = 1" ]': 'ColumnCount takes no where',
+    'Rules = [ IsComplete "a" where "b like 1" ]': 'is no condition for rows: expected = or',
+    'Rules = [ IsComplete "a" where "b = c" ]': 'expected a number or a text in single quotes',
+    'Rules = [ ColumnDataType "a" = "Text" ]': '"Text" is no type of data',
+    'Rules = [ RowCount > percentile(last(3)) ]': 'there is no function percentile',
+    'Rules = [ RowCount > last(0) ]': 'last takes a whole number from 1 to 1000',
+    'Rules = [ RowCount > avg(1, 2) ]': 'avg takes one argument',
+    'Rules = [ ColumnValues "a" in $x ]': 'there is no variable x',
+    'x = "1"\nRules = [ ColumnValues "a" in $x ]': 'this variable is one text',
+    'x = ["1"]\nRules = [ ColumnValues "a" = $x ]': 'this variable is a list',
+    'x = "1" x = "2" Rules = [ RowCount > 1 ]': 'the variable x is there already',
+    'Metadata = { "Vers": "1" } Rules = [ RowCount > 1 ]': '"Vers" is none of Version',
+    'Rules = [ IsComplete "a ]': 'line 1, column 22: a quote that nobody closes',
+    "Rules = [ IsComplete 'a' ]": 'means nothing here',
+    'Rules = [ IsComplete "a" labels=["level"="loud"] ]': 'one of fail, warn, quarantine, not "loud"',
+    'Rules = [ RowCount > 1 labels=["level"="quarantine"] ]': 'RowCount is not about single rows',
+    'Rules = [ ColumnValues "a" > now() labels=["level"="quarantine"] ]': 'depend on when it is asked',
+    'Rules = [ ColumnValues "a" > last() ]': 'ColumnValues measures nothing that earlier commits could tell',
+    'Rules = [ RowCount > last(3) * 2 ]': 'several past values are no number: say avg',
+    'Rules = [ IsComplete "a" labels=["level"="quarantine"] with threshold > 0 ]': 'a threshold is about all rows',
+    'Rules = [ IsComplete "a" labels=["x"="1", "x"="2"] ]': 'is there twice',
+    'Rules = [ IsComplete "a" labels=["x"=""] ]': 'a label has 1 to 256 characters here',
+    'Rules = [ ' + '(' * 60 + 'RowCount > 1' + ')' * 60 + ' ]': 'more than 50 parentheses are open',
+    'DefaultLabels = ["level"="quarantine"]\nRules = [ RowCount > 1 ]': 'line 2, column 11: this rule cannot',
+}
+
+PIECES = [
+    'Rules', 'Rules = [', '=', '[', ']', '(', ')', ',', 'ColumnValues', 'RowCount', '"a"', '"', '>', '!', 'in',
+    'between', 'and', 'or', 'not', '1', '0.5', '-', '*', 'now()', 'days', 'last', 'avg(last(3))',
+    'labels=["level"="warn"]', 'where', '"b = 1 or', '"b is null"', 'with threshold', 'NULL', '$x', 'x = "1"', '{', ':',
+    '#', '\n', 'matches', '"2025-11-02"', '\\', '\x00', 'é', '9' * 30, 'Metadata', 'DefaultLabels', 'IsUnique', "'"]
+
+
+def random_text(seed):
+    "Pieces of the language, or a text that is right with a few characters changed"
+    rng = random.Random(seed)
+    if seed % 2: return rng.choice(['', 'Rules = [ ']) + ' '.join(rng.choice(PIECES) for _ in range(rng.randrange(25)))
+    text = list(f'Rules = [ {", ".join(rng.sample(sorted(READ), rng.randrange(1, 4)))} ]')
+    for _ in range(rng.randrange(4)):
+        at = rng.randrange(len(text))
+        text[at:at + rng.randrange(4)] = rng.choice(PIECES + ['', ''])
+    return ''.join(text)
