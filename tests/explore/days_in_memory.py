@@ -51,7 +51,7 @@ def best_of(rows):
 def rank(row): return row.version, row.file, row.row
 
 
-def index_of(session, sources, stores, day):
+def index_of(session, sources, stores, day, book):
     "Stand-in of `build_index`"
     notes = {}
     for s in sources:
@@ -92,10 +92,10 @@ def decide(run, state, index, bad):
     work = bool(new or plan.remembering(aside)) or any(s.keeps is None for s in slots)
     run.facts.update(records_processed=sum(used[i].rows for i in new), set_aside=tuple(aside.values()))
     return plan.Plan(used, aside, SCHEMA, 'us', lost, digest, (), slots, sum(used[i].rows for i in new),
-                     sum(n.rows for n in used.values()), work)
+                     sum(n.rows for n in used.values()), work, ())
 
 
-def copy_slots(session, parts, schema, unit, paths, codec, stores, root, versions=None):
+def copy_slots(session, parts, schema, unit, paths, codec, stores, root, *more):
     "Stand-in of `copy_slots`: reads its sources again, and stages what it writes"
     written = {}
     for slot, pieces in parts.items():
