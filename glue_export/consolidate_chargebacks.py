@@ -4334,7 +4334,7 @@ def counted(note, more):
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
     first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
-    tallies = added_all([note.tallies, more['tallies']])
+    tallies = added_all([note.tallies, more['tallies']]) if note.tallies else more['tallies']
     return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
 

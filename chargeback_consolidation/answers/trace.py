@@ -166,7 +166,8 @@ def broken_rows(day, wanted):
         if entry is None: continue
         with store.open(entry) as opened:
             table = open_parquet(opened).read(columns=[KEY, LANDING_FILE, LANDING_ROW, REASON])
-        rows = zip(keys_of(table).to_pylist(), *(table[name].to_pylist() for name in (LANDING_FILE, LANDING_ROW, REASON)))
+        told = [table[name].to_pylist() for name in (LANDING_FILE, LANDING_ROW, REASON)]
+        rows = zip(keys_of(table).to_pylist(), *told)
         found += [row for row in rows if row[0] in wanted]
     return pd.DataFrame(found, columns=[KEY, 'landing_file', 'row', 'rule'])
 
