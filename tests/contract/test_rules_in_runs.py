@@ -89,7 +89,8 @@ def test_large_files_in_pieces(lake, monkeypatch):
 
 @pytest.mark.parametrize('level', ['fail', 'quarantine'])
 @pytest.mark.parametrize(('column', 'words'), [
-    ('amout', 'no file has a column amout; did you mean amount?'), ('event_timestamp', 'cannot be asked of its columns')])
+    ('amout', 'no file has a column amout; did you mean amount?'),
+    ('event_timestamp', 'cannot be asked of its columns')])
 def test_a_rule_that_cannot_be_answered_stops(lake, level, column, words):
     with pytest.raises(QualityFailed, match=words.replace('?', '.')):
         run(lake, f'Rules = [ ColumnValues "{column}" > 0 labels=["level"="{level}"] ]')
