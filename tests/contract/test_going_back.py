@@ -267,7 +267,7 @@ def told_of(lake, paths, waiting=(), kinds=()):
     answer = trace(day, list(every.winners))
     assert {f.kind for f in answer.findings if f.level == 'fail'} == set()
     now, versions = answer.tables['now'], answer.tables['versions']
-    lies = dict(zip(now['chargeback_id'], zip(now['landing file'], now['landing row'])))
+    lies = {r[0]: (r[3], r[4]) for r in now.itertuples(index=False)}
     assert len(now) == len(lies) and lies == right.winners
     for key in every.winners:
         outcome = versions[versions['chargeback_id'] == key].set_index('landing file')['outcome'].to_dict()
@@ -305,6 +305,6 @@ def test_c20_what_is_told_of_a_day_that_went_back(lake, ledger, capsys):
         (1, 'consolidate', 0), (2, 'consolidate', 0), (3, 'consolidate', 0), (4, 'rollback', 1), (5, 'repair', 1),
         (6, 'release', 0), (7, 'consolidate', 0), (8, 'rollback', 2), (9, 'reprocess', 0)]
     assert not carry_out(['history', *day])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
     at = next(line.index('rows') - len(line) for line in lines if line[0] == '#')
     assert [int(line[at]) for line in lines if line[0].isdigit()] == rows

@@ -32,7 +32,7 @@ def summary(cases):
         if kills:
             phases = len({c['phase'] for c in kills})
             what = f'SIGKILL to the whole process tree at {phases} phases of a run, {where}'
-            seen = '; through the log they saw one commit\'s day' if log else ''
+            seen = '; through the log they saw the day of one commit' if log else ''
             rows.append((
                 f'{what}; {twice} of them killed a second time', len(kills) + twice,
                 f'{RIGHT}; readers never saw less than the last commit{seen}; no orphan after `repair`'))
