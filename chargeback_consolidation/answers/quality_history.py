@@ -23,7 +23,7 @@ from chargeback_consolidation.answers.day import (RUNS, footers, landing_files, 
 LIKE, LEAST_DAYS = 4.0, 5
 
 def day_counts(day):
-    "The counts of a day over all its executions since the last rebuild, but for what was rolled back; None if there are none"
+    "The counts of a day over the executions that it stands on, as `made_by`; None if there are none"
     commits = [c for c in day.commits if c.kind in RUNS]
     if not commits: return None
     own = [c for c in made_by(day.commits) if c.kind in RUNS]

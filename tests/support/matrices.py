@@ -42,13 +42,14 @@ def summary(cases):
         if pairs: rows.append((what, len(pairs), f'one consistent day, equal to the reference{same}'))
         four = [c for c in cases_of('races') if not c['second']]
         if four: rows.append((f'four runs started at once, {where}', len(four), 'the same'))
-    if of['faults']:
-        kinds = Counter()
-        for c in of['faults']: kinds.update(c['faults'])
+    for log in (False, True):
+        faults, kinds = [c for c in of['faults'] if c.get('log', False) == log], Counter()
+        if not faults: continue
+        for c in faults: kinds.update(c['faults'])
         words = ', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))
-        done, runs = sum(not c['failed'] for c in of['faults']), len(of['faults'])
+        done, runs = sum(not c['failed'] for c in faults), len(faults)
         rows.append((
-            f'10 % of S3 requests made to fail, seeded ({words})', runs,
+            f'10 % of S3 requests made to fail{", a Delta log kept" if log else ""}, seeded ({words})', runs,
             f'{done} runs completed, {runs - done} failed cleanly; then the result was right'))
     if of['fuzz']:
         named = sum(c['named'] for c in of['fuzz'])
