@@ -6310,6 +6310,9 @@ def day_warnings(run, state):
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
+    if run.settings.delta_log and not run.settings.keep_superseded_hours:
+        yield ('KEEP_SUPERSEDED_HOURS is 0: who reads through the Delta log may meet a file that is gone, because a '
+               'commit deletes what it supersedes at once')
     if state.settled.unlogged: yield f'the Delta log lags behind: {state.settled.unlogged}'
     if state.settled.expired:
         yield f'{state.settled.expired:,} quarantined rows are gone: a lifecycle rule may have removed them'

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..store import shown as printable
 from .answer import Found, answered
-from .day import footers, landing_files, standing, unmoved
+from .day import RUNS, footers, landing_files, made_by, standing, unmoved
 from .reconcile import unreadable_found
 from chargeback_consolidation.answers.records import (books_of, LOWEST, doubled, doubled_found, instant,
     landing_sources, ranked,
@@ -29,8 +29,8 @@ def last_times(day):
 
 # %% ../../nbs/answers/late_arrivals.ipynb #bfe90342
 def since_rebuild(day):
-    "The commits from the last rebuild on, which takes everything anew; all of them where there was none"
-    return day.commits[max([i for i, c in enumerate(day.commits) if c.kind == 'reprocess'] + [0]):]
+    "The executions that the day stands on: from the last rebuild on, without those that were rolled back"
+    return [c for c in made_by(day.commits) if c.kind in RUNS]
 
 def missed(day, files, landing):
     "Had a commit been the last: a DataFrame commit, at, and what would be missing"
@@ -50,7 +50,6 @@ def missed(day, files, landing):
         [r if c else landing.notes[n].rows for n, r, c in zip(known['number'], known['rows'], known['commit'])],
         np.int64)
     for c in since_rebuild(day):
-        if c.kind == 'repair': continue
         own, beyond = step == c.number, step > c.number
         rows.append(
             (
@@ -93,7 +92,8 @@ def late_arrivals(day):
         ('last file landed', ends[1] and ends[1][:19]), ('landed after the day was over', len(late)),
         ('median hours until taken', round(float(hours.median()), 3) if hours.notna().any() else None),
         ('waiting files', len(waiting)), ('records in them', int(waiting['records'].sum()))]
-    if since != day.commits: facts.append(('executions before the rebuild', len(day.commits) - len(since)))
+    runs = [c for c in day.commits if c.kind in RUNS]
+    if len(since) < len(runs): facts.append(('executions rebuilt or rolled back', len(runs) - len(since)))
     out = files[files['state'].isin(('waiting', 'set aside', 'foreign'))]
     out = out.assign(records=[landing.notes[n].rows if n in landing.notes else 0 for n in out['number']],
                      landed=instant(out['landed'].where(out['landed'] > 0, LOWEST)) if len(out) else [])

@@ -16,23 +16,24 @@ import pandas as pd
 
 from ..settings import RULES, ArgumentError, read_date
 from .answer import RECORD_TYPE, Found, answered
-from .day import footers, landing_files, open_day, read_parameter, standing
+from chargeback_consolidation.answers.day import (RUNS, footers, landing_files, made_by, open_day, read_parameter,
+    standing)
 
 # %% ../../nbs/answers/quality_history.ipynb #6544ade5
 LIKE, LEAST_DAYS = 4.0, 5
 
 def day_counts(day):
-    "The counts of a day over all its executions since it was last rebuilt, or None if there are none"
-    commits = [c for c in day.commits if c.report]
-    begin = max([i for i, c in enumerate(commits) if c.kind == 'reprocess'] + [0])
+    "The counts of a day over the executions that it stands on, as `made_by`; None if there are none"
+    commits = [c for c in day.commits if c.kind in RUNS]
     if not commits: return None
-    own, counts = commits[begin:], {'date': str(day.day), 'executions': len(commits)}
+    own = [c for c in made_by(day.commits) if c.kind in RUNS]
+    counts = {'date': str(day.day), 'executions': len(commits)}
     for name, key in (
         ('records', 'records_processed'), ('duplicates', 'duplicates_removed'), ('quarantined', 'quarantined'),
         ('landing files', 'files_taken')):
         counts[name] = sum(c.report.get(key, 0) for c in own)
     counts.update(
-        rows=commits[-1].rows, MB=round(sum(f.bytes for f in commits[-1].files) / 1e6, 2),
+        rows=day.head.rows, MB=round(sum(f.bytes for f in day.head.files) / 1e6, 2),
         seconds=round(sum(c.report.get('duration_seconds', 0) for c in commits), 1))
     for rule in RULES:
         parts = [f for c in own for f in c.report.get('findings', ()) if f['rule'] == rule.name]

@@ -18,7 +18,7 @@ from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
 from ..landing import kept_out
 from .answer import Found, answered
-from .day import footers, landing_files, listed, standing, unmoved
+from .day import RUNS, footers, landing_files, listed, standing, unmoved
 from .records import (books_of, doubled, doubled_found, landing_sources, later,
     places_of,
     ranked, read_consolidated, read_threaded, same, stamps, values)
@@ -26,16 +26,17 @@ from .records import (books_of, doubled, doubled_found, landing_sources, later,
 # %% ../../nbs/answers/reconcile.ipynb #3377187b
 def executions(day):
     "The conservation of each commit: a DataFrame"
-    rows, before = [], 0
+    rows, before, had = [], 0, {}
     for c in day.commits:
         r = c.report
         n = [
             r.get(k, 0)
             for k in ('files_taken', 'records_processed', 'rows_before', 'duplicates_removed', 'quarantined')]
-        if c.kind == 'repair': n[2] = before
-        fits = n[1] + n[2] == c.rows + n[3] + n[4] and n[2] == (0 if c.kind == 'reprocess' else before)
+        base = 0 if c.kind == 'reprocess' else had.get(c.held, -1) if c.kind == 'rollback' else before
+        if c.kind not in RUNS: n[2] = base
+        fits = n[1] + n[2] == c.rows + n[3] + n[4] and n[2] == base
         rows.append((c.number, c.kind, r.get('at', '')) + tuple(n) + (c.rows, fits))
-        before = c.rows
+        before = had[c.number] = c.rows
     return pd.DataFrame(
         rows,
         columns=[

@@ -429,3 +429,14 @@ def test_c19_2000_commits_open_in_a_second(tmp_path):
     print(f'2,000 commits, {len(files)} files: deltalake opens the table in {opened:.3f} s, the job in {read:.3f} s')
     assert table.version() == state.version == 1999 and len(files) == len(state.adds) == 2000
     assert opened < 1 and read < 1
+
+
+def test_c19_a_log_without_superseded_files_warns(lake):
+    "Who reads through it may meet a file that is gone; with files that stay, or where no log is asked for, nothing is said"
+    for number, (given, warned) in enumerate((
+            (LOGGED, True), (dict(LOGGED, KEEP_SUPERSEDED_HOURS=1), False), (LENIENT, False), (LOGGED, True))):
+        land(lake, DAYS[0], f'n{number}.parquet', ['k1', f'k{number}'], number)
+        report = lake.run(session=inline, **given)
+        said = [w for w in report.warnings if w.startswith('KEEP_SUPERSEDED_HOURS is 0: ')]
+        assert report.status == 'done' and len(said) == warned and not any('\n' in w for w in said)
+    assert lake.run(session=inline, **LOGGED).warnings == tuple(said)

@@ -10,9 +10,14 @@ import pytest
 from days import DAY, LENIENT, Lake, chargebacks, tree
 from deltalake import DeltaTable
 from inline import inline
+from oracle import consolidated
 
 from chargeback_consolidation import job
 from chargeback_consolidation.answers.day import footers, landing_files, open_day, standing
+from chargeback_consolidation.answers.late_arrivals import late_arrivals
+from chargeback_consolidation.answers.quality_history import day_counts
+from chargeback_consolidation.answers.reconcile import reconcile
+from chargeback_consolidation.answers.trace import trace
 from chargeback_consolidation.commands.cli import carry_out
 from chargeback_consolidation.commands.going_back import expire_day, release_day, roll_back
 from chargeback_consolidation.ledger import (
@@ -236,3 +241,70 @@ def test_c20_an_investigation_understands_it(lake, ledger):
     assert 'output file left over' not in found() and found()['superseded file kept'].level == 'ok'
     roll_back(ledger, 1, 'a' * 8)
     assert found()['held'].level == 'warn' and found()['not yet taken'].count == 2
+
+
+FOLDER = '2025/11/02'
+
+
+def told_of(lake, paths, waiting=(), kinds=()):
+    """Whether `reconcile` and `trace` say of the day what DuckDB makes of the landing files at these paths.
+    waiting: paths that have landed and are not taken; kinds: of findings that there should be"""
+    paths, waiting = ([f'{FOLDER}/{name}.parquet' for name in names] for names in (paths, waiting))
+    right, day = consolidated(lake.table, paths), open_day(str(lake.output), DAY)
+    answer = reconcile(day)
+    facts, runs = dict(answer.facts), answer.tables['executions']
+    assert {f.kind for f in answer.findings if f.level != 'ok'} == set(kinds)
+    assert runs['balanced'].all(), runs.loc[~runs['balanced'], 'commit'].tolist()
+    assert (facts['landing files taken'], facts['waiting files']) == (len(paths), len(waiting))
+    assert (facts['records in them'], facts['without a key']) == (right.records, len(right.keyless))
+    assert facts['chargebacks'] == facts['rows of the day'] == len(right.winners)
+    assert facts['duplicates'] == right.records - len(right.keyless) - len(right.winners)
+    counts, missed = day_counts(day), late_arrivals(day).tables['missed']
+    assert (counts['records'], counts['quarantined']) == (right.records, len(right.keyless))
+    assert counts['duplicates'] == facts['duplicates'] and missed['files taken'].sum() == len(paths)
+    assert missed['files later'].tolist()[-1] == len(waiting)
+    every = consolidated(lake.table, paths + waiting)
+    answer = trace(day, list(every.winners))
+    assert {f.kind for f in answer.findings if f.level == 'fail'} == set()
+    now, versions = answer.tables['now'], answer.tables['versions']
+    lies = {r[0]: (r[3], r[4]) for r in now.itertuples(index=False)}
+    assert len(now) == len(lies) and lies == right.winners
+    for key in every.winners:
+        outcome = versions[versions['chargeback_id'] == key].set_index('landing file')['outcome'].to_dict()
+        kept = {path for path, what in outcome.items() if what == 'kept'}
+        waits = {path for path, what in outcome.items() if what.startswith('waits')}
+        assert kept == {right.winners[key][0]} if key in right.winners else not kept
+        assert waits == set(outcome) & set(waiting)
+    return len(right.winners)
+
+
+def test_c20_what_is_told_of_a_day_that_went_back(lake, ledger, capsys):
+    "`reconcile`, `trace` and `history` before it, while it is held, after its release, and when all is taken again"
+    rows = [3, 5, told_of(lake, ['one', 'two', 'bad'])]
+    roll_back(ledger, 1, 'a' * 8)
+    rows.append(told_of(lake, ['one'], ['two', 'bad'], ['held', 'not yet taken']))
+    land(lake, 'later', ['k2', 'k8', None], 9)
+    lake.run(session=inline, **KEEP)
+    told_of(lake, ['one'], ['two', 'bad', 'later'], ['held', 'not yet taken'])
+    with ledger.store.stage(ledger.path(slot_paths(ledger.day, 0, 5, 'dead0000').file)) as sink: sink.write(b'x')
+    repair(ledger, 'f' * 8)
+    rows.append(told_of(lake, ['one'], ['two', 'bad', 'later'], ['held', 'not yet taken']))
+    release_day(ledger, 'b' * 8)
+    rows.append(told_of(lake, ['one'], ['two', 'bad', 'later'], ['not yet taken']))
+    lake.run(session=inline, **KEEP)
+    rows.append(told_of(lake, ['one', 'two', 'bad', 'later']))
+    roll_back(ledger, 2, 'c' * 8)
+    rows.append(told_of(lake, ['one', 'two'], ['bad', 'later'], ['held', 'not yet taken']))
+    lake.run(session=inline, REPROCESS='true', **KEEP)
+    rows.append(told_of(lake, ['one', 'two', 'bad', 'later']))
+    day = ['--output-path', str(lake.output), '--partition-date', DAY]
+    capsys.readouterr()
+    assert not carry_out(['history', *day, '--json'])
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(t['commit'], t['kind'], t['held']) for t in told] == [
+        (1, 'consolidate', 0), (2, 'consolidate', 0), (3, 'consolidate', 0), (4, 'rollback', 1), (5, 'repair', 1),
+        (6, 'release', 0), (7, 'consolidate', 0), (8, 'rollback', 2), (9, 'reprocess', 0)]
+    assert not carry_out(['history', *day])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
+    at = next(line.index('rows') - len(line) for line in lines if line[0] == '#')
+    assert [int(line[at]) for line in lines if line[0].isdigit()] == rows

@@ -153,7 +153,8 @@ def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, requ
         if seed % 2: assert world.logged() == after, f'seed {seed}'
         world.repair()
         assert world.orphans() == [], f'seed {seed}'
-        record('faults', seed=seed, faults=dict(proxy.faults), requests=len(proxy.requests), failed=bool(failed))
+        record('faults', seed=seed, faults=dict(proxy.faults), requests=len(proxy.requests), failed=bool(failed),
+               log=bool(seed % 2))
 
 
 def world_run(world, session): return job.consolidate(world.start(session))
