@@ -432,7 +432,7 @@ def test_c19_2000_commits_open_in_a_second(tmp_path):
 
 
 def test_c19_a_log_without_superseded_files_warns(lake):
-    "Who reads through it may meet a file that is gone; with files that stay, or where no log is asked for, nothing is said"
+    "Who reads through it may meet a file that is gone; else nothing is said"
     for number, (given, warned) in enumerate((
             (LOGGED, True), (dict(LOGGED, KEEP_SUPERSEDED_HOURS=1), False), (LENIENT, False), (LOGGED, True))):
         land(lake, DAYS[0], f'n{number}.parquet', ['k1', f'k{number}'], number)
