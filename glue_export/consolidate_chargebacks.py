@@ -6097,13 +6097,14 @@ def log_stage(stage, seconds, facts):
         print(f'stage {stage:<9}{seconds:>8.2f} s  {told}'.rstrip(), flush=True)
 
 
+BY_SNAPSHOT = 'superseded files stay: read the day by snapshot or Delta log; a listing of the folder holds more'
+
 def tell(report):
     "The report on stdout: what a person should know, the METRICS line, the JSON line"
     for a in report.set_aside:
         print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
     for warning in report.warnings: print(shown(f'warning: {warning}'))
-    if report.serves == 'snapshot':
-        print('superseded files stay: read the day by snapshot or Delta log; a listing of the folder holds more')
+    if report.serves == 'snapshot': print(BY_SNAPSHOT)
     if report.message: print(shown(report.message))
     print(metrics_line(report))
     print(json_line(report), flush=True)

@@ -112,7 +112,8 @@ def backfill(first, last, **given):
             codes.append(run_job(words + ['--PARTITION_DATE', str(day)], observe=observe, tell=seen))
         if codes[-1] > 128: return codes[-1]    # stopped
     empty = len(without) + (0 if without else codes.count(3))
-    told = f'{codes.count(0) - len(without)} of {len(days)} days are consolidated'
+    done = sum(not code and str(day) not in without for code, day in zip(codes, days))
+    told = f'{done} of {len(days)} days are consolidated'
     console.print(told + (f', {empty} without data' if empty else ''))
     return next((c for c in codes if c), 0)
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from ..store import shown as printable
-from ..report import json_line, log_stage, metrics_line
+from ..report import BY_SNAPSHOT, json_line, log_stage, metrics_line
 
 # %% ../../nbs/commands/terminal.ipynb #542aece3
 STAGES = ('look', 'index', 'decide', 'copy', 'audit', 'prepare', 'commit', 'settle')
@@ -85,6 +85,7 @@ def teller(console):
         more = len(report.set_aside) - 10
         if more > 0: say(f'... and {more} more files set aside; the report in `history --json` names them all')
         for warning in report.warnings: say(f'warning: {warning}', style='yellow')
+        if report.serves == 'snapshot': say(BY_SNAPSHOT, style='yellow')
         ended = report.status in ('failed', 'stopped', 'unfinished')    # then the last line says why, on stderr
         if report.message and not ended: say(report.message, style='yellow' if report.status == 'no data' else 'green')
         if report.status in ('done', 'unfinished'): console.print(before_and_after(report))

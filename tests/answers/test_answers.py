@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import rich_click as click
 from damage import DAY, FOLDER, execute, sound
+from days import Lake, chargebacks
+from inline import inline
 
+from chargeback_consolidation import job
 from chargeback_consolidation.answers import records
 from chargeback_consolidation.answers.answer import picture
 from chargeback_consolidation.answers.day import footers, landing_files, landing_times, open_day
@@ -212,6 +215,19 @@ def test_backfill_explains_its_days_like_other_options(capsys):
     out = said(['backfill', '--help'], capsys)[1]
     first = [line.split()[2] for line in out.splitlines() if line.startswith('│ *')]
     assert first[:3] == ['--from', '--to', '--source-database'] and '--partition-date' not in out
+
+
+@pytest.mark.parametrize('allowed', [True, False])
+def test_backfill_counts_the_days_that_are_consolidated(tmp_path, monkeypatch, capsys, allowed):
+    "One day of three has landed; the days without data are no failures of it, allowed or not"
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', chargebacks(['k1', 'k2']))
+    monkeypatch.setattr(cli, 'run_job', lambda words, observe, tell: job.main(words, inline, observe, tell))
+    words = [word for word in lake.words(PARTITION_DATE=None, ALLOW_EMPTY=allowed)]
+    words = ['--' + word[2:].lower().replace('_', '-') if word.startswith('--') else word for word in words]
+    code = cli.carry_out(['backfill', '--from', '2025-11-01', '--to', '2025-11-03', *words])
+    out = capsys.readouterr().out
+    assert code == (0 if allowed else 3) and '1 of 3 days are consolidated, 2 without data' in out
 
 
 def test_the_options_of_consolidate_are_the_arguments_of_the_job():

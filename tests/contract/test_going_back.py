@@ -11,6 +11,7 @@ from days import DAY, LENIENT, Lake, chargebacks, tree
 from deltalake import DeltaTable
 from inline import inline
 from oracle import consolidated
+from rich.console import Console
 
 from chargeback_consolidation import job
 from chargeback_consolidation.answers.day import footers, landing_files, open_day, standing
@@ -20,6 +21,7 @@ from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.trace import trace
 from chargeback_consolidation.commands.cli import carry_out
 from chargeback_consolidation.commands.going_back import expire_day, release_day, roll_back
+from chargeback_consolidation.commands.terminal import teller
 from chargeback_consolidation.ledger import (
     Gone,
     Ledger,
@@ -34,6 +36,7 @@ from chargeback_consolidation.ledger import (
 )
 from chargeback_consolidation.local import LocalStore
 from chargeback_consolidation.parquet import read_lineage
+from chargeback_consolidation.report import BY_SNAPSHOT, tell
 
 KEEP = dict(LENIENT, KEEP_SUPERSEDED_HOURS=48)
 
@@ -308,3 +311,14 @@ def test_c20_what_is_told_of_a_day_that_went_back(lake, ledger, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
     at = next(line.index('rows') - len(line) for line in lines if line[0] == '#')
     assert [int(line[at]) for line in lines if line[0].isdigit()] == rows
+
+
+@pytest.mark.parametrize('hours', [0, 48])
+def test_c20_a_command_says_that_a_listing_holds_too_much(lake, capsys, hours):
+    for name, keys in (('a', ['k1']), ('b', ['k1', 'k2'])):
+        lake.land(f'{name}.parquet', chargebacks(keys, updated=1))
+        given = dict(LENIENT, KEEP_SUPERSEDED_HOURS=hours)
+        report = lake.run(session=inline, **given)
+    teller(Console(width=200))(report)
+    tell(report)
+    assert capsys.readouterr().out.count(BY_SNAPSHOT) == (2 if hours else 0)
