@@ -347,6 +347,18 @@ def test_buckets_that_exist_are_left_alone_unless_asked(stack):
         'abort-incomplete-uploads', 'expire-quarantine']
 
 
+def test_rules_are_uploaded_by_hash_and_the_job_gets_them(stack, tmp_path):
+    path = tmp_path / 'payments.dqdl'
+    path.write_text('Rules = [ ColumnValues "amount" > 0 labels=["level"="quarantine"] ]\n')
+    planned = stack.plan('-refresh=false', rules_path=str(path))
+    _, job = planned['aws_glue_job.this']
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    location = job['default_arguments']['--RULES']
+    assert re.fullmatch(rf's3://test-script/glue/.+/payments-{digest}\.dqdl', location)
+    assert any(after.get('source') == str(path) for _, after in planned.values())
+    parse(as_words(job['default_arguments']))
+
+
 def test_old_glue_gets_its_log_group_and_a_pyarrow(stack, tmp_path):
     libraries = [
         str(tmp_path / name)
@@ -411,15 +423,3 @@ def test_checkov_finds_nothing_and_each_skip_has_its_reason():
     assert result['summary']['passed'] > 100
     skips = [line for file in MODULE.glob('*.tf') for line in file.read_text().splitlines() if 'checkov:skip' in line]
     assert skips and all(re.search(r'#checkov:skip=CKV2?_AWS_\d+:\w.{20,}', line) for line in skips)
-
-
-def test_rules_are_uploaded_by_hash_and_the_job_gets_them(stack, tmp_path):
-    path = tmp_path / 'payments.dqdl'
-    path.write_text('Rules = [ ColumnValues "amount" > 0 labels=["level"="quarantine"] ]\n')
-    planned = stack.plan('-refresh=false', rules_path=str(path))
-    _, job = planned['aws_glue_job.this']
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    location = job['default_arguments']['--RULES']
-    assert re.fullmatch(rf's3://test-script/glue/.+/payments-{digest}\.dqdl', location)
-    assert any(after.get('source') == str(path) for _, after in planned.values())
-    parse(as_words(job['default_arguments']))
