@@ -140,6 +140,9 @@ SIGNALS = pytest.mark.parametrize(
 def test_a_stopped_run_says_so_in_one_line_and_leaves_nothing(place, stage, wait, command, number, code):
     started = place.start(command=command)
     out, err = stop_at(started, stage, number, wait)
+    if started.returncode == -number and '"status": "done"' in out:     # all was done, and the process on its way out
+        assert err == '' and place.settled() == []
+        return
     assert started.returncode == code, (out, err)
     assert len(err.splitlines()) == 1 and not NOISE.search(err + out), err
     assert ('the commit stands' if 'stage commit' in out else 'nothing is lost') in err
