@@ -22,8 +22,8 @@ from .parquet import (KEY_COLUMNS, WholeFile, arrow_array, arrow_texts, cause_of
     key_hashes, keyless_rows, keys_of, open_parquet, open_writer, read_lineage, write_lineage)
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
 from .dqdl import rule_text
-from chargeback_consolidation.rules import (NO_BOOK, RuleRows, first_broken, open_book, quarantine_rules,
-    rule_columns, rule_fields)
+from chargeback_consolidation.rules import (NO_BOOK, RuleRows, first_broken, open_book, quarantine_rules, rule_columns,
+    rule_fields)
 from .landing import Source, attempts, read_sources, rule_of
 
 # %% ../nbs/14_copying.ipynb #c5fcbafe

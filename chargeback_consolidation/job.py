@@ -26,7 +26,7 @@ from .landing import SetAside, kept_out
 from .versions import build_index, forget
 from .layout import SETTLED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
-from .ledger import (Commit, LedgerDamaged, Settled, Taken, has_log, number_of,
+from .ledger import (Commit, LedgerDamaged, Settled, Taken, drop_staged, has_log, number_of,
     refuse_old_place, schema_of, settle, slot_paths, write_manifest)
 from .report import Report, complain, log_stage, put_metrics, record_of, steady_output, tell
 from .plan import (NoData, check_plan, check_table, day_warnings, decide, look, lost_race,
@@ -269,14 +269,11 @@ def with_aftermath(report, number, settled, unknown):
 # %% ../nbs/19_job.ipynb #ba19f478
 def clean_up(run):
     "Drop what this run staged and did not commit; if it cannot know whether it did, the next run finds out"
-    ledger, word = run.ledger, '-' + run.name
+    ledger = run.ledger
     if run.settings.dry_run or run.unsure: return
     records = [ledger.load(number) for number in run.asked]
     if any(record and record.run == run.name for record in records): return
-    for folder in (ledger.partition, ledger.quarantine):
-        for path, token in ledger.store.staged(folder):
-            if word in path: ledger.store.discard(path, token)
-    ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
+    drop_staged(ledger, run.name)
 
 # %% ../nbs/19_job.ipynb #260b1a61
 def real(path):

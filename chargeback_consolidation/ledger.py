@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'Taken', 'Settled', 'day_folder', 'number_of', 'up_to',
            'slot_paths', 'Commit', 'read_commit', 'schema_of', 'age_hours', 'write_manifest', 'read_manifest',
-           'LedgerDamaged', 'CommitRecords', 'Ledger', 'settle', 'publish_files', 'day_of', 'has_log', 'tell_log',
-           'heads', 'whole_days', 'settled_head', 'retained', 'remove_superseded', 'remove_litter', 'manifests',
-           'dead_manifests', 'open_ledger', 'snapshot', 'is_rolling', 'Gone', 'snapshot_of', 'repair', 'mend_log',
-           'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary', 'claim_table', 'refuse_old_place']
+           'LedgerDamaged', 'CommitRecords', 'Ledger', 'settle', 'files_there', 'publish_files', 'day_of', 'has_log',
+           'tell_log', 'heads', 'rolled_forward', 'whole_days', 'log_refusal', 'retained', 'remove_superseded',
+           'remove_litter', 'manifests', 'dead_manifests', 'drop_staged', 'open_ledger', 'snapshot', 'is_rolling',
+           'Gone', 'snapshot_of', 'repair', 'mend_log', 'fence_after', 'litter_ahead', 'unnamed_manifests',
+           'settle_temporary', 'claim_table', 'refuse_old_place']
 
 # %% ../nbs/16_ledger.ipynb #ec0511a9
 import base64
@@ -16,7 +17,7 @@ import json
 import re
 import shlex
 from collections import namedtuple
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timezone
 
 import numpy as np
@@ -211,7 +212,7 @@ def settle(
     """Bring the partition in line with `commit`; the `Settled`.
     `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
     if commit is None: return Settled()
-    there = {e.path for e in ledger.visible()} | {e.path for e in ledger.store.list(ledger.quarantine)}
+    there = files_there(ledger)
     missing, expired = publish_files(ledger, commit, there, passed)
     now = ledger.head() if missing or expired else commit
     if now.number > commit.number: return settle(ledger, now, passed, rebuild)
@@ -228,6 +229,10 @@ def settle(
     return Settled(expired)
 
 # %% ../nbs/16_ledger.ipynb #50372489
+def files_there(ledger):
+    "The paths of what is visible of a day, and of its quarantine"
+    return {e.path for e in ledger.visible() + ledger.store.list(ledger.quarantine)}
+
 def publish_files(ledger, commit, there, passed=lambda: None):
     "Make the files of `commit` visible that are not among `there`: (paths that are gone, quarantined rows gone)"
     missing, expired = [], 0
@@ -266,23 +271,27 @@ def heads(ledger):
         head = own.head()
         if head: yield own, head
 
+def rolled_forward(ledger, head):
+    "The last commit of a day, `head` or a later one, its files visible; `StoreError` if one of them is gone"
+    missing, _ = publish_files(ledger, head, files_there(ledger))
+    now = ledger.head() if missing else head
+    if now.number > head.number: return rolled_forward(ledger, now)
+    if not missing: return head
+    raise StoreError(f'the Delta log cannot be written: {missing[0]} is gone, though commit {head.number} of '
+                     f'{head.day} names it')
+
 def whole_days(ledger):
     "The `DayFiles` of every day of the table, all files visible; `StoreError` if a day cannot be brought so far"
-    for own, head in heads(ledger):
-        there = {e.path for e in own.visible() + own.store.list(own.quarantine)}
-        missing, _ = publish_files(own, head, there)
-        if missing and own.head().number == head.number:
-            raise StoreError(f'the Delta log cannot be written: {missing[0]} is gone, though commit {head.number} of '
-                             f'{head.day} names it')
-        if missing: head = settled_head(own)
-        yield day_of(head)
+    for own, head in heads(ledger): yield day_of(rolled_forward(own, head))
 
 # %% ../nbs/16_ledger.ipynb #68f15f58
-def settled_head(ledger):
-    "The last commit, rolled forward"
-    head = ledger.head()
-    publish_files(ledger, head, {e.path for e in ledger.visible() + ledger.store.list(ledger.quarantine)})
-    return head
+def log_refusal(ledger, schema):
+    "Why the table's Delta log could not hold this day with a schema; '' if it could, or there is no log"
+    if schema is None or not has_log(ledger): return ''
+    day = DayFiles(str(ledger.day), 0, (), schema)
+    try: ledger.log.check(day, lambda: [day_of(head) for _, head in heads(ledger)])
+    except DeltaRefused as e: return str(e)
+    return ''
 
 # %% ../nbs/16_ledger.ipynb #d1795418
 def retained(
@@ -345,6 +354,15 @@ def dead_manifests(ledger, commit):
         ledger.store.delete(
             [p for p in paths if record is None or p != ledger.path(record.manifest)]
         )
+
+# %% ../nbs/16_ledger.ipynb #edaa1f41
+def drop_staged(ledger, run):
+    "Drop what the run of this name staged, and its lineage and manifest, for a commit that it did not make"
+    word = '-' + run
+    for folder in (ledger.partition, ledger.quarantine):
+        for path, token in ledger.store.staged(folder):
+            if word in path: ledger.store.discard(path, token)
+    ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
 # %% ../nbs/16_ledger.ipynb #f1ae3f6b
 def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):

@@ -21,21 +21,20 @@ from datetime import timedelta
 import pyarrow as pa
 
 from .settings import ArgumentError, Settings, read_path
-from .store import StoreError, attempt, join, store_for
+from .store import attempt, join, store_for
 from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
 from .parquet import KEY_COLUMNS
 from .schema import common_schema, in_unit
+from .quality import check_rules, check_verdict, check_versions, judge, sentence, verdict_words
 from .dqdl import RulesError, checks_in, past_commits, read_rules, rule_text
 from .rules import (NO_ROW, Facts, added_all, book_of, faults_of, key_faults, keyed,
     measures_of, tally_place, verdict_of)
-from .quality import check_rules, check_verdict, check_versions, judge, sentence, verdict_words
 from .landing import RECORD_RULES, Inventory, SetAside, Source, kept_out, take_inventory
 from .versions import find_losers, key_counts, path_ranks
 from .layout import SETTLED, Held, add_readers, lay_out
-from .delta import DayFiles, DeltaRefused
-from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, day_of, has_log,
-    heads, open_ledger, schema_of)
+from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, log_refusal,
+    open_ledger, schema_of)
 
 # %% ../nbs/18_plan.ipynb #d3d49aac
 class NoData(Exception):
@@ -442,11 +441,10 @@ def check_no_fewer(state, plan):
 def check_log(run, schema):
     "`ArgumentError` if the table's Delta log could not hold a day with this schema"
     ledger = run.ledger
-    if schema is None or not has_log(ledger): return
-    try: ledger.log.check(DayFiles(str(ledger.day), 0, (), schema), lambda: [day_of(head) for _, head in heads(ledger)])
-    except DeltaRefused as e:
-        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such '
-                            'days under an OUTPUT_PATH of their own, without a log') from None
+    why = log_refusal(ledger, schema)
+    if why:
+        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {why}; consolidate such '
+                            'days under an OUTPUT_PATH of their own, without a log')
 
 # %% ../nbs/18_plan.ipynb #b9e92596
 def plan_facts(state, plan):

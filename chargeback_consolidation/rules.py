@@ -24,9 +24,9 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 
+from .parquet import instants, integers, known, whole
 from .dqdl import (SIGNATURES, UNITS, Both, Check, about_rows, checks_in, filter_columns,
     kind_of, last_count, metric_text, minutes_of, read_rules, rule_hint, rule_text, ruleset_text)
-from .parquet import instants, integers, known, whole
 
 # %% ../nbs/10_rules.ipynb #e6bd3363
 NumberColumn = namedtuple('NumberColumn', 'values known scale')

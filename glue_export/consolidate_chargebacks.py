@@ -5670,7 +5670,7 @@ def settle(
     """Bring the partition in line with `commit`; the `Settled`.
     `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
     if commit is None: return Settled()
-    there = {e.path for e in ledger.visible()} | {e.path for e in ledger.store.list(ledger.quarantine)}
+    there = files_there(ledger)
     missing, expired = publish_files(ledger, commit, there, passed)
     now = ledger.head() if missing or expired else commit
     if now.number > commit.number: return settle(ledger, now, passed, rebuild)
@@ -5686,6 +5686,10 @@ def settle(
     except StoreError as e: return Settled(expired, str(e))
     return Settled(expired)
 
+
+def files_there(ledger):
+    "The paths of what is visible of a day, and of its quarantine"
+    return {e.path for e in ledger.visible() + ledger.store.list(ledger.quarantine)}
 
 def publish_files(ledger, commit, there, passed=lambda: None):
     "Make the files of `commit` visible that are not among `there`: (paths that are gone, quarantined rows gone)"
@@ -5725,23 +5729,27 @@ def heads(ledger):
         head = own.head()
         if head: yield own, head
 
+def rolled_forward(ledger, head):
+    "The last commit of a day, `head` or a later one, its files visible; `StoreError` if one of them is gone"
+    missing, _ = publish_files(ledger, head, files_there(ledger))
+    now = ledger.head() if missing else head
+    if now.number > head.number: return rolled_forward(ledger, now)
+    if not missing: return head
+    raise StoreError(f'the Delta log cannot be written: {missing[0]} is gone, though commit {head.number} of '
+                     f'{head.day} names it')
+
 def whole_days(ledger):
     "The `DayFiles` of every day of the table, all files visible; `StoreError` if a day cannot be brought so far"
-    for own, head in heads(ledger):
-        there = {e.path for e in own.visible() + own.store.list(own.quarantine)}
-        missing, _ = publish_files(own, head, there)
-        if missing and own.head().number == head.number:
-            raise StoreError(f'the Delta log cannot be written: {missing[0]} is gone, though commit {head.number} of '
-                             f'{head.day} names it')
-        if missing: head = settled_head(own)
-        yield day_of(head)
+    for own, head in heads(ledger): yield day_of(rolled_forward(own, head))
 
 
-def settled_head(ledger):
-    "The last commit, rolled forward"
-    head = ledger.head()
-    publish_files(ledger, head, {e.path for e in ledger.visible() + ledger.store.list(ledger.quarantine)})
-    return head
+def log_refusal(ledger, schema):
+    "Why the table's Delta log could not hold this day with a schema; '' if it could, or there is no log"
+    if schema is None or not has_log(ledger): return ''
+    day = DayFiles(str(ledger.day), 0, (), schema)
+    try: ledger.log.check(day, lambda: [day_of(head) for _, head in heads(ledger)])
+    except DeltaRefused as e: return str(e)
+    return ''
 
 
 def retained(
@@ -5804,6 +5812,15 @@ def dead_manifests(ledger, commit):
         ledger.store.delete(
             [p for p in paths if record is None or p != ledger.path(record.manifest)]
         )
+
+
+def drop_staged(ledger, run):
+    "Drop what the run of this name staged, and its lineage and manifest, for a commit that it did not make"
+    word = '-' + run
+    for folder in (ledger.partition, ledger.quarantine):
+        for path, token in ledger.store.staged(folder):
+            if word in path: ledger.store.discard(path, token)
+    ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
 
 def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
@@ -6517,11 +6534,10 @@ def check_no_fewer(state, plan):
 def check_log(run, schema):
     "`ArgumentError` if the table's Delta log could not hold a day with this schema"
     ledger = run.ledger
-    if schema is None or not has_log(ledger): return
-    try: ledger.log.check(DayFiles(str(ledger.day), 0, (), schema), lambda: [day_of(head) for _, head in heads(ledger)])
-    except DeltaRefused as e:
-        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {e}; consolidate such '
-                            'days under an OUTPUT_PATH of their own, without a log') from None
+    why = log_refusal(ledger, schema)
+    if why:
+        raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {why}; consolidate such '
+                            'days under an OUTPUT_PATH of their own, without a log')
 
 
 def plan_facts(state, plan):
@@ -6805,14 +6821,11 @@ def with_aftermath(report, number, settled, unknown):
 
 def clean_up(run):
     "Drop what this run staged and did not commit; if it cannot know whether it did, the next run finds out"
-    ledger, word = run.ledger, '-' + run.name
+    ledger = run.ledger
     if run.settings.dry_run or run.unsure: return
     records = [ledger.load(number) for number in run.asked]
     if any(record and record.run == run.name for record in records): return
-    for folder in (ledger.partition, ledger.quarantine):
-        for path, token in ledger.store.staged(folder):
-            if word in path: ledger.store.discard(path, token)
-    ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
+    drop_staged(ledger, run.name)
 
 
 def real(path):

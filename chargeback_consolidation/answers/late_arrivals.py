@@ -15,9 +15,8 @@ from ..store import shown as printable
 from .answer import Found, answered
 from .day import RUNS, footers, landing_files, made_by, standing, unmoved
 from .reconcile import unreadable_found
-from chargeback_consolidation.answers.records import (books_of, LOWEST, doubled, doubled_found, instant,
-    landing_sources, ranked,
-    read_threaded, values)
+from .records import (LOWEST, books_of, doubled, doubled_found, instant,
+    landing_sources, ranked, read_threaded, values)
 
 # %% ../../nbs/answers/late_arrivals.ipynb #6af63715
 def last_times(day):

@@ -20,8 +20,7 @@ from ..landing import kept_out
 from .answer import Found, answered
 from .day import RUNS, footers, landing_files, listed, standing, unmoved
 from .records import (books_of, doubled, doubled_found, landing_sources, later,
-    places_of,
-    ranked, read_consolidated, read_threaded, same, stamps, values)
+    places_of, ranked, read_consolidated, read_threaded, same, stamps, values)
 
 # %% ../../nbs/answers/reconcile.ipynb #3377187b
 def executions(day):

@@ -22,8 +22,7 @@ from .day import footers, landing_files, standing, unmoved
 from .duplicates import TIMES
 from .reconcile import unreadable_found
 from chargeback_consolidation.answers.records import (books_of, instant, landing_sources, read_plan, read_rows,
-    read_threaded,
-    stamps, values)
+    read_threaded, stamps, values)
 
 # %% ../../nbs/answers/trace.ipynb #8c064706
 SHOWN = ('status', 'amount', 'currency', 'merchant_id', 'reason_code', 'card_network', 'stream_offset')

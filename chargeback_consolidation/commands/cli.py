@@ -29,12 +29,12 @@ from .. import __version__
 from ..settings import (ARGUMENTS, ArgumentError, parse, read_date, read_flag, read_integer,
     read_number, read_path, read_text)
 from ..store import store_for
-from ..dqdl import ruleset_text
-from ..plan import rules_of
 from ..quality import stops
+from ..dqdl import ruleset_text
 from ..ledger import (Gone, Ledger, refuse_old_place, repair as repair_day,
     snapshot as snapshot_day, snapshot_of)
 from ..report import steady_output
+from ..plan import rules_of
 from ..job import EXIT_CODES, main as run_job
 from .going_back import expire_day, release_day, roll_back
 from chargeback_consolidation.commands.options import (KINDS, LONE, Checked, Command, Group, job_options, job_words,
