@@ -24,7 +24,7 @@ from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import Balance, ConservationBroken, QualityFailed, audit
 from .landing import SetAside, kept_out
 from .versions import build_index, forget
-from .layout import SETTLED, SlotPaths
+from .layout import CONSOLIDATED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
 from .ledger import (Commit, LedgerDamaged, Settled, Taken, drop_staged, has_log, number_of,
     refuse_old_place, schema_of, settle, slot_paths, write_manifest)
@@ -129,7 +129,7 @@ def balance(state, plan, written):
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
     def file(i, slot):
-        if slot.keeps is not None: return state.head.files[slot.keeps - SETTLED]
+        if slot.keeps is not None: return state.head.files[slot.keeps - CONSOLIDATED]
         return written.slots[i].file
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]

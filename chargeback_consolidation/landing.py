@@ -260,7 +260,7 @@ def index_rows(tables, files):
 Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
-about records: how many it flags, 'broken': rows with a key that break a rule which sets rows aside}.
+about records: how many it flags, 'set_aside': rows with a key that break a rule which sets rows aside}.
 first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
 error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
 tallies: what rules found in it, as by `tallied`."""
@@ -272,7 +272,7 @@ def keyless(note):
 
 def kept_out(note):
     "How many records of a file are set aside: those without a key and those that break a rule"
-    return keyless(note) + note.counts.get('broken', 0)
+    return keyless(note) + note.counts.get('set_aside', 0)
 
 # %% ../nbs/11_landing.ipynb #a7a27c74
 def field_of(batch, name):
@@ -331,10 +331,10 @@ def judged(rows, tables, book):
     setting = quarantine_rules(book.rules)
     return (first_broken(seen, setting) >= 0 if setting else None), tallies
 
-def without_keys(rows, broken):
+def without_keys(rows, set_aside):
     "Index rows, those that are set aside without their keys: they have no rival"
-    if broken is None or not broken.any(): return rows
-    keys = keys_where(field_of(rows, 'key'), ~broken)
+    if set_aside is None or not set_aside.any(): return rows
+    keys = keys_where(field_of(rows, 'key'), ~set_aside)
     columns = [field_of(rows, name) for name in INDEX_SCHEMA.names]
     columns[2:4] = [keys, arrow_array(key_hashes(keys))]
     return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
@@ -345,14 +345,14 @@ def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
     come source by source. tables: those that the rows were made of; judgement: of `judged`"""
     if not rows.num_rows: return {}
     source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
-    starts, (broken, tallies) = starts_of(source), judgement
+    starts, (set_aside, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
-    if broken is not None: found['broken'] = count(broken & records.known('key'))
+    if set_aside is not None: found['set_aside'] = count(set_aside & records.known('key'))
     event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
     first = np.minimum.reduceat(event, starts).tolist()
     hashes = integers(field_of(rows, 'hash'))
-    if broken is not None: hashes = np.where(broken, 0, hashes)
+    if set_aside is not None: hashes = np.where(set_aside, 0, hashes)
     digest = np.add.reduceat(hashes.view(np.uint64), starts).tolist()
     def piece(i):
         return {'counts': {name: counts[i] for name, counts in found.items()}, 'first_event': first[i],

@@ -167,7 +167,7 @@ class CommitRecords:
         except (pa.ArrowException, TypeError, KeyError):
             how = 'is gone' if data is None else 'cannot be read'
             raise LedgerDamaged(f'{path} {how}, though commit {commit.number} of {commit.day} names it: '
-                                'restore it, or rebuild the day with --REPROCESS true') from None
+                                'restore it, or reprocess the day with --REPROCESS true') from None
 
     def publish_commit(self, commit):
         "Create the record: the commit point. False if another run has taken the number."
@@ -207,7 +207,7 @@ def settle(
     ledger,
     commit,             # the last one, or None
     passed=lambda: None,    # called after each change, for those who watch
-    rebuild=False,      # True: files that are gone do not matter, the day is about to be rebuilt
+    reprocess=False,      # True: files that are gone do not matter, the day is about to be reprocessed
 ):
     """Bring the partition in line with `commit`; the `Settled`.
     `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
@@ -215,11 +215,11 @@ def settle(
     there = files_there(ledger)
     missing, expired = publish_files(ledger, commit, there, passed)
     now = ledger.head() if missing or expired else commit
-    if now.number > commit.number: return settle(ledger, now, passed, rebuild)
+    if now.number > commit.number: return settle(ledger, now, passed, reprocess)
     if missing:
-        if rebuild: return Settled(expired)
+        if reprocess: return Settled(expired)
         raise LedgerDamaged(f'{missing[0]} is gone, though commit {commit.number} of {commit.day} names it: '
-                            'restore it, or rebuild the day with --REPROCESS true')
+                            'restore it, or reprocess the day with --REPROCESS true')
     try: tell_log(ledger, commit, passed)
     except (DeltaRefused, StoreError) as e: return Settled(expired, unlogged=str(e))
     try:
@@ -257,7 +257,7 @@ def tell_log(ledger, commit, passed=lambda: None):
     had = ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)).get(commit.day, 0)
     if had < commit.number: passed()
     if had > commit.number and had > ledger.head().number:
-        raise StoreError(f'the log has commit {had} of {commit.day}, which the ledger has not (was it begun anew?): '
+        raise StoreError(f'the log has commit {had} of {commit.day}, which the ledger has not (was it begun again?): '
                          f'remove {ledger.log.folder} and run repair with --delta-log')
 
 # %% ../nbs/16_ledger.ipynb #ac00d083
@@ -365,8 +365,8 @@ def drop_staged(ledger, run):
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
 # %% ../nbs/16_ledger.ipynb #f1ae3f6b
-def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
-    """The last `Commit` or None, rolled forward unless `settled` is False, and the `Settled`.
+def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
+    """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.
     `LedgerDamaged` if strangers lie in the partition."""
     visible = ledger.visible()
     head = ledger.head()
@@ -375,7 +375,7 @@ def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
     if strangers:
         raise LedgerDamaged(f'{strangers[0]} was not written by a commit of this ledger: '
                             'move it out of the partition')
-    return head, settle(ledger, head, passed, rebuild) if settled else Settled()
+    return head, settle(ledger, head, passed, reprocess) if roll_forward else Settled()
 
 # %% ../nbs/16_ledger.ipynb #14a6c182
 def snapshot(ledger):

@@ -6,7 +6,7 @@
 __all__ = ['Plan', 'HISTORY_DAYS', 'NoData', 'Run', 'rule_source', 'rules_of', 'quiet', 'start_run', 'State', 'look',
            'state_of', 'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'day_facts',
            'changed_rules', 'day_warnings', 'check_table', 'check_rolled_forward', 'check_complete', 'no_data_message',
-           'decide', 'left_out', 'name_of', 'remembering', 'slots_of', 'judge_run', 'verdicts_of', 'key_facts',
+           'decide', 'set_aside_now', 'name_of', 'remembering', 'slots_of', 'judge_run', 'verdicts_of', 'key_facts',
            'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer', 'check_log', 'plan_facts',
            'overtaken', 'next_number', 'lost_race', 'moved']
 
@@ -32,7 +32,7 @@ from .rules import (NO_ROW, Facts, added_all, book_of, faults_of, key_faults, ke
     measures_of, tally_place, verdict_of)
 from .landing import RECORD_RULES, Inventory, SetAside, Source, kept_out, take_inventory
 from .versions import find_losers, key_counts, path_ranks
-from .layout import SETTLED, Held, add_readers, lay_out
+from .layout import CONSOLIDATED, Held, add_readers, lay_out
 from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, log_refusal,
     open_ledger, schema_of)
 
@@ -176,7 +176,7 @@ def state_of(run, head, settled, before, inventory):
 # %% ../nbs/18_plan.ipynb #7f14f02e
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
-    return {SETTLED + i: Source(SETTLED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
+    return {CONSOLIDATED + i: Source(CONSOLIDATED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
 def remembered(head, paths):
@@ -187,7 +187,7 @@ def remembered(head, paths):
 
 # %% ../nbs/18_plan.ipynb #b8ba8038
 def files_before(run, head):
-    "What earlier executions looked at, by number; None where a day that is rebuilt has lost that list"
+    "What earlier executions looked at, by number; None where a day that is reprocessed has lost that list"
     try: return tuple(run.ledger.taken(head))
     except LedgerDamaged:
         if not run.settings.reprocess: raise
@@ -260,7 +260,7 @@ def check_rolled_forward(ledger, head):
                             'then a dry run can plan')
 
 def check_complete(run, before, there, what):
-    "`ArgumentError` if a day would be rebuilt from less than it was built from. there: paths that take part"
+    "`ArgumentError` if a day would be reprocessed from less than it was built from. there: paths that take part"
     lost = [t.path for t in before if t.commit and t.path not in there]
     if lost:
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
@@ -286,19 +286,19 @@ records: landed now. rows_in: those and the consolidated ones. work: False if no
 
 def decide(run, state, index, bad):
     "The `Plan`. bad: {(path, etag): SetAside}, sources that the copy found to be unreadable"
-    aside = left_out(state, index.notes, bad)
-    settled = [i for i in state.sources if i >= SETTLED]
+    aside = set_aside_now(state, index.notes, bad)
+    consolidated = [i for i in state.sources if i >= CONSOLIDATED]
     good = {i: n for i, n in index.notes.items() if i not in aside}
-    schema, unit, conflicts = common_schema(good, settled, None if state.reprocess else schema_of(state.head))
+    schema, unit, conflicts = common_schema(good, consolidated, None if state.reprocess else schema_of(state.head))
     aside.update(
         {i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()}
     )
     used = {i: n for i, n in index.notes.items() if i not in aside}
     lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside)
     new = sorted(
-        (i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path)
+        (i for i in used if i < CONSOLIDATED), key=lambda i: (used[i].first_event, state.new[i].path)
     )
-    slots = slots_of(run, state, used, lost, schema, [i for i in sorted(settled) if i in used], new)
+    slots = slots_of(run, state, used, lost, schema, [i for i in sorted(consolidated) if i in used], new)
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
@@ -309,7 +309,7 @@ def decide(run, state, index, bad):
     return plan
 
 # %% ../nbs/18_plan.ipynb #ce9dff78
-def left_out(state, notes, bad):
+def set_aside_now(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
     for i, source in state.sources.items():
@@ -321,29 +321,29 @@ def left_out(state, notes, bad):
 
 def name_of(state, i):
     "The path of a source as people know it: of a landing file relative to the table, of the day's own in full"
-    return state.sources[i].path if i >= SETTLED else state.new[i].path
+    return state.sources[i].path if i >= CONSOLIDATED else state.new[i].path
 
 # %% ../nbs/18_plan.ipynb #34bf04a5
 def remembering(aside):
     "The numbers of landing files that need not be looked at again before they change"
-    return [i for i, a in aside.items() if i < SETTLED and a.rule != 'changed']
+    return [i for i, a in aside.items() if i < CONSOLIDATED and a.rule != 'changed']
 
 # %% ../nbs/18_plan.ipynb #4d145e8f
-def slots_of(run, state, used, lost, schema, settled, new):
-    "The `Slot`s of the day. settled, new: numbers of the sources that take part, in order"
+def slots_of(run, state, used, lost, schema, consolidated, new):
+    "The `Slot`s of the day. consolidated, new: numbers of the sources that take part, in order"
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
     def held(i):
         n = used[i]
-        stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
+        stale = i >= CONSOLIDATED and not n.schema.equals(written, check_metadata=True)
         return Held(i, n.rows - len(lost.get(i, ())) - kept_out(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
-    slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
+    slots = lay_out([held(i) for i in consolidated], [held(i) for i in new], count, state.reprocess)
     return add_readers(slots, [i for i in new if kept_out(used[i])])
 
 # %% ../nbs/18_plan.ipynb #9f84f983
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
-    new = [n for i, n in used.items() if i < SETTLED]
+    new = [n for i, n in used.items() if i < CONSOLIDATED]
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
     counts = {rule.name: sum(n.counts.get(rule.name, 0) for n in new) for rule in RECORD_RULES}
     counts.update(duplicate=sum(map(len, lost.values())), schema_conflict=files('schema'),
@@ -356,7 +356,7 @@ def judge_run(run, state, aside, used, lost):
 def verdicts_of(run, state, index, used, aside, schema):
     "What came of the user's rules: a tuple of dicts, each a `Verdict` with 'first', (path, row) of the first offenders"
     if not run.rules or schema is None: return ()
-    new = {i: n for i, n in used.items() if i < SETTLED}
+    new = {i: n for i, n in used.items() if i < CONSOLIDATED}
     measures, rows = measures_of(run.rules), sum(n.rows for n in new.values())
     counts = (rows, rows, rows, rows)
     if any(keyed(check) for rule in run.rules for check in checks_in(rule.tree)):
@@ -373,7 +373,7 @@ def verdicts_of(run, state, index, used, aside, schema):
 def key_facts(notes, counts):
     "(records that are not set aside, those with a key, different keys, keys that come once) of what landed"
     rivals, different, single = counts
-    records = sum(n.rows - n.counts.get('broken', 0) for n in notes.values())
+    records = sum(n.rows - n.counts.get('set_aside', 0) for n in notes.values())
     alone = sum(n.rows - kept_out(n) for n in notes.values())
     return records, alone, alone - rivals + different, alone - rivals + single
 
@@ -408,7 +408,7 @@ def evidence_of(state, plan):
         return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
         worst = sorted(
-            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED
+            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
         )
         return [f'{path}: {-count:,} records' for count, path in worst if count]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
@@ -417,7 +417,7 @@ def evidence_of(state, plan):
 # %% ../nbs/18_plan.ipynb #f8d57bc9
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
-    mine = [a for i, a in sorted(plan.set_aside.items()) if i < SETTLED]
+    mine = [a for i, a in sorted(plan.set_aside.items()) if i < CONSOLIDATED]
     if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
         raise NoData(no_data_message(run))
     if state.reprocess:
@@ -431,7 +431,7 @@ def check_plan(run, state, plan):
 
 # %% ../nbs/18_plan.ipynb #1701e079
 def check_no_fewer(state, plan):
-    "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
+    "`ArgumentError` if a day whose list of landing files is lost would be reprocessed with fewer rows"
     after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(kept_out, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
@@ -449,15 +449,15 @@ def check_log(run, schema):
 # %% ../nbs/18_plan.ipynb #b9e92596
 def plan_facts(state, plan):
     "What the plan adds to a report"
-    used = [i for i in plan.used if i < SETTLED]
+    used = [i for i in plan.used if i < CONSOLIDATED]
     aside_rows = sum(map(kept_out, plan.used.values()))
-    broken = [v for v in plan.verdicts if v['outcome'] in ('failed', 'mistaken') and v['level'] != 'fail']
+    failing = [v for v in plan.verdicts if v['outcome'] in ('failed', 'mistaken') and v['level'] != 'fail']
     counts = {f.rule: f.count for f in plan.findings}
     aside = tuple(
-        sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
+        sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < CONSOLIDATED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
-    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))
+    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, failing))
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
@@ -477,13 +477,13 @@ def next_number(state): return state.head.number + 1 if state.head else 1
 # %% ../nbs/18_plan.ipynb #b3fc9d98
 def lost_race(run, state, aside):
     "True if another run has superseded what this one was reading; `LedgerDamaged` if a consolidated file is broken"
-    broken = [(i, a) for i, a in sorted(aside.items()) if i >= SETTLED]
-    if not broken: return False
+    damaged = [(i, a) for i, a in sorted(aside.items()) if i >= CONSOLIDATED]
+    if not damaged: return False
     if overtaken(run, state): return True
-    i, a = broken[0]
+    i, a = damaged[0]
     raise LedgerDamaged(f'{state.sources[i].path} cannot be read ({a.cause}): restore it, '
-                        'or rebuild the day with --REPROCESS true')
+                        'or reprocess the day with --REPROCESS true')
 
 def moved(state, plan):
-    "True if a landing file changed under a run that rebuilds the day: none may be left out, so it looks again"
+    "True if a landing file changed under a run that reprocesses the day: none may be left out, so it looks again"
     return state.reprocess and any(a.rule == 'changed' for a in plan.set_aside.values())

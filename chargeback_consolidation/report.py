@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BY_SNAPSHOT', 'Report', 'metrics_line', 'json_line', 'broken_rules', 'metric_data', 'put_metrics',
-           'record_of', 'versions', 'Steady', 'steady_output', 'complain', 'log_stage', 'tell']
+           'record_of', 'tool_versions', 'Steady', 'steady_output', 'complain', 'log_stage', 'tell']
 
 # %% ../nbs/17_report.ipynb #ebefa7e4
 import json
@@ -106,9 +106,9 @@ def put_metrics(namespace, report, client=None):
 def record_of(report):
     "What the ledger keeps of a report"
     at = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S')
-    return dict(report.__dict__, at=at, versions=versions())
+    return dict(report.__dict__, at=at, versions=tool_versions())
 
-def versions():
+def tool_versions():
     "What the run was made with"
     return {'chargeback_consolidation': __version__, 'python': platform.python_version(),
             'pyspark': pyspark.__version__, 'pyarrow': pa.__version__}

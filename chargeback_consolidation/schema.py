@@ -166,7 +166,7 @@ def wider_fields(a, b, old=False):
 # %% ../nbs/07_schema.ipynb #3ec20fad
 def common_schema(
     notes,          # {source id: Note}
-    settled=(),     # ids of consolidated sources, whose schemas cannot be set aside
+    consolidated=(),     # ids of consolidated sources, whose schemas cannot be set aside
     earlier=None,   # the day's schema as of the last commit: a column stays, even if no row has it yet
 ):
     "The day's schema, the unit of INT96 columns ('ns' or 'us'), and {source id: cause} for files that do not fit"
@@ -177,7 +177,7 @@ def common_schema(
         if own not in packed: packed[own] = note.schema.serialize().to_pybytes()
         groups.setdefault((packed[own], note.int96), []).append(i)
     def weight(item):
-        return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
+        return (not set(item[1]) & set(consolidated), -len(item[1]), item[1][0])
     schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
         fields = notes[ids[0]].schema

@@ -76,7 +76,7 @@ ARGUMENTS = [
         (
             'ENABLE_PARTITION_FILTER', 'flag', 'true',
             'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
-        ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
+        ('REPROCESS', 'flag', 'false', 'reprocess the day from all its landing files', None),
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
         (

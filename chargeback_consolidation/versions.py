@@ -168,10 +168,10 @@ def gather(found):
 def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
-    left_out,       # numbers of sources that take no part
+    set_aside,       # numbers of sources that take no part
 ):
     "What `gather` makes of the contenders"
-    out = np.array(sorted(left_out), np.int64)
+    out = np.array(sorted(set_aside), np.int64)
     def work(bundles):
         tables = [unpack(bundle) for bundle in bundles]
         if not tables: return
@@ -183,9 +183,9 @@ def find_losers(
     return gather(collect(contenders.mapPartitions(work)))
 
 # %% ../nbs/12_versions.ipynb #6b04b987
-def key_counts(contenders, left_out):
+def key_counts(contenders, set_aside):
     "Of the contenders that landed now: (how many, how many different keys, keys that come once)"
-    out = np.array(sorted(left_out), np.int64)
+    out = np.array(sorted(set_aside), np.int64)
     def work(bundles):
         tables = [unpack(bundle) for bundle in bundles]
         if not tables: return

@@ -116,7 +116,7 @@ ARGUMENTS = [
         (
             'ENABLE_PARTITION_FILTER', 'flag', 'true',
             'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
-        ('REPROCESS', 'flag', 'false', 'rebuild the day from all its landing files', None),
+        ('REPROCESS', 'flag', 'false', 'reprocess the day from all its landing files', None),
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
         (
@@ -2393,7 +2393,7 @@ def wider_fields(a, b, old=False):
 
 def common_schema(
     notes,          # {source id: Note}
-    settled=(),     # ids of consolidated sources, whose schemas cannot be set aside
+    consolidated=(),     # ids of consolidated sources, whose schemas cannot be set aside
     earlier=None,   # the day's schema as of the last commit: a column stays, even if no row has it yet
 ):
     "The day's schema, the unit of INT96 columns ('ns' or 'us'), and {source id: cause} for files that do not fit"
@@ -2404,7 +2404,7 @@ def common_schema(
         if own not in packed: packed[own] = note.schema.serialize().to_pybytes()
         groups.setdefault((packed[own], note.int96), []).append(i)
     def weight(item):
-        return (not set(item[1]) & set(settled), -len(item[1]), item[1][0])
+        return (not set(item[1]) & set(consolidated), -len(item[1]), item[1][0])
     schema, unit = earlier and pa.schema([in_unit(f, 'ns') for f in earlier]), 'any'
     for (_, need), ids in sorted(groups.items(), key=weight):
         fields = notes[ids[0]].schema
@@ -2521,8 +2521,8 @@ def adapt(table, schema):
 # --- Quality (08_quality.ipynb)
 
 
-Finding = namedtuple('Finding', 'rule count whole rate level limit')
-Finding.__doc__ = """A rule's result.
+RuleResult = namedtuple('RuleResult', 'rule count whole rate level limit')
+RuleResult.__doc__ = """A rule's result.
 count of whole (rows, records or files); rate: their ratio; level: 'ok', 'warn' or 'fail'; limit: rate above which it
 fails."""
 
@@ -2532,7 +2532,7 @@ def judge(
     settings,   # with max_..._rate and warn_..._rate
     rules=RULES,
 ):
-    "A `Finding` for each rule"
+    "A `RuleResult` for each rule"
     findings = []
     for rule in rules:
         count, whole = counts[rule.name], wholes[rule.whole]
@@ -2541,7 +2541,7 @@ def judge(
             getattr(settings, f'{word}_{rule.name}_rate') for word in ('max', 'warn')
         )
         level = 'fail' if rate > most else 'warn' if rate > some else 'ok'
-        findings.append(Finding(rule.name, count, whole, rate, level, most))
+        findings.append(RuleResult(rule.name, count, whole, rate, level, most))
     return findings
 
 
@@ -2564,7 +2564,7 @@ class QualityFailed(Exception):
 
 
 def check_verdict(
-    findings,       # list of Finding
+    findings,       # list of RuleResult
     evidence=None,  # {rule name: texts that name a file and what is wrong with it}
 ):
     "`QualityFailed` if a finding fails, with the threshold and the first causes"
@@ -2589,8 +2589,8 @@ def verdict_words(verdict):
 
 def check_rules(verdicts):
     "`QualityFailed` if a rule of the user's own stops the run"
-    broken = [verdict_words(v) for v in verdicts if stops(v)]
-    if broken: raise QualityFailed('nothing is published: ' + '; '.join(broken))
+    stopping = [verdict_words(v) for v in verdicts if stops(v)]
+    if stopping: raise QualityFailed('nothing is published: ' + '; '.join(stopping))
 
 
 def check_versions(schema):
@@ -4228,7 +4228,7 @@ def index_rows(tables, files):
 Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
-about records: how many it flags, 'broken': rows with a key that break a rule which sets rows aside}.
+about records: how many it flags, 'set_aside': rows with a key that break a rule which sets rows aside}.
 first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
 error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
 tallies: what rules found in it, as by `tallied`."""
@@ -4240,7 +4240,7 @@ def keyless(note):
 
 def kept_out(note):
     "How many records of a file are set aside: those without a key and those that break a rule"
-    return keyless(note) + note.counts.get('broken', 0)
+    return keyless(note) + note.counts.get('set_aside', 0)
 
 
 def field_of(batch, name):
@@ -4299,10 +4299,10 @@ def judged(rows, tables, book):
     setting = quarantine_rules(book.rules)
     return (first_broken(seen, setting) >= 0 if setting else None), tallies
 
-def without_keys(rows, broken):
+def without_keys(rows, set_aside):
     "Index rows, those that are set aside without their keys: they have no rival"
-    if broken is None or not broken.any(): return rows
-    keys = keys_where(field_of(rows, 'key'), ~broken)
+    if set_aside is None or not set_aside.any(): return rows
+    keys = keys_where(field_of(rows, 'key'), ~set_aside)
     columns = [field_of(rows, name) for name in INDEX_SCHEMA.names]
     columns[2:4] = [keys, arrow_array(key_hashes(keys))]
     return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
@@ -4313,14 +4313,14 @@ def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
     come source by source. tables: those that the rows were made of; judgement: of `judged`"""
     if not rows.num_rows: return {}
     source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
-    starts, (broken, tallies) = starts_of(source), judgement
+    starts, (set_aside, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
-    if broken is not None: found['broken'] = count(broken & records.known('key'))
+    if set_aside is not None: found['set_aside'] = count(set_aside & records.known('key'))
     event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
     first = np.minimum.reduceat(event, starts).tolist()
     hashes = integers(field_of(rows, 'hash'))
-    if broken is not None: hashes = np.where(broken, 0, hashes)
+    if set_aside is not None: hashes = np.where(set_aside, 0, hashes)
     digest = np.add.reduceat(hashes.view(np.uint64), starts).tolist()
     def piece(i):
         return {'counts': {name: counts[i] for name, counts in found.items()}, 'first_event': first[i],
@@ -4616,10 +4616,10 @@ def gather(found):
 def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
-    left_out,       # numbers of sources that take no part
+    set_aside,       # numbers of sources that take no part
 ):
     "What `gather` makes of the contenders"
-    out = np.array(sorted(left_out), np.int64)
+    out = np.array(sorted(set_aside), np.int64)
     def work(bundles):
         tables = [unpack(bundle) for bundle in bundles]
         if not tables: return
@@ -4631,9 +4631,9 @@ def find_losers(
     return gather(collect(contenders.mapPartitions(work)))
 
 
-def key_counts(contenders, left_out):
+def key_counts(contenders, set_aside):
     "Of the contenders that landed now: (how many, how many different keys, keys that come once)"
-    out = np.array(sorted(left_out), np.int64)
+    out = np.array(sorted(set_aside), np.int64)
     def work(bundles):
         tables = [unpack(bundle) for bundle in bundles]
         if not tables: return
@@ -4649,7 +4649,7 @@ def key_counts(contenders, left_out):
 # --- Layout (13_layout.ipynb)
 
 
-SETTLED = 1 << 30   # numbers from here on are consolidated files
+CONSOLIDATED = 1 << 30   # numbers from here on are consolidated files
 
 
 Held = namedtuple('Held', 'id kept rows bytes stale')
@@ -4739,32 +4739,32 @@ def receivers(
 
 
 def lay_out(
-    settled,    # list of Held: the day's consolidated files, in the order of their slots
+    consolidated,    # list of Held: the day's consolidated files, in the order of their slots
     new,        # list of Held: landing files, in order of arrival
     count,      # files wanted
-    anew=False, # True: keep no file
+    reprocess=False, # True: keep no file
 ):
     "The `Slot`s of the day: `count` of them, fewer only if there are fewer rows"
     n = min(
-        count, sum(h.kept for h in settled) + sum(h.kept for h in new)
+        count, sum(h.kept for h in consolidated) + sum(h.kept for h in new)
     )
     if not n: return []
     chosen = None
-    if len(settled) == n and not anew:
-        touched = [i for i, h in enumerate(settled) if h.kept < h.rows or h.stale]
-        if all(h.kept for h in settled):
-            chosen = receivers([weight(h) for h in settled], touched, sum(map(weight, new)))
+    if len(consolidated) == n and not reprocess:
+        touched = [i for i, h in enumerate(consolidated) if h.kept < h.rows or h.stale]
+        if all(h.kept for h in consolidated):
+            chosen = receivers([weight(h) for h in consolidated], touched, sum(map(weight, new)))
     if chosen is None:
-        return [Slot(None, pieces) for pieces in cut(settled + new, [1] * n, least=1)]
+        return [Slot(None, pieces) for pieces in cut(consolidated + new, [1] * n, least=1)]
     gains = (
-        fill_levels([weight(settled[i]) for i in chosen], sum(map(weight, new))) if chosen else []
+        fill_levels([weight(consolidated[i]) for i in chosen], sum(map(weight, new))) if chosen else []
     )
     parts = dict(zip(chosen, cut(new, gains)))
     return [
         Slot(None, [Piece(h.id, 0, h.kept)] + parts[i])
         if parts.get(i) or h.kept < h.rows or h.stale
         else Slot(h.id, [])
-        for i, h in enumerate(settled)]
+        for i, h in enumerate(consolidated)]
 
 
 def add_readers(slots, ids):
@@ -5625,7 +5625,7 @@ class CommitRecords:
         except (pa.ArrowException, TypeError, KeyError):
             how = 'is gone' if data is None else 'cannot be read'
             raise LedgerDamaged(f'{path} {how}, though commit {commit.number} of {commit.day} names it: '
-                                'restore it, or rebuild the day with --REPROCESS true') from None
+                                'restore it, or reprocess the day with --REPROCESS true') from None
 
     def publish_commit(self, commit):
         "Create the record: the commit point. False if another run has taken the number."
@@ -5665,7 +5665,7 @@ def settle(
     ledger,
     commit,             # the last one, or None
     passed=lambda: None,    # called after each change, for those who watch
-    rebuild=False,      # True: files that are gone do not matter, the day is about to be rebuilt
+    reprocess=False,      # True: files that are gone do not matter, the day is about to be reprocessed
 ):
     """Bring the partition in line with `commit`; the `Settled`.
     `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
@@ -5673,11 +5673,11 @@ def settle(
     there = files_there(ledger)
     missing, expired = publish_files(ledger, commit, there, passed)
     now = ledger.head() if missing or expired else commit
-    if now.number > commit.number: return settle(ledger, now, passed, rebuild)
+    if now.number > commit.number: return settle(ledger, now, passed, reprocess)
     if missing:
-        if rebuild: return Settled(expired)
+        if reprocess: return Settled(expired)
         raise LedgerDamaged(f'{missing[0]} is gone, though commit {commit.number} of {commit.day} names it: '
-                            'restore it, or rebuild the day with --REPROCESS true')
+                            'restore it, or reprocess the day with --REPROCESS true')
     try: tell_log(ledger, commit, passed)
     except (DeltaRefused, StoreError) as e: return Settled(expired, unlogged=str(e))
     try:
@@ -5715,7 +5715,7 @@ def tell_log(ledger, commit, passed=lambda: None):
     had = ledger.log.follow([day_of(commit)], lambda: whole_days(ledger)).get(commit.day, 0)
     if had < commit.number: passed()
     if had > commit.number and had > ledger.head().number:
-        raise StoreError(f'the log has commit {had} of {commit.day}, which the ledger has not (was it begun anew?): '
+        raise StoreError(f'the log has commit {had} of {commit.day}, which the ledger has not (was it begun again?): '
                          f'remove {ledger.log.folder} and run repair with --delta-log')
 
 
@@ -5823,8 +5823,8 @@ def drop_staged(ledger, run):
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
 
-def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
-    """The last `Commit` or None, rolled forward unless `settled` is False, and the `Settled`.
+def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
+    """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.
     `LedgerDamaged` if strangers lie in the partition."""
     visible = ledger.visible()
     head = ledger.head()
@@ -5833,7 +5833,7 @@ def open_ledger(ledger, settled=True, passed=lambda: None, rebuild=False):
     if strangers:
         raise LedgerDamaged(f'{strangers[0]} was not written by a commit of this ledger: '
                             'move it out of the partition')
-    return head, settle(ledger, head, passed, rebuild) if settled else Settled()
+    return head, settle(ledger, head, passed, reprocess) if roll_forward else Settled()
 
 
 def snapshot(ledger):
@@ -6055,9 +6055,9 @@ def put_metrics(namespace, report, client=None):
 def record_of(report):
     "What the ledger keeps of a report"
     at = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S')
-    return dict(report.__dict__, at=at, versions=versions())
+    return dict(report.__dict__, at=at, versions=tool_versions())
 
-def versions():
+def tool_versions():
     "What the run was made with"
     return {'chargeback_consolidation': __version__, 'python': platform.python_version(),
             'pyspark': pyspark.__version__, 'pyarrow': pa.__version__}
@@ -6269,7 +6269,7 @@ def state_of(run, head, settled, before, inventory):
 
 def consolidated_sources(ledger, head):
     "The files of the day as {number: Source}"
-    return {SETTLED + i: Source(SETTLED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
+    return {CONSOLIDATED + i: Source(CONSOLIDATED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
 def remembered(head, paths):
@@ -6280,7 +6280,7 @@ def remembered(head, paths):
 
 
 def files_before(run, head):
-    "What earlier executions looked at, by number; None where a day that is rebuilt has lost that list"
+    "What earlier executions looked at, by number; None where a day that is reprocessed has lost that list"
     try: return tuple(run.ledger.taken(head))
     except LedgerDamaged:
         if not run.settings.reprocess: raise
@@ -6353,7 +6353,7 @@ def check_rolled_forward(ledger, head):
                             'then a dry run can plan')
 
 def check_complete(run, before, there, what):
-    "`ArgumentError` if a day would be rebuilt from less than it was built from. there: paths that take part"
+    "`ArgumentError` if a day would be reprocessed from less than it was built from. there: paths that take part"
     lost = [t.path for t in before if t.commit and t.path not in there]
     if lost:
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
@@ -6379,19 +6379,19 @@ records: landed now. rows_in: those and the consolidated ones. work: False if no
 
 def decide(run, state, index, bad):
     "The `Plan`. bad: {(path, etag): SetAside}, sources that the copy found to be unreadable"
-    aside = left_out(state, index.notes, bad)
-    settled = [i for i in state.sources if i >= SETTLED]
+    aside = set_aside_now(state, index.notes, bad)
+    consolidated = [i for i in state.sources if i >= CONSOLIDATED]
     good = {i: n for i, n in index.notes.items() if i not in aside}
-    schema, unit, conflicts = common_schema(good, settled, None if state.reprocess else schema_of(state.head))
+    schema, unit, conflicts = common_schema(good, consolidated, None if state.reprocess else schema_of(state.head))
     aside.update(
         {i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()}
     )
     used = {i: n for i, n in index.notes.items() if i not in aside}
     lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside)
     new = sorted(
-        (i for i in used if i < SETTLED), key=lambda i: (used[i].first_event, state.new[i].path)
+        (i for i in used if i < CONSOLIDATED), key=lambda i: (used[i].first_event, state.new[i].path)
     )
-    slots = slots_of(run, state, used, lost, schema, [i for i in sorted(settled) if i in used], new)
+    slots = slots_of(run, state, used, lost, schema, [i for i in sorted(consolidated) if i in used], new)
     findings = judge_run(run, state, aside, used, lost)
     work = bool(new or remembering(aside)) or any(s.keeps is None for s in slots)
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
@@ -6402,7 +6402,7 @@ def decide(run, state, index, bad):
     return plan
 
 
-def left_out(state, notes, bad):
+def set_aside_now(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
     for i, source in state.sources.items():
@@ -6414,29 +6414,29 @@ def left_out(state, notes, bad):
 
 def name_of(state, i):
     "The path of a source as people know it: of a landing file relative to the table, of the day's own in full"
-    return state.sources[i].path if i >= SETTLED else state.new[i].path
+    return state.sources[i].path if i >= CONSOLIDATED else state.new[i].path
 
 
 def remembering(aside):
     "The numbers of landing files that need not be looked at again before they change"
-    return [i for i, a in aside.items() if i < SETTLED and a.rule != 'changed']
+    return [i for i, a in aside.items() if i < CONSOLIDATED and a.rule != 'changed']
 
 
-def slots_of(run, state, used, lost, schema, settled, new):
-    "The `Slot`s of the day. settled, new: numbers of the sources that take part, in order"
+def slots_of(run, state, used, lost, schema, consolidated, new):
+    "The `Slot`s of the day. consolidated, new: numbers of the sources that take part, in order"
     written = schema and pa.schema([in_unit(f, 'ns') for f in schema])     # as the index reads what we write
     def held(i):
         n = used[i]
-        stale = i >= SETTLED and not n.schema.equals(written, check_metadata=True)
+        stale = i >= CONSOLIDATED and not n.schema.equals(written, check_metadata=True)
         return Held(i, n.rows - len(lost.get(i, ())) - kept_out(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
-    slots = lay_out([held(i) for i in settled], [held(i) for i in new], count, state.reprocess)
+    slots = lay_out([held(i) for i in consolidated], [held(i) for i in new], count, state.reprocess)
     return add_readers(slots, [i for i in new if kept_out(used[i])])
 
 
 def judge_run(run, state, aside, used, lost):
     "The findings of the quality rules"
-    new = [n for i, n in used.items() if i < SETTLED]
+    new = [n for i, n in used.items() if i < CONSOLIDATED]
     def files(*rules): return sum(1 for a in aside.values() if a.rule in rules)
     counts = {rule.name: sum(n.counts.get(rule.name, 0) for n in new) for rule in RECORD_RULES}
     counts.update(duplicate=sum(map(len, lost.values())), schema_conflict=files('schema'),
@@ -6449,7 +6449,7 @@ def judge_run(run, state, aside, used, lost):
 def verdicts_of(run, state, index, used, aside, schema):
     "What came of the user's rules: a tuple of dicts, each a `Verdict` with 'first', (path, row) of the first offenders"
     if not run.rules or schema is None: return ()
-    new = {i: n for i, n in used.items() if i < SETTLED}
+    new = {i: n for i, n in used.items() if i < CONSOLIDATED}
     measures, rows = measures_of(run.rules), sum(n.rows for n in new.values())
     counts = (rows, rows, rows, rows)
     if any(keyed(check) for rule in run.rules for check in checks_in(rule.tree)):
@@ -6466,7 +6466,7 @@ def verdicts_of(run, state, index, used, aside, schema):
 def key_facts(notes, counts):
     "(records that are not set aside, those with a key, different keys, keys that come once) of what landed"
     rivals, different, single = counts
-    records = sum(n.rows - n.counts.get('broken', 0) for n in notes.values())
+    records = sum(n.rows - n.counts.get('set_aside', 0) for n in notes.values())
     alone = sum(n.rows - kept_out(n) for n in notes.values())
     return records, alone, alone - rivals + different, alone - rivals + single
 
@@ -6501,7 +6501,7 @@ def evidence_of(state, plan):
         return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
         worst = sorted(
-            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < SETTLED
+            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
         )
         return [f'{path}: {-count:,} records' for count, path in worst if count]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
@@ -6510,7 +6510,7 @@ def evidence_of(state, plan):
 
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
-    mine = [a for i, a in sorted(plan.set_aside.items()) if i < SETTLED]
+    mine = [a for i, a in sorted(plan.set_aside.items()) if i < CONSOLIDATED]
     if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
         raise NoData(no_data_message(run))
     if state.reprocess:
@@ -6524,7 +6524,7 @@ def check_plan(run, state, plan):
 
 
 def check_no_fewer(state, plan):
-    "`ArgumentError` if a day whose list of landing files is lost would be rebuilt with fewer rows"
+    "`ArgumentError` if a day whose list of landing files is lost would be reprocessed with fewer rows"
     after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(kept_out, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
@@ -6542,15 +6542,15 @@ def check_log(run, schema):
 
 def plan_facts(state, plan):
     "What the plan adds to a report"
-    used = [i for i in plan.used if i < SETTLED]
+    used = [i for i in plan.used if i < CONSOLIDATED]
     aside_rows = sum(map(kept_out, plan.used.values()))
-    broken = [v for v in plan.verdicts if v['outcome'] in ('failed', 'mistaken') and v['level'] != 'fail']
+    failing = [v for v in plan.verdicts if v['outcome'] in ('failed', 'mistaken') and v['level'] != 'fail']
     counts = {f.rule: f.count for f in plan.findings}
     aside = tuple(
-        sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < SETTLED))
+        sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < CONSOLIDATED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
-    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, broken))
+    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, failing))
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
@@ -6570,15 +6570,15 @@ def next_number(state): return state.head.number + 1 if state.head else 1
 
 def lost_race(run, state, aside):
     "True if another run has superseded what this one was reading; `LedgerDamaged` if a consolidated file is broken"
-    broken = [(i, a) for i, a in sorted(aside.items()) if i >= SETTLED]
-    if not broken: return False
+    damaged = [(i, a) for i, a in sorted(aside.items()) if i >= CONSOLIDATED]
+    if not damaged: return False
     if overtaken(run, state): return True
-    i, a = broken[0]
+    i, a = damaged[0]
     raise LedgerDamaged(f'{state.sources[i].path} cannot be read ({a.cause}): restore it, '
-                        'or rebuild the day with --REPROCESS true')
+                        'or reprocess the day with --REPROCESS true')
 
 def moved(state, plan):
-    "True if a landing file changed under a run that rebuilds the day: none may be left out, so it looks again"
+    "True if a landing file changed under a run that reprocesses the day: none may be left out, so it looks again"
     return state.reprocess and any(a.rule == 'changed' for a in plan.set_aside.values())
 
 
@@ -6681,7 +6681,7 @@ def balance(state, plan, written):
 def day_files(state, plan, written):
     "The files of the day after the run, as the commit record has them"
     def file(i, slot):
-        if slot.keeps is not None: return state.head.files[slot.keeps - SETTLED]
+        if slot.keeps is not None: return state.head.files[slot.keeps - CONSOLIDATED]
         return written.slots[i].file
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]

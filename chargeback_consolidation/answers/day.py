@@ -21,7 +21,7 @@ from ..catalog import GlueCatalog, LocalCatalog, Table
 from ..parquet import open_parquet
 from ..landing import Inventory, take_inventory
 from ..ledger import RECORD_NAME, Ledger, number_of, read_commit, refuse_old_place, retained
-from .answer import RECORD_TYPE, Found, Mask
+from .answer import RECORD_TYPE, Finding, Mask
 
 # %% ../../nbs/answers/day.ipynb #960463d9
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def unmoved(day):
 RUNS = 'consolidate', 'reprocess'
 
 def made_by(commits):
-    "Those of a day's commits that its last one stands on: since a rebuild, without what was rolled back"
+    "Those of a day's commits that its last one stands on: since a reprocess, without what was rolled back"
     ways, way = {}, ()
     for c in commits:
         if c.kind in ('reprocess', 'rollback'): way = ways.get(c.held, ()) if c.kind == 'rollback' else ()
@@ -221,11 +221,11 @@ def footers(day):
 
 # %% ../../nbs/answers/day.ipynb #19f113c8
 def listed(kind, level, frame, text, count=None):
-    """A `Found` about the files in a DataFrame, in a list; none if there are none. text: with {n} files, {r} rows,
+    """A `Finding` about the files in a DataFrame, in a list; none if there are none. text: with {n} files, {r} rows,
     {s} where n is many, {was}"""
     if not len(frame): return []
     n, r = len(frame), int(frame['rows'].sum()) if 'rows' in frame else 0
-    return [Found(
+    return [Finding(
         kind, level, r if count is None else count, tuple(frame['path']),
         text.format(n=f'{n:,}', r=f'{r:,}', s='' if n == 1 else 's', was='is' if n == 1 else 'are'))]
 
@@ -233,7 +233,7 @@ def listed(kind, level, frame, text, count=None):
 def standing(day, files, feet):
     "What is wrong with the files of the day, from `landing_files` and `footers`"
     if not day.head:
-        return [Found(
+        return [Finding(
             'no execution', 'fail', len(files), (),
             f'no execution has committed this day, though {len(files):,} files have landed'
             if len(files)
@@ -242,7 +242,7 @@ def standing(day, files, feet):
     held = []
     if day.head.held:
         text = f'the day was rolled back to commit {day.head.held} and is held there until `release`'
-        held = [Found('held', 'warn', len(of['waiting']), (), text)]
+        held = [Finding('held', 'warn', len(of['waiting']), (), text)]
     expired = len(of['gone']) and not len(day.inventory.files)
     found = held + listed(
         'landing file gone', 'warn' if expired else 'fail', of['gone'],
@@ -263,7 +263,7 @@ def standing(day, files, feet):
         'foreign', 'ok', of['foreign'], '{n} file{s} of the landing folder {was} not Parquet', len(of['foreign']))
     odd = day.inventory.set_aside
     text = '{:,} entr{} of the landing folder cannot be read as a file: {}'
-    if odd: found.append(Found('not a file', 'warn', len(odd), tuple(shown(a.path) for a in odd),
+    if odd: found.append(Finding('not a file', 'warn', len(odd), tuple(shown(a.path) for a in odd),
                                text.format(len(odd), 'y' if len(odd) == 1 else 'ies', odd[0].cause)))
     for f in feet.itertuples():
         what = {
@@ -275,7 +275,7 @@ def standing(day, files, feet):
             'changed': f'is not as it was written: {f.rows:,} rows, then {f.written:,}'}.get(f.state)
         if what:
             found.append(
-                Found('output file ' + f.state, 'fail', f.written - f.rows, (f.path,), 'an output file ' + what))
+                Finding('output file ' + f.state, 'fail', f.written - f.rows, (f.path,), 'an output file ' + what))
     return found + strangers(day)
 
 # %% ../../nbs/answers/day.ipynb #a6c6d4f7
@@ -290,21 +290,21 @@ def strangers(day):
     there = {e.path for e in day.quarantine}
     lost = [f for f in day.head.quarantine if day.ledger.path(f.path) not in there]
     found = (
-        [Found(
+        [Finding(
             'output file left over', 'warn', len(old), old,
             f'{len(old):,} superseded files still lie beside the day: `repair` removes them')]
         if old
         else [])
     if kept:
-        found.append(Found(
+        found.append(Finding(
             'superseded file kept', 'ok', len(kept), kept,
             f'{len(kept):,} superseded files stay for those who read a snapshot; who lists the folder sees their rows'))
     if foreign:
-        found.append(Found(
+        found.append(Finding(
             'output file foreign', 'fail', len(foreign), foreign,
             f'{len(foreign):,} files in the partition were not written by any commit'))
     if lost:
-        found.append(Found(
+        found.append(Finding(
             'quarantine file gone', 'fail', sum(f.rows for f in lost), tuple(f.path for f in lost),
             f'{len(lost):,} quarantine files are gone'))
     return found

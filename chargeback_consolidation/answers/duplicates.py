@@ -12,7 +12,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from .answer import Found, answered
+from .answer import Finding, answered
 from .day import footers, landing_files, standing, unmoved
 from .reconcile import examples, landed_records, unreadable_found
 from .records import LOWEST, doubled, doubled_found, read_rows, stamps, values
@@ -87,7 +87,7 @@ def duplicates(day):
     found = standing(day, files, feet) + unreadable_found(files, landing) + doubled_found(twins)
     kinds = lost['kind'].value_counts()
     if kinds.get(TIE, 0):
-        found.append(Found(
+        found.append(Finding(
             'tie', 'warn', int(kinds[TIE]), tuple(sorted(set(lost.loc[lost['kind'] == TIE, 'path'])))[:100],
             f'{kinds[TIE]:,} records have the times of another version and other content: the landing path decided',
             examples(landing.table, lost.loc[lost['kind'] == TIE, 'place'].to_numpy())))

@@ -9,7 +9,7 @@ __all__ = ['TARGETS', 'sizes']
 import pandas as pd
 
 from ..settings import ArgumentError
-from .answer import Found, answered
+from .answer import Finding, answered
 from .day import footers, landing_files, listed, standing, unmoved
 
 # %% ../../nbs/answers/file_sizes.ipynb #9efaa1fb
@@ -32,12 +32,12 @@ def sizes(
     mean = after / len(there) if len(there) else 0
     spread = float((there['bytes'] - mean).abs().max() / mean) if mean else 0.0
     if len(there) and not 0.5 <= wanted / len(there) <= 2:
-        found.append(Found(
+        found.append(Finding(
             'file count', 'ok', wanted, (),
             f'OUTPUT_FILE_COUNT {wanted:,} would make files of about {target_mb:g} MB; there are {len(there):,} of '
             f'{mean / 1e6:,.1f} MB'))
     if spread > 0.25:
-        found.append(Found(
+        found.append(Finding(
             'uneven files', 'warn', 0, (there.sort_values('bytes')['path'].iloc[-1],),
             f'the sizes of the output files differ from their mean by up to {spread:.0%}'))
     small = there[(there['groups'] > 1) & (there['bytes'] / there['groups'].clip(lower=1) < 1e6)]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..store import shown as printable
-from .answer import Found, answered
+from .answer import Finding, answered
 from .day import RUNS, footers, landing_files, made_by, standing, unmoved
 from .reconcile import unreadable_found
 from .records import (LOWEST, books_of, doubled, doubled_found, instant,
@@ -28,7 +28,7 @@ def last_times(day):
 
 # %% ../../nbs/answers/late_arrivals.ipynb #bfe90342
 def since_rebuild(day):
-    "The executions that the day stands on: from the last rebuild on, without those that were rolled back"
+    "The executions that the day stands on: from the last reprocess on, without those that were rolled back"
     return [c for c in made_by(day.commits) if c.kind in RUNS]
 
 def missed(day, files, landing):
@@ -64,7 +64,7 @@ def missed(day, files, landing):
 # %% ../../nbs/answers/late_arrivals.ipynb #3fa446e1
 def late_arrivals(day):
     """When files landed against when executions ran.
-    Tables: missed (per execution since the last rebuild), not in the day, landings (per file)"""
+    Tables: missed (per execution since the last reprocess), not in the day, landings (per file)"""
     files, feet = landing_files(day), footers(day)
     landing = read_threaded(day, landing_sources(day, files), day.stores, books=books_of(day))
     at, twins, since = last_times(day), doubled(day, files, landing.notes), since_rebuild(day)
@@ -76,7 +76,7 @@ def late_arrivals(day):
     waiting = there[there['state'] == 'waiting']
     last = table.iloc[-1] if len(table) else None
     if len(waiting) and last is not None:
-        found = [f for f in found if f.kind != 'not yet taken'] + [Found(
+        found = [f for f in found if f.kind != 'not yet taken'] + [Finding(
             'not yet taken', 'warn', int(waiting['records'].sum()), tuple(waiting['path']),
             '{:,} landing file{} with {:,} records landed after the last execution looked: {:,} chargebacks are '
             'missing and {:,} outdated until the next one'.format(
@@ -92,7 +92,7 @@ def late_arrivals(day):
         ('median hours until taken', round(float(hours.median()), 3) if hours.notna().any() else None),
         ('waiting files', len(waiting)), ('records in them', int(waiting['records'].sum()))]
     runs = [c for c in day.commits if c.kind in RUNS]
-    if len(since) < len(runs): facts.append(('executions rebuilt or rolled back', len(runs) - len(since)))
+    if len(since) < len(runs): facts.append(('executions reprocessed or rolled back', len(runs) - len(since)))
     out = files[files['state'].isin(('waiting', 'set aside', 'foreign'))]
     out = out.assign(records=[landing.notes[n].rows if n in landing.notes else 0 for n in out['number']],
                      landed=instant(out['landed'].where(out['landed'] > 0, LOWEST)) if len(out) else [])

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..settings import RULES, ArgumentError, read_date
-from .answer import RECORD_TYPE, Found, answered
+from .answer import RECORD_TYPE, Finding, answered
 from chargeback_consolidation.answers.day import (RUNS, footers, landing_files, made_by, open_day, read_parameter,
     standing)
 
@@ -90,14 +90,14 @@ def outliers(table, limits):
 def percent(rate): return None if rate is None or rate != rate else f'{100 * rate:.4g} %'
 
 def every_day(table, limits):
-    "Rules that most days are above the threshold to warn of, in a list of `Found`: it is that which may be wrong"
+    "Rules that most days are above the threshold to warn of, in a list of `Finding`: it is that which may be wrong"
     found = []
     for name, (warn, _) in limits.items():
         over = int((table[name] > warn).sum())
         if len(table) > LEAST_DAYS and 2 * over > len(table):
             words, median = name.replace('_', ' '), percent(table[name].median())
             text = '{}: {:,} of {:,} days are above WARN_{}_RATE, {}; the median is {}'
-            found.append(Found(words + ' as ever', 'ok', over, (),
+            found.append(Finding(words + ' as ever', 'ok', over, (),
                                text.format(words, over, len(table), name.upper(), percent(warn), median)))
     return found
 
@@ -145,7 +145,7 @@ def open_days(output_path, partition_date, days, **options):
 
 # %% ../../nbs/answers/quality_history.ipynb #b33120ac
 def usual(day, found):
-    "A `Found` of `standing` as a history has it: broken files are counted there, and landing zones expire"
+    "A `Finding` of `standing` as a history has it: broken files are counted there, and landing zones expire"
     calm = found.kind == 'set aside' or found.kind == 'landing file gone' and not day.inventory.files
     return found._replace(level='ok') if calm and found.level == 'warn' else found
 
@@ -163,7 +163,7 @@ def history(span):
         text = '{}: {} is {}'.format(o.date, o.what.replace('_', ' '), o.value)
         text += f', the median of the other days is {o.median}' if o.why == 'far from the median' else \
             f', the threshold is {o.threshold}'
-        found.append(Found('{} {}'.format(o.what.replace('_', ' '), o.why), o.level, 1, (), text))
+        found.append(Finding('{} {}'.format(o.what.replace('_', ' '), o.why), o.level, 1, (), text))
     for d in span.days:
         files, feet = landing_files(d), footers(d)
         between = counts and counts[0]['date'] <= str(d.day)

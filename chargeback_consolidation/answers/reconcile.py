@@ -17,7 +17,7 @@ import pyarrow as pa
 from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
 from ..landing import kept_out
-from .answer import Found, answered
+from .answer import Finding, answered
 from .day import RUNS, footers, landing_files, listed, standing, unmoved
 from .records import (books_of, doubled, doubled_found, landing_sources, later,
     places_of, ranked, read_consolidated, read_threaded, same, stamps, values)
@@ -98,11 +98,11 @@ ROWS_WRONG = {
 
 # %% ../../nbs/answers/reconcile.ipynb #290a251c
 def compare_keys(day, files, landing, rows, differ):
-    "The `Differences` as a list of `Found`"
+    "The `Differences` as a list of `Finding`"
     found, path = [], files.set_index('number')['path']
     if len(differ.lost):
         where = tuple(sorted(set(path.loc[np.unique(values(landing.table, 'source')[differ.lost])])))
-        found.append(Found(
+        found.append(Finding(
             'keys missing', 'fail', len(differ.lost), where,
             f'{len(differ.lost):,} chargebacks of taken landing files are not in the '
             f'day{written_to(day, landing, rows, differ.lost)}',
@@ -110,14 +110,14 @@ def compare_keys(day, files, landing, rows, differ):
     for name, (kind, text) in ROWS_WRONG.items():
         wrong = np.flatnonzero(getattr(differ, name))
         if len(wrong):
-            found.append(Found(
+            found.append(Finding(
                 kind, 'fail', len(wrong), files_of(day, values(rows.table, 'source')[wrong].tolist()),
                 text.format(len(wrong)), examples(rows.table, wrong)))
     return found
 
 # %% ../../nbs/answers/reconcile.ipynb #33bb0c8e
 def compare_quarantine(day, files, landing, keyless):
-    """Rows that are set aside against the quarantine: a list of `Found`.
+    """Rows that are set aside against the quarantine: a list of `Finding`.
     keyless: places of the taken records that have no key or broke a rule"""
     there, store, path, rows = (
         {e.path: e for e in day.quarantine}, day.stores[1], files.set_index('number')['path'], set())
@@ -133,42 +133,42 @@ def compare_quarantine(day, files, landing, keyless):
     missing, extra = want - rows, {r for r in rows - want if r[0] not in unknown}
     found = []
     if missing:
-        found.append(Found(
+        found.append(Finding(
             'quarantine rows missing', 'fail', len(missing), tuple(sorted({p for p, _ in missing})),
             f'{len(missing):,} records without a chargeback_id, or that broke a rule, are not in quarantine'))
     if extra:
-        found.append(Found(
+        found.append(Finding(
             'quarantine rows extra', 'fail', len(extra), tuple(sorted({p for p, _ in extra})),
             f'{len(extra):,} quarantined rows are in no landing file that was taken'))
     return found
 
 # %% ../../nbs/answers/reconcile.ipynb #2529391b
 def keys_changed(day, rows):
-    """Output files with as many rows as were written and other keys, by the digest in the ledger: a list of `Found`.
+    """Output files with as many rows as were written and other keys, by the digest in the ledger: a list of `Finding`.
     It holds even where the landing zone has expired."""
     bad = [
         s
         for s, note in rows.notes.items()
         if not note.error and note.rows == day.head.files[s].rows and note.digest != day.head.files[s].digest]
     return (
-        [Found(
+        [Finding(
             'keys not as committed', 'fail', len(bad), files_of(day, bad),
             f'the keys of {len(bad):,} output files are not those that were committed')]
         if bad
         else [])
 
 def unreadable_found(files, landing):
-    "Landing files that were taken and cannot be read any more, as a list of `Found`"
-    broken = [n for n, note in landing.notes.items() if note.error]
+    "Landing files that were taken and cannot be read any more, as a list of `Finding`"
+    unreadable = [n for n, note in landing.notes.items() if note.error]
     return listed(
-        'landing file broken', 'fail', files[(files['state'] == 'taken') & files['number'].isin(broken)],
+        'landing file broken', 'fail', files[(files['state'] == 'taken') & files['number'].isin(unreadable)],
         '{n} landing file{s} with {r} records that went into the day cannot be read any more')
 
 def lineage_found(day, rows):
-    "Sidecars that are gone, as a list of `Found`"
+    "Sidecars that are gone, as a list of `Finding`"
     gone = [s for s, p in rows.plan.items() if p is None]
     return (
-        [Found(
+        [Finding(
             'lineage gone', 'fail', len(gone), tuple(day.head.files[s].lineage for s in gone),
             f'the lineage of {len(gone):,} output files is gone')]
         if gone
@@ -219,7 +219,7 @@ def reconcile(day):
             + keys_changed(day, rows))
         bad = runs.loc[~runs['balanced'], 'commit'].tolist()
         if bad:
-            found.append(Found(
+            found.append(Finding(
                 'not balanced', 'fail', len(bad), (),
                 'the counts of commit {} do not add up'.format(', '.join(map(str, bad)))))
     twins, every = doubled(day, files, landing.notes), per_file(files, landing, order, wins, lost)

@@ -255,7 +255,7 @@ def doubled(day, files, notes):
 
 # %% ../../nbs/answers/records.ipynb #5b531ac6
 def doubled_found(twins):
-    "The `Found` of doubled files, in a list"
+    "The `Finding` of doubled files, in a list"
     return listed(
         'landing file doubled', 'ok', twins,
         '{n} landing file{s} {was} byte for byte another; {r} records are there twice for that')

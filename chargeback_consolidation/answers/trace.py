@@ -17,7 +17,7 @@ from chargeback_consolidation.parquet import (EVENT, KEY, UPDATED, key_hashes, k
     write_lineage)
 from ..schema import LANDING_FILE, LANDING_ROW, REASON
 from ..landing import Source
-from .answer import Found, Identifier, answered
+from .answer import Finding, Identifier, answered
 from .day import footers, landing_files, standing, unmoved
 from .duplicates import TIMES
 from .reconcile import unreadable_found
@@ -117,19 +117,19 @@ def times_of(row, suffix=''):
     return tuple(getattr(row, name + suffix) for name in ('first', 'first_ns', 'event', 'event_ns'))
 
 def traced(day, files, versions, now):
-    "What is wrong with the traced chargebacks: a list of `Found`"
+    "What is wrong with the traced chargebacks: a list of `Finding`"
     kept = versions[versions['outcome'] == 'kept']
     planned, found, present = planned_rows(day, files, versions), [], now[KEY].value_counts()
     twice = [k for k, n in dict(present).items() if n > 1]
     missing = kept[~kept[KEY].isin(now[KEY])]
     for v in missing.itertuples():
         place = planned.get((v.number, v.row))
-        found.append(Found(
+        found.append(Finding(
             'not in the day', 'fail', 1, (place,) if place else (),
             'the chargeback landed and was taken, but is not in the day'
             + ('; it was written to the file named here' if place else ''), (v.chargeback_id,)))
     if twice:
-        found.append(Found(
+        found.append(Finding(
             'in the day twice', 'fail', len(twice), tuple(sorted(set(now.loc[now[KEY].isin(twice), 'file']))),
             'the chargeback is in the day more than once', tuple(twice)))
     for r in now.merge(kept, on=KEY, how='left', suffixes=('', '_kept')).itertuples() if len(now) else ():
@@ -138,18 +138,18 @@ def traced(day, files, versions, now):
             if r.landing_file
             else ())
         if len(gone):
-            found.append(Found(
+            found.append(Finding(
                 'landing file ' + gone.iloc[0], 'warn', 1, (r.landing_file,),
                 'the row in the day comes from a landing file that is ' + gone.iloc[0], (r.chargeback_id,)))
         elif r.path != r.path:
             text = 'the row in the day is in no landing file that was taken'
-            found.append(Found('not in landing', 'fail', 1, (r.file,), text, (r.chargeback_id,)))
+            found.append(Finding('not in landing', 'fail', 1, (r.file,), text, (r.chargeback_id,)))
         elif times_of(r) < times_of(r, '_kept'):
             text = 'the day holds an older version than landed'
-            found.append(Found('older version', 'fail', 1, (r.file,), text, (r.chargeback_id,)))
+            found.append(Finding('older version', 'fail', 1, (r.file,), text, (r.chargeback_id,)))
     waiting = versions[(versions['state'] == 'waiting')]
     if len(waiting):
-        found.append(Found(
+        found.append(Finding(
             'version not yet taken', 'warn', len(waiting), tuple(sorted(set(waiting['path']))),
             '{:,} version{} landed after the last execution looked'.format(
                 len(waiting), '' if len(waiting) == 1 else 's'),
@@ -185,11 +185,11 @@ def trace(
     by_rule = broken_rows(day, wanted)
     unseen = [k for k in wanted if k not in set(versions[KEY]) | set(now[KEY]) | set(by_rule[KEY])]
     found = traced(day, files, versions, now) + [
-        Found('set aside', 'warn', 1, (r.landing_file,), f'row {r.row} broke a rule and is in quarantine: {r.rule}',
+        Finding('set aside', 'warn', 1, (r.landing_file,), f'row {r.row} broke a rule and is in quarantine: {r.rule}',
               (r[1],))
         for r in by_rule.itertuples()]
     if unseen:
-        found.append(Found(
+        found.append(Finding(
             'unknown', 'fail', len(unseen), (),
             '{} in no landing file of this day, nor in the day: is it of another day?'.format(
                 'the chargeback is' if len(unseen) == 1 else f'{len(unseen):,} chargebacks are'),

@@ -38,7 +38,7 @@ from ..plan import rules_of
 from ..job import EXIT_CODES, main as run_job
 from .going_back import expire_day, release_day, roll_back
 from chargeback_consolidation.commands.options import (KINDS, LONE, Checked, Command, Group, job_options, job_words,
-    sentence, spelt, whisper)
+    option_name, sentence, spelt)
 from .terminal import grid, megabytes, shown, teller
 from .warm_up import warm_up
 from ..sample.landing import land_sample
@@ -305,12 +305,12 @@ def investigation_options(notebook):
     "The options of an investigation: the parameters of its notebook, and those that all have"
     from chargeback_consolidation.answers.parameters import OPTIONS, parameters_of
     def option(name, kind, meaning, lone=False):
-        return click.Option([whisper(name), name], type=str, metavar=kind, help=meaning, **(LONE if lone else {}))
+        return click.Option([option_name(name), name], type=str, metavar=kind, help=meaning, **(LONE if lone else {}))
     found = []
     for p in parameters_of(notebook).values():
         default = '' if p.default in ('', False) else f' [{p.default}]'
         words = sentence(p.meaning) + (' [required]' if p.required else default)
-        kind = KINDS[next((a.kind for a in ARGUMENTS if whisper(a.name) == whisper(p.name)), 'text')]
+        kind = KINDS[next((a.kind for a in ARGUMENTS if option_name(a.name) == option_name(p.name)), 'text')]
         kind = {'bool': 'true|false', 'str': kind}.get(p.kind, 'NUMBER')
         found.append(option(p.name, kind, words, p.kind == 'bool'))
     kinds = {
@@ -359,7 +359,7 @@ def sample_options(f):
         words = sentence(meanings.get(field.name, field.name.replace('_', ' ')))
         default = str(field.default).lower() if isinstance(field.default, bool) else field.default
         f = click.option(
-            whisper(field.name), field.name, type=Checked(*kinds[type(field.default)]), default=field.default,
+            option_name(field.name), field.name, type=Checked(*kinds[type(field.default)]), default=field.default,
             help=f'{words} [{default}]', **(LONE if type(field.default) is bool else {}))(f)
     return f
 

@@ -118,7 +118,7 @@ class Session:
     def __init__(self, request, python, folder):
         self.request, self.created, self.completed = request, time.time(), None
         self.status, self.reason, self.statements = 'PROVISIONING', '', []
-        self.folder, self.waiting, self.lock, self.settled = (
+        self.folder, self.waiting, self.lock, self.ready = (
             Path(folder), queue.Queue(), threading.RLock(), threading.Event())
         self.idle_minutes = request.get('IdleTimeout', 2880)
         places = provide(request.get('DefaultArguments', {}), folder, python)
@@ -138,7 +138,7 @@ class Session:
         if self.receive() is None: return self.die()
         with self.lock:
             if self.status == 'PROVISIONING': self.status = 'READY'
-        self.settled.set()
+        self.ready.set()
         while self.status == 'READY':
             try: statement = self.waiting.get(timeout=self.idle_minutes * 60)
             except queue.Empty: return self.end('TIMEOUT', f'it was idle for {self.idle_minutes} minutes')
@@ -222,7 +222,7 @@ class Session:
                     {
                         'Status': 'error', 'ErrorName': 'SessionDied', 'ErrorValue': f'{reason}; {AFTER_DEATH}',
                         'Traceback': []})
-        self.settled.set()
+        self.ready.set()
 
     def kill(self):
         "The process and what it has started: first a word, then force"
@@ -280,12 +280,12 @@ class Api:
             except ApiError:
                 shutil.rmtree(str(folder))
                 raise
-        session.settled.wait(PATIENCE)
+        session.ready.wait(PATIENCE)
         return {'Session': session.as_reply()}
 
     def GetSession(self, request):
         session = self.session(request['Id'])
-        if session.status == 'PROVISIONING': session.settled.wait(PATIENCE)
+        if session.status == 'PROVISIONING': session.ready.wait(PATIENCE)
         return {'Session': session.as_reply()}
 
     def ListSessions(self, request):

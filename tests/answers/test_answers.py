@@ -1,4 +1,4 @@
-"What answers say of days that were rebuilt, of files that nobody can use, and of storage that refuses."
+"What answers say of days that were reprocessed, of files that nobody can use, and of storage that refuses."
 import re
 import shutil
 import subprocess
@@ -35,9 +35,9 @@ pytestmark = pytest.mark.xdist_group('findings')
 
 
 @pytest.fixture(scope='module')
-def rebuilt(tmp_path_factory, spark):
-    "A day that was rebuilt, with a broken file, one that is no Parquet, and a link that leads nowhere"
-    root = tmp_path_factory.mktemp('rebuilt')
+def reprocessed(tmp_path_factory, spark):
+    "A day that was reprocessed, with a broken file, one that is no Parquet, and a link that leads nowhere"
+    root = tmp_path_factory.mktemp('reprocessed')
     sound(root)
     (root/FOLDER/'part-9-0.parquet').write_bytes(b'PAR1 and no more')
     (root/FOLDER/'part-9-1.bin').write_bytes(b'no Parquet at all')
@@ -50,29 +50,29 @@ def rebuilt(tmp_path_factory, spark):
 def day_of(root): return open_day(f'{root}/out', DAY, catalog=str(root))
 
 
-def test_after_a_rebuild_nothing_is_called_missing(rebuilt):
-    answer = late_arrivals(day_of(rebuilt))
+def test_after_a_reprocess_nothing_is_called_missing(reprocessed):
+    answer = late_arrivals(day_of(reprocessed))
     missed, facts = answer.tables['missed'], dict(answer.facts)
     assert missed['commit'].tolist() == [3] and facts['executions'] == 1
-    assert facts['executions rebuilt or rolled back'] == 2
+    assert facts['executions reprocessed or rolled back'] == 2
     assert missed.iloc[0][['chargebacks that would be missing', 'chargebacks that would be outdated']].tolist() == [
         0, 0]
 
 
-def test_what_is_not_in_the_day_is_listed_with_the_cause(rebuilt):
-    table = late_arrivals(day_of(rebuilt)).tables['not in the day'].set_index('path')
+def test_what_is_not_in_the_day_is_listed_with_the_cause(reprocessed):
+    table = late_arrivals(day_of(reprocessed)).tables['not in the day'].set_index('path')
     states = {path.rsplit('/', 1)[-1]: state for path, state in table['state'].items()}
     assert states == {'part-9-0.parquet': 'set aside', 'part-9-1.bin': 'foreign', 'part-9-2.parquet': 'not a file'}
     assert table.loc['2025/11/02/part-9-2.parquet', 'cause'] == 'it is a link that leads nowhere'
     assert table.loc['2025/11/02/part-9-1.bin', 'cause'].startswith('foreign: ')
 
 
-def test_what_is_not_parquet_is_not_called_unreadable(rebuilt):
-    found = {f.kind: f for f in reconcile(day_of(rebuilt)).findings}
+def test_what_is_not_parquet_is_not_called_unreadable(reprocessed):
+    found = {f.kind: f for f in reconcile(day_of(reprocessed)).findings}
     assert found['foreign'].level == 'ok' and found['foreign'].where == ('2025/11/02/part-9-1.bin',)
     assert found['set aside'].where == ('2025/11/02/part-9-0.parquet',)
     assert found['not a file'].where == ('2025/11/02/part-9-2.parquet',)
-    assert (landing_files(day_of(rebuilt))['landed'] > 0).all(), 'no time of 1970'
+    assert (landing_files(day_of(reprocessed))['landed'] > 0).all(), 'no time of 1970'
 
 
 class Refusing:
@@ -89,9 +89,9 @@ def test_landing_times_name_what_cannot_be_listed():
         landing_times(store, ['s3://b/landing'], None, 's3://b/landing')
 
 
-def test_storage_that_refuses_is_no_damage(rebuilt, monkeypatch):
+def test_storage_that_refuses_is_no_damage(reprocessed, monkeypatch):
     "Neither an output file nor a landing file is called unreadable because the storage refuses"
-    day = day_of(rebuilt)
+    day = day_of(reprocessed)
     def refuse(*args): raise StoreError('x cannot be read: AccessDenied')
     monkeypatch.setattr(type(day.stores[1]), 'open', refuse)
     with pytest.raises(StoreError): footers(day)
@@ -116,9 +116,9 @@ def test_a_plot_of_nothing_is_a_sentence():
     assert '<img' not in shown.html and shown.text == 'nothing to draw: Files over time'
 
 
-def test_nobody_wins(rebuilt):
+def test_nobody_wins(reprocessed):
     "For a chargeback `won` is a status; the version that stays is kept"
-    day = day_of(rebuilt)
+    day = day_of(reprocessed)
     removed = duplicates(day)
     key = next(k for k in (f.keys[0] for f in removed.findings if f.keys))
     answer = trace(day, [key])
@@ -168,9 +168,9 @@ def said(argv, capsys):
     return end.value.code, *capsys.readouterr()
 
 
-def test_repair_where_there_is_no_ledger(rebuilt, tmp_path, capsys):
+def test_repair_where_there_is_no_ledger(reprocessed, tmp_path, capsys):
     words = ['repair', '--partition-date', '2025-11-05', '--output-path']
-    for path in (tmp_path/'nothing', rebuilt/'out'):
+    for path in (tmp_path/'nothing', reprocessed/'out'):
         code, out, err = said([*words, str(path)], capsys)
         assert (code, out) == (2, '')
         assert (
@@ -178,7 +178,7 @@ def test_repair_where_there_is_no_ledger(rebuilt, tmp_path, capsys):
             == f'--output-path {path}: there is no ledger of 2025-11-05 in {path.with_name("_" + path.name)}, and '
                'nothing to repair\n'
         )
-    assert not list(tmp_path.iterdir()) and not list(Path(rebuilt).rglob('*day=05*'))
+    assert not list(tmp_path.iterdir()) and not list(Path(reprocessed).rglob('*day=05*'))
     litter = tmp_path/'out/year=2025/month=11/day=05'/'.part-0.parquet.0123456789ab.staged'
     litter.parent.mkdir(parents=True)
     litter.write_bytes(b'')
@@ -232,8 +232,8 @@ def test_backfill_counts_the_days_that_are_consolidated(tmp_path, monkeypatch, c
 
 def test_the_options_of_consolidate_are_the_arguments_of_the_job():
     options = {p.opts[0]: p for p in cli.consolidate.params}
-    assert [cli.whisper(a.name) for a in ARGUMENTS] == list(options)
-    for a in ARGUMENTS: assert options[cli.whisper(a.name)].required == (a.default == REQUIRED)
+    assert [cli.option_name(a.name) for a in ARGUMENTS] == list(options)
+    for a in ARGUMENTS: assert options[cli.option_name(a.name)].required == (a.default == REQUIRED)
 
 
 DAY_WORDS = ['--output-path', 'out', '--partition-date', DAY]
@@ -322,11 +322,11 @@ def test_no_words_are_a_question(capsys):
         assert not code and err == '' and '─ Commands ─' in out
 
 
-def test_the_demo_says_what_to_do_next(rebuilt):
+def test_the_demo_says_what_to_do_next(reprocessed):
     "The lines can be pasted"
     root = Path(__file__).parents[2]
     def run(*words): return subprocess.run(words, cwd=root, capture_output=True, text=True)
-    plan = run('make', '-n', 'demo', f'OUTPUT={rebuilt}/out').stdout
+    plan = run('make', '-n', 'demo', f'OUTPUT={reprocessed}/out').stdout
     says = '\n'.join(line for line in plan.splitlines() if line.startswith("echo '  "))
     lines = [line.strip() for line in run('sh', '-c', says).stdout.splitlines()]
     wanted = ('history', 'snapshot', 'investigate reconcile', 'duckdb')

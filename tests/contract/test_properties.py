@@ -165,7 +165,8 @@ MUTANTS = {
     'a column is lost': given_other(
         'copy_slots',
         lambda spark, parts, schema, *more: (spark, parts, schema.remove(schema.get_field_index('stamp')), *more)),
-    'one file too many': given_other('lay_out', lambda settled, new, count, anew: (settled, new, count + 1, anew)),
+    'one file too many': given_other('lay_out', lambda consolidated, new, count, reprocess: (
+        consolidated, new, count + 1, reprocess)),
     'a duplicate is not counted': wrapped(
         'plan_facts', lambda facts: dict(facts, duplicates_removed=facts['duplicates_removed'] - 1)),
     'the landing folder is written to': given_other('finish', touch)}

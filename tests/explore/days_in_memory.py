@@ -17,7 +17,7 @@ from chargeback_consolidation import delta, job, ledger, plan
 from chargeback_consolidation.catalog import Partition, Table
 from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.copying import Copied, WrittenFile, create_once
-from chargeback_consolidation.layout import SETTLED, Held, add_readers, lay_out
+from chargeback_consolidation.layout import CONSOLIDATED, Held, add_readers, lay_out
 from chargeback_consolidation.ledger import read_manifest
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import FileEntry, SourceChanged, store_for
@@ -66,7 +66,7 @@ def index_of(session, sources, stores, day, book):
 
 
 def content_of(source, stores):
-    if source.id < SETTLED: return rows_of(stores[0].read(FileEntry(source.path, source.size, source.etag)))
+    if source.id < CONSOLIDATED: return rows_of(stores[0].read(FileEntry(source.path, source.size, source.etag)))
     data = stores[1].load(source.path)
     if data is None: raise SourceChanged(f'{source.path} is gone')
     return rows_of(data)
@@ -74,7 +74,7 @@ def content_of(source, stores):
 
 def decide(run, state, index, bad):
     "Stand-in of `decide`"
-    aside = plan.left_out(state, index.notes, bad)
+    aside = plan.set_aside_now(state, index.notes, bad)
     used = {i: n for i, n in index.notes.items() if i not in aside}
     best = best_of(row for n in used.values() for row in n.content)
     lost = {i: [p for p, row in enumerate(n.content) if row.key is not None and best[row.key] != row]
@@ -85,8 +85,8 @@ def decide(run, state, index, bad):
     def held(i):
         n = used[i]
         return Held(i, n.rows - len(lost.get(i, ())) - n.counts['null_key'], n.rows, n.bytes)
-    settled, new = (sorted(i for i in used if (i >= SETTLED) == kind) for kind in (True, False))
-    slots = lay_out([held(i) for i in settled], [held(i) for i in new], run.settings.output_file_count,
+    consolidated, new = (sorted(i for i in used if (i >= CONSOLIDATED) == kind) for kind in (True, False))
+    slots = lay_out([held(i) for i in consolidated], [held(i) for i in new], run.settings.output_file_count,
                     state.reprocess)
     slots = add_readers(slots, [i for i in new if used[i].counts['null_key']])
     work = bool(new or plan.remembering(aside)) or any(s.keeps is None for s in slots)

@@ -112,15 +112,15 @@ def heard(answer):
 STAGE = Stage()
 
 
-class Found(SimpleNamespace):
+class Stat(SimpleNamespace):
     "What `os.stat` tells"
 
 
 def found(path):
     files = STAGE.memory.files
     if path in files:
-        return Found(st_mode=stat.S_IFREG, st_size=len(files[path]), st_mtime_ns=1, st_mtime=0, st_dev=1, st_ino=1)
-    return Found(st_mode=stat.S_IFDIR, st_size=0, st_mtime_ns=0, st_mtime=0, st_dev=1, st_ino=hash(path))
+        return Stat(st_mode=stat.S_IFREG, st_size=len(files[path]), st_mtime_ns=1, st_mtime=0, st_dev=1, st_ino=1)
+    return Stat(st_mode=stat.S_IFDIR, st_size=0, st_mtime_ns=0, st_mtime=0, st_dev=1, st_ino=hash(path))
 
 
 def is_folder(path):

@@ -105,8 +105,8 @@ SCENARIOS = [Scenario(name, begin, actors) for name, begin, actors in (
     ('a run and a repair, after a kill while copying', half_staged, (('run', run()), ('repair', repair('abababab')))),
     ('two runs, after a kill at the commit', interrupted, (('run 1', run()), ('run 2', run(files=1)))),
     ('a run and a repair, after a kill at the commit', interrupted, (('run', run()), ('repair', repair('abababab')))),
-    ('a rebuild and a run', one_commit, (('rebuild', run(reprocess=True)), ('run', run(files=3)))),
-    ('a rebuild and a repair', interrupted, (('rebuild', run(reprocess=True)), ('repair', repair('abababab')))),
+    ('a reprocess and a run', one_commit, (('reprocess', run(reprocess=True)), ('run', run(files=3)))),
+    ('a reprocess and a repair', interrupted, (('reprocess', run(reprocess=True)), ('repair', repair('abababab')))),
     ('two repairs', half_staged, (('repair 1', repair('abababab')), ('repair 2', repair('cdcdcdcd')))),
     ('two runs, and a file lands', one_commit, (('run 1', run()), ('run 2', run(files=1)), ('lander', lands))),
     ('two runs and a repair', one_commit, (('run 1', run()), ('run 2', run()), ('repair', repair('abababab')))),
@@ -122,4 +122,4 @@ SCENARIOS = [Scenario(name, begin, actors) for name, begin, actors in (
     ('a roll back and one that expires', two_commits_kept, (('roll back', rolls_back), ('expire', expires))),
     ('a run, and one that expires', two_logged, (('run', run()), ('expire', expires))),
     ('a release and a run', rolled_back, (('release', releases), ('run', run()))),
-    ('a release and a rebuild', rolled_back, (('release', releases), ('rebuild', run(reprocess=True)))))]
+    ('a release and a reprocess', rolled_back, (('release', releases), ('reprocess', run(reprocess=True)))))]

@@ -139,7 +139,7 @@ def test_a_day_without_any_version_fails(lake, capsys):
 
 
 def test_a_rebuild_from_less_is_refused(lake, capsys):
-    "A file that was taken can no longer be read: the rebuilt day would lack its rows"
+    "A file that was taken can no longer be read: the reprocessed day would lack its rows"
     paths = [lake.land(f'f{i}.parquet', chargebacks([f'k{i}'])) for i in range(5)]
     run(lake)
     before = files_of(lake.output)
@@ -170,7 +170,7 @@ def test_a_rebuild_without_the_list_of_files(lake):
     run(lake)
     ledger = ledger_of(lake)
     os.unlink(ledger.path(ledger.head().manifest))
-    with pytest.raises(LedgerDamaged, match='rebuild the day with --REPROCESS true'): run(lake)
+    with pytest.raises(LedgerDamaged, match='reprocess the day with --REPROCESS true'): run(lake)
     content = path.read_bytes()
     path.unlink()
     with pytest.raises(ArgumentError, match='landing holds 2 rows for the day, which has 3'): run(lake, REPROCESS=True)

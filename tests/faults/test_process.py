@@ -90,7 +90,7 @@ class Place:
         while self.processes() and time.monotonic() < until: time.sleep(0.1)
         return self.processes()
 
-    def settled(self, seconds=5):
+    def left_behind(self, seconds=5):
         "What is left after so many seconds"
         until = time.monotonic() + seconds
         while self.left() and time.monotonic() < until: time.sleep(0.1)
@@ -141,14 +141,14 @@ def test_a_stopped_run_says_so_in_one_line_and_leaves_nothing(place, stage, wait
     started = place.start(command=command)
     out, err = stop_at(started, stage, number, wait)
     if started.returncode == -number and '"status": "done"' in out:     # all was done, and the process on its way out
-        assert err == '' and place.settled() == []
+        assert err == '' and place.left_behind() == []
         return
     assert started.returncode == code, (out, err)
     assert len(err.splitlines()) == 1 and not NOISE.search(err + out), err
     assert ('the commit stands' if 'stage commit' in out else 'nothing is lost') in err
     committed = 'stage commit' in out       # then what is staged is the day's, and the next run shows it
-    assert place.settled() == [] or committed and not place.processes() and not list(place.temporary.iterdir())
-    assert place.inside() == 0 and place.settled() == []
+    assert place.left_behind() == [] or committed and not place.processes() and not list(place.temporary.iterdir())
+    assert place.inside() == 0 and place.left_behind() == []
     undisturbed = place.rows()
     assert undisturbed and place.inside('--REPROCESS', 'true') == 0 and place.rows() == undisturbed
 
@@ -204,7 +204,7 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code, spark
     if phase in ('creating', 'created'): assert half.rows() == rows
     assert len(list(half.root.glob('_out/_ledger/*/*/*/*.json'))) == 1 + (
         phase in ('created', 'settling 1', 'settling 3', 'settling 4', 'settle'))
-    assert half.inside() == 0 and half.settled() == []
+    assert half.inside() == 0 and half.left_behind() == []
     day = half.rows()
     assert day > rows and half.inside('--REPROCESS', 'true') == 0 and half.rows() == day
 
@@ -214,11 +214,11 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code, spark
 def test_an_undisturbed_run_leaves_nothing_and_a_run_with_nothing_new_ends_well(place, times):
     code, out, err = place.run()
     assert (code, err) == (0, '') and 'METRICS: ' in out
-    assert place.settled() == []
+    assert place.left_behind() == []
     for _ in range(times):
         code, out, err = place.run()
         assert (code, err) == (0, '') and 'nothing new' in out
-    assert place.settled(0) == []
+    assert place.left_behind(0) == []
 
 
 @pytest.mark.timeout(200)
@@ -228,7 +228,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(place):
     started.stdout.close()
     err = started.stderr.read()
     assert (started.wait(60), err) == (0, '')
-    assert place.rows() and place.settled() == []
+    assert place.rows() and place.left_behind() == []
 
 
 @pytest.mark.timeout(200)
@@ -246,7 +246,7 @@ def test_an_ascii_stdout_changes_nothing(tmp_path, environment):
 def test_a_temporary_folder_with_a_blank(tmp_path):
     place = Place(tmp_path, temporary='tmp of "ours" here')
     assert place.run()[::2] == (0, '') and place.rows()
-    assert place.settled() == []
+    assert place.left_behind() == []
 
 
 @pytest.mark.timeout(200)
@@ -290,7 +290,8 @@ def test_each_end_has_its_code_its_line_and_its_report(place, what, code, status
     assert started.returncode == code and started.stderr.count('\n') == bool(words) and words in started.stderr
     report = told(started.stdout)
     assert report['status'] == status and report['output_files'] == 0 and 'output_files=0' in started.stdout
-    assert not NOISE.search(started.stderr.replace('ArrowInvalid', '').replace('OSError', '')) and place.settled() == []
+    assert not NOISE.search(started.stderr.replace('ArrowInvalid', '').replace('OSError', ''))
+    assert place.left_behind() == []
     assert code != 4 or [a[0] for a in report['set_aside']] and report['findings'] and report['stages']
 
 
@@ -350,7 +351,7 @@ def test_a_read_only_output_is_a_bad_argument(tmp_path, small_disk):
         started.returncode == 2
         and started.stderr.count('\n') == 1
         and str(disk) in started.stderr
-        and place.settled() == [])
+        and place.left_behind() == [])
 
 
 @pytest.mark.timeout(200)
@@ -383,7 +384,7 @@ def test_a_run_that_sleeps_after_its_commit_leaves_the_others_work_alone(place):
     assert (first.returncode, err) == (0, '')
     landing[0].with_name('later.parquet').write_bytes(landing[2].read_bytes())
     code, out, err = place.run()
-    assert (code, err) == (0, '') and told(out)['commit'] == 3 and place.settled() == []
+    assert (code, err) == (0, '') and told(out)['commit'] == 3 and place.left_behind() == []
 
 
 def edited(path):
@@ -428,7 +429,7 @@ def test_rows_that_are_not_those_that_were_planned_are_never_published(place, co
         report['status'] == 'failed'
         and report['message'] == err.strip()
         and place.rows() == 0
-        and place.settled() == [])
+        and place.left_behind() == [])
     assert place.inside() == 0 and place.rows()
 
 
@@ -448,7 +449,7 @@ def test_a_run_that_loses_every_race_gives_up(place, command):
         and 'other runs committed 2025-11-02' in err
         and f'{job.ATTEMPTS} times' in err), (out, err)
     report = told(''.join(said) + out)
-    assert report['status'] == 'failed' and report['message'] == err.strip() and place.settled() == []
+    assert report['status'] == 'failed' and report['message'] == err.strip() and place.left_behind() == []
     keys = [
         key
         for p in place.root.glob('out/year=*/*/*/*.parquet')
@@ -467,18 +468,18 @@ def test_a_rebuild_whose_files_change_all_the_time_gives_up(place):
     said = [held(started, 'look', lambda: path.write_bytes(content)) for _ in range(job.ATTEMPTS)]
     out, err = started.communicate(timeout=60)
     assert started.returncode == 6 and err.count('\n') == 1 and 'its files changed' in err, (out, err)
-    assert told(''.join(said) + out)['status'] == 'failed' and place.rows() == day and place.settled() == []
+    assert told(''.join(said) + out)['status'] == 'failed' and place.rows() == day and place.left_behind() == []
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize('times', [2, pytest.param(10, marks=SLOW)])
 def test_the_command_ends_as_well_when_nothing_is_new(place, times):
-    assert place.run(command=COMMAND)[::2] == (0, '') and place.settled() == []
+    assert place.run(command=COMMAND)[::2] == (0, '') and place.left_behind() == []
     for _ in range(times):
         code, out, err = place.run(command=COMMAND)
         assert (code, err) == (0, '') and told(out)['status'] == 'nothing new'
     code, out, err = place.run('--DRY_RUN', 'true', command=COMMAND)
-    assert (code, err) == (0, '') and place.settled(0) == []
+    assert (code, err) == (0, '') and place.left_behind(0) == []
 
 
 def piped(place, *words):
@@ -506,8 +507,8 @@ def unread(place, *words):
 @pytest.mark.parametrize('command', [JOB, COMMAND], ids=['script', 'command'])
 def test_a_reader_that_takes_one_line_does_not_end_the_run(place, command):
     code, out, err = piped(place, *command, *WORDS)
-    assert (code, err, out.count('\n')) == (0, '', 1) and place.rows() and place.settled() == []
-    assert unread(place, *command, *WORDS, '--REPROCESS', 'true') == (0, '') and place.settled() == []
+    assert (code, err, out.count('\n')) == (0, '', 1) and place.rows() and place.left_behind() == []
+    assert unread(place, *command, *WORDS, '--REPROCESS', 'true') == (0, '') and place.left_behind() == []
 
 
 DAY = '--output-path out --partition-date 2025-11-02'.split()
@@ -530,7 +531,7 @@ def test_a_question_ends_well_every_time(place, name, times):
     with ThreadPoolExecutor(2) as pool: ended = list(pool.map(ask, range(times)))
     assert {(e.returncode, e.stderr) for e in ended} == {(0, '')} and all(e.stdout for e in ended)
     assert piped(place, *words)[::2] == (0, '') and unread(place, *words) == (0, '')
-    assert place.settled() == []
+    assert place.left_behind() == []
 
 
 @pytest.mark.timeout(200)
@@ -553,7 +554,7 @@ def test_a_jvm_that_is_killed_is_one_line(place, stage, wait, code, said):
     assert (
         report['status'] == ('failed' if code else 'done')
         and report['message'] == err.strip()
-        and place.settled() == [])
+        and place.left_behind() == [])
     assert place.inside() == 0 and place.rows()
 
 
@@ -570,4 +571,4 @@ def test_a_spark_that_cannot_start_is_said(place):
         and err.splitlines()[-1].startswith('Spark could not be started: ')
         and not NOISE.search(err)
         and told(out)['status'] == 'failed'), err
-    assert place.settled() == []
+    assert place.left_behind() == []

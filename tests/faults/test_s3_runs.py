@@ -26,7 +26,7 @@ KILLS, LONGEST = 15, 14.0
 
 
 def test_uploads_that_vanish_between_commit_and_settling(cloud_day, session):
-    "A lifecycle rule or a person aborts them. The run says so at once, the day can be rebuilt."
+    "A lifecycle rule or a person aborts them. The run says so at once, the day can be reprocessed."
     _, before, after, copy = cloud_day
     world = copy()
     def abort(stage, seconds, facts):

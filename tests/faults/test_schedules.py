@@ -1,4 +1,4 @@
-"""Random schedules of a day: up to three runs, repairs, rebuilds, landings and kills, interleaved at every phase
+"""Random schedules of a day: up to three runs, repairs, reprocesses, landings and kills, interleaved at every phase
 (C5, C10, C11).  A seed is a day. Its runs live in threads of which one moves at a time, from phase to phase, as the
 seed says; a killed one stops for good where it stands and cleans nothing up. At every step both kinds of reader
 look; in the end an undisturbed run and `repair` must leave the day that an oracle computes from the landing files,
