@@ -5,7 +5,7 @@
 `bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the
 files, after the others. DuckDB is measured in its fastest form, one query streamed into a file a thread, and writing
 ten equal files as the job does. `--narrow` is a day of another shape: nine columns, one of them a long text.
-`ruled` is our script with eight rules on four columns, in DQDL.
+`ruled` is our script with eight rules on four columns, in DQDL; `logged` is it with a Delta log.
 
 Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in
 bench/results.json, from which the README's table and plot are made. The day is generated once for each size and kept
@@ -43,6 +43,7 @@ RULES = """Rules = [
     Completeness "reason_code" > 0.5,
     RowCount > 1000
 ]"""
+EXTRAS = {'ruled': ['--RULES', RULES], 'logged': ['--DELTA_LOG', 'true']}
 
 
 def land(files):
@@ -105,7 +106,7 @@ def ours(lake, out):
 
 
 def command(way, lake, out):
-    if way == 'ruled': return ours(lake, out) + ['--RULES', RULES]
+    if way in EXTRAS: return ours(lake, out) + EXTRAS[way]
     if way == 'bare': return [ours(lake, out)[0], ROOT / 'bench/bare.py', *ours(lake, out)[2:]]
     return (
         ours(lake, out)
