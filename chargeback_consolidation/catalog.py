@@ -311,6 +311,7 @@ HIVE_FORMAT = {
                   'Parameters': {'serialization.format': '1'}}}
 KEPT_OF_TABLE = ('Name', 'Description', 'Owner', 'Retention', 'TableType', 'Parameters', 'PartitionKeys')
 
+# %% ../nbs/04_catalog.ipynb #e2a4e06c
 def register(
     catalog,        # GlueCatalog
     settings,       # with output_database and output_table
@@ -338,6 +339,7 @@ PARQUET_TABLE = {'classification': 'parquet', 'EXTERNAL': 'TRUE'}
 DELTA_TABLE = {
     'classification': 'delta', 'EXTERNAL': 'TRUE', 'table_type': 'DELTA', 'spark.sql.sources.provider': 'delta'}
 
+# %% ../nbs/04_catalog.ipynb #377c901d
 def register_table(client, settings, columns, done, marks=PARQUET_TABLE):
     "The table, with at least these columns"
     where, name = {'DatabaseName': settings.output_database}, settings.output_table

@@ -8,7 +8,7 @@ __all__ = ['DELTA_WORDS', 'PARTITION_COLUMNS', 'DayFiles', 'APPLICATION', 'LogSt
            'delta_type', 'delta_fields', 'merged_type', 'merged_fields', 'partition_values', 'add_action',
            'remove_action', 'protocol_for', 'metadata_of', 'known_fields', 'played', 'paths_of', 'day_actions',
            'schema_actions', 'commit_info', 'log_bytes', 'fitting', 'checkpoint_bytes', 'plain', 'read_checkpoint',
-           'LogFiles', 'LogReading', 'LogSchema', 'DeltaLog']
+           'LogFiles', 'LogReading', 'LogSchema', 'LogWriting', 'DeltaLog']
 
 # %% ../nbs/15_delta.ipynb #e3c05226
 import json
@@ -321,7 +321,27 @@ class LogSchema(LogReading):
         self.fields_with(state, days, all_days)
 
 # %% ../nbs/15_delta.ipynb #b28346f0
-class DeltaLog(LogSchema):
+class LogWriting(LogSchema):
+    "What is checked before a commit goes into the log, and what is written after some"
+    def compare(self, state, days):
+        "`StoreError` if the log has the same commit of a day with other files"
+        for d in days:
+            if state.numbers.get(d.day) != d.number: continue
+            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
+            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
+                             'remove it and run repair with --delta-log')
+
+    def save(self, state):
+        "Write a checkpoint where it is time for one"
+        if state.version - max(state.checkpoint, 0) < CHECKPOINT_EVERY: return
+        data, size = checkpoint_bytes(state)
+        self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
+        path = join(self.folder, '_last_checkpoint')
+        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
+        self.store.publish(path, sink.token)
+
+# %% ../nbs/15_delta.ipynb #1fb11a02
+class DeltaLog(LogWriting):
     "The Delta log of a table"
     def follow(
         self,
@@ -344,20 +364,3 @@ class DeltaLog(LogSchema):
             if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
             self.save(played(state, state.version + 1, actions))
             return state.numbers
-
-    def compare(self, state, days):
-        "`StoreError` if the log has the same commit of a day with other files"
-        for d in days:
-            if state.numbers.get(d.day) != d.number: continue
-            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
-            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
-                             'remove it and run repair with --delta-log')
-
-    def save(self, state):
-        "Write a checkpoint where it is time for one"
-        if state.version - max(state.checkpoint, 0) < CHECKPOINT_EVERY: return
-        data, size = checkpoint_bytes(state)
-        self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
-        path = join(self.folder, '_last_checkpoint')
-        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
-        self.store.publish(path, sink.token)

@@ -7,12 +7,13 @@ __all__ = ['Token', 'TOKEN', 'NUMBER', 'Value', 'Condition', 'Check', 'Both', 'D
            'SIGNATURES', 'REFUSED_TYPES', 'FUNCTIONS', 'DATA_TYPES', 'UNITS', 'DATE_TEXT', 'TIME_TEXT', 'Filter',
            'SQL_TOKEN', 'SQL_SIGNS', 'MAX_LABELS', 'LABEL_LENGTHS', 'KIND_WORDS', 'LEVELS_OF_RULES', 'RulesError',
            'tokens_of', 'in_quotes', 'value_text', 'condition_text', 'metric_text', 'tree_text', 'rule_text',
-           'ruleset_text', 'rule_hint', 'named_token', 'unquoted', 'Reader', 'TokenReader', 'NumberReader',
+           'ruleset_text', 'rule_hint', 'named_token', 'unquoted', 'Reader', 'TokenReader', 'SumReader', 'NumberReader',
            'last_count', 'value_kinds', 'loose_last', 'past_commits', 'check_call', 'minutes_of', 'quoted_value',
-           'OperandReader', 'VariableReader', 'ConditionReader', 'check_pattern', 'kind_of', 'CheckedReader',
-           'sql_tokens', 'FilterReader', 'WhereReader', 'SqlReader', 'read_where', 'filter_columns', 'LabelReader',
-           'RuleReader', 'TypedReader', 'DocumentReader', 'checks_in', 'about_rows', 'moves', 'check_level',
-           'RulesetReader', 'WholeReader', 'read_rules']
+           'OperandReader', 'VariableReader', 'DeclarationReader', 'ConditionReader', 'ChoiceReader', 'check_pattern',
+           'kind_of', 'CheckedReader', 'sql_tokens', 'FilterReader', 'ColumnFilterReader', 'WhereReader', 'SqlReader',
+           'read_where', 'filter_columns', 'LabelReader', 'RuleReader', 'TypedReader', 'ColumnsReader',
+           'ComparedReader', 'DocumentReader', 'checks_in', 'about_rows', 'moves', 'check_level', 'RulesetReader',
+           'WholeReader', 'read_rules']
 
 # %% ../nbs/09_dqdl.ipynb #ba6690bd
 import difflib
@@ -219,8 +220,8 @@ class TokenReader(Reader):
         if self.depth > 50: raise self.refuse('more than 50 parentheses are open')
 
 # %% ../nbs/09_dqdl.ipynb #c2b74c98
-class NumberReader(TokenReader):
-    "Numbers, and what is computed of them"
+class SumReader(TokenReader):
+    "What is computed of numbers"
     def number(self):
         "A `Value` with a number: arithmetic, from left to right"
         found = self.atom()
@@ -244,6 +245,9 @@ class NumberReader(TokenReader):
         digits = self.need_kind('number', 'a number').text
         return Value('number', Decimal(digits) * (-1 if minus else 1))
 
+# %% ../nbs/09_dqdl.ipynb #36b03006
+class NumberReader(SumReader):
+    "Numbers, and what functions make of them"
     def call(self):
         "A call of one of `FUNCTIONS`"
         name = self.next()
@@ -277,6 +281,7 @@ def value_kinds(values):
         if value.kind == 'sum': kinds |= value_kinds(value.data[1:])
     return kinds
 
+# %% ../nbs/09_dqdl.ipynb #a1bb8503
 def loose_last(value):
     "True if more than one past value would have to be one number"
     if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
@@ -290,6 +295,7 @@ def past_commits(check):
         return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
     return max(map(most, check.condition.values)) if check.condition else 0
 
+# %% ../nbs/09_dqdl.ipynb #70069c81
 def check_call(reader, name, given):
     "`RulesError` if a function cannot have these arguments"
     if name.text == 'last':
@@ -369,6 +375,9 @@ class VariableReader(OperandReader):
         if isinstance(found, Value): return found
         raise self.refuse('this variable is a list: it goes after `in`', token)
 
+# %% ../nbs/09_dqdl.ipynb #ff8f0035
+class DeclarationReader(VariableReader):
+    "Lists, and the variables that a text declares"
     def array(self, item):
         "`[item, item]`"
         self.need('[')
@@ -394,7 +403,7 @@ class VariableReader(OperandReader):
         raise self.wrong('a quoted text')
 
 # %% ../nbs/09_dqdl.ipynb #b8edb3d6
-class ConditionReader(VariableReader):
+class ConditionReader(DeclarationReader):
     "Conditions"
     def begins_condition(self):
         return self.sees('=', '!', '>', '>=', '<', '<=', 'between', 'in', 'not', 'matches')
@@ -414,6 +423,9 @@ class ConditionReader(VariableReader):
         else: values = (self.operand(),)
         return self.checked(Condition(word, negated, values), token)
 
+# %% ../nbs/09_dqdl.ipynb #4f5d2b62
+class ChoiceReader(ConditionReader):
+    "What some conditions compare with: one of several, a pattern"
     def choices(self):
         "What follows `in`"
         token, found = self.token, None
@@ -446,7 +458,7 @@ def kind_of(condition):
     return kinds.pop() if len(kinds) == 1 else 'mixed'
 
 # %% ../nbs/09_dqdl.ipynb #5c5e4c54
-class CheckedReader(ConditionReader):
+class CheckedReader(ChoiceReader):
     "Conditions that make sense"
     def checked(self, condition, token):
         "`condition`, or `RulesError` where its values do not go with it"
@@ -505,8 +517,8 @@ class FilterReader:
         return ('and', tuple(parts)) if len(parts) > 1 else parts[0]
 
 # %% ../nbs/09_dqdl.ipynb #a886691f
-class WhereReader(FilterReader):
-    "Single conditions of a `where`"
+class ColumnFilterReader(FilterReader):
+    "Conditions that stand in parentheses, and their columns"
     def one(self):
         self.depth += 1
         if self.depth > 50: raise ValueError('it is nested too deeply')
@@ -525,6 +537,9 @@ class WhereReader(FilterReader):
         self.at += 1
         return word
 
+# %% ../nbs/09_dqdl.ipynb #759a817f
+class WhereReader(ColumnFilterReader):
+    "Single conditions of a `where`"
     def compared(self, column):
         "What follows a column"
         if self.takes('is'):
@@ -556,6 +571,7 @@ class SqlReader(WhereReader):
         if kind == 'word' and word.lower() in ('true', 'false'): return word.lower() == 'true'
         raise ValueError(f"expected a number or a text in single quotes, not {word or 'the end'!r}")
 
+# %% ../nbs/09_dqdl.ipynb #96eaa7c6
 def read_where(text):
     "The `Filter` of a piece of SQL; ValueError"
     reader = SqlReader(text)
@@ -646,6 +662,9 @@ class TypedReader(RuleReader):
             raise self.refuse(f'{self.token.text} goes before `with`')
         return Check(name.text, columns, condition, where, threshold)
 
+# %% ../nbs/09_dqdl.ipynb #baf52399
+class ColumnsReader(TypedReader):
+    "The columns that a rule is about"
     def parameters(self, name, signature):
         "The columns, or the pattern, of a rule"
         found, reserved = [], ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
@@ -667,8 +686,8 @@ class TypedReader(RuleReader):
 # %% ../nbs/09_dqdl.ipynb #683218ff
 KIND_WORDS = {'number': 'a number', 'text': 'a text', 'date': 'a date', 'duration': 'a duration such as 26 hours'}
 
-class DocumentReader(TypedReader):
-    "Conditions, thresholds and filters that go with the type of their rule"
+class ComparedReader(ColumnsReader):
+    "Conditions that go with the type of their rule"
     def its_condition(self, name, signature):
         "The condition of a rule, or None for types that have none"
         if not signature.compares:
@@ -699,6 +718,9 @@ class DocumentReader(TypedReader):
             if value.kind != 'text' or value.data not in DATA_TYPES:
                 raise self.refuse(f'{value_text(value)} is no type of data: there are {", ".join(DATA_TYPES)}', token)
 
+# %% ../nbs/09_dqdl.ipynb #f8ed4789
+class DocumentReader(ComparedReader):
+    "Thresholds and filters that go with the type of their rule"
     def where_clause(self, name, signature):
         "`where \"...\"` as a `Filter`"
         self.need('where')
@@ -747,6 +769,7 @@ def check_level(reader, token, tree, level):
     why = [moves(check) for check in checks_in(tree) if moves(check)]
     if why: raise reader.refuse(f'this rule cannot set rows aside: {why[0]}', token)
 
+# %% ../nbs/09_dqdl.ipynb #7d79b4f3
 class RulesetReader(DocumentReader):
     "A whole text"
     def dictionary(self, known):
@@ -801,6 +824,7 @@ class WholeReader(RulesetReader):
         check_level(self, token, tree, level)
         return DayRule(tree, tuple(sorted(labels.items())), level)
 
+# %% ../nbs/09_dqdl.ipynb #24efecb9
 def read_rules(text):
     "The `DayRule`s of a text in DQDL; `RulesError`"
     return WholeReader(text).rules()

@@ -50,6 +50,7 @@ class Inventory:
 UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
 
+# %% ../nbs/11_landing.ipynb #ecc8cee2
 def take_inventory(
     store,          # of the landing zone
     root,           # the table's location

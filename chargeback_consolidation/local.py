@@ -314,6 +314,7 @@ def local_probe(self, folder):
         if can_link(self, folder): return sweep_probes(self, folder)
     raise unfit(folder, 'what is written there is removed by others all the time')
 
+# %% ../nbs/02_local.ipynb #69686f51
 def can_link(store, folder):
     "True if a file under `folder` can be given a second name; False if others removed it meanwhile; `StoreUnfit`"
     first, second = (
@@ -327,6 +328,7 @@ def can_link(store, folder):
     except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
     finally: store.delete([first, second])
 
+# %% ../nbs/02_local.ipynb #0f6ba099
 def write_probe(folder, path):
     "Create the file `path` in `folder`; `StoreUnfit`"
     try:

@@ -370,6 +370,7 @@ def verdicts_of(run, state, index, used, aside, schema):
         found.append(dict(verdict._asdict(), first=first))
     return tuple(found)
 
+# %% ../nbs/18_plan.ipynb #5928a284
 def key_facts(notes, counts):
     "(records that are not set aside, those with a key, different keys, keys that come once) of what landed"
     rivals, different, single = counts

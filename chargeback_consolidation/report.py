@@ -71,6 +71,7 @@ def broken_rules(report, level):
     "How many rules in DQDL with this level do not hold"
     return sum(r['level'] == level and r['outcome'] in ('failed', 'mistaken') for r in report.rules)
 
+# %% ../nbs/17_report.ipynb #e2dc50d5
 def metric_data(report):
     "The report as CloudWatch metric data"
     rates = {f['rule']: f['rate'] for f in report.findings}

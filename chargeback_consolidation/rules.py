@@ -214,6 +214,7 @@ def number_condition(numbers, condition, rows, amount):
     if word in ('=', 'in'): return any_of([compared(numbers, '=', a) for a in amounts], rows)
     return compared(numbers, word, amounts[0])
 
+# %% ../nbs/10_rules.ipynb #e217fa1c
 def text_test(condition):
     "A function text -> bool: what a condition about texts asks"
     if condition.operator == 'matches': return re.compile(condition.values[0].data).fullmatch
@@ -268,10 +269,12 @@ def is_moment(text):
     match = MOMENT.match(text)
     return bool(match) and is_day(match.group(1))
 
+# %% ../nbs/10_rules.ipynb #690d2624
 def is_integer(bits):
     return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -2**(bits - 1) <= int(text) < 2**(bits - 1)
 
 def is_real(text): return bool(re.match(r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$', text))
+
 TEXT_TYPES = {
     'Boolean': lambda text: text.lower() in ('true', 'false'), 'Date': is_day, 'Timestamp': is_moment,
     'Integer': is_integer(32), 'Long': is_integer(64), 'Float': is_real, 'Double': is_real, 'String': lambda text: True}
@@ -384,6 +387,7 @@ def measures_of(rules):
             if part is not None and part not in found: found.append(part)
     return found
 
+# %% ../nbs/10_rules.ipynb #432c0463
 def plain_measure(check):
     "What a `Check` needs measured, without what it asks of it; None if no row tells"
     about = SIGNATURES[check.kind].about
@@ -397,6 +401,7 @@ def rule_fields(columns, names):
     found = [find_column(name, names) or find_column(name.split('.')[0], names) for name in columns]
     return [name for name in dict.fromkeys(found) if name]
 
+# %% ../nbs/10_rules.ipynb #9fa5d713
 def rule_columns(rules):
     "The columns that must be read for `DayRule`s, as they name them, sorted"
     checks = [c for measure in measures_of(rules) for c in checks_in(measure)]
@@ -419,6 +424,7 @@ def exact_sums(numbers, use, starts):
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
     return [[c, f'{a}:{scale}', f'{b}:{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
 
+# %% ../nbs/10_rules.ipynb #701843f9
 def tallied(rows, measures, starts, position):
     "What each stretch of rows finds: a list of tallies, one for each measure, for each stretch"
     columns = []
@@ -442,6 +448,7 @@ def exact(text):
     digits, _, scale = text.partition(':')
     return Fraction(digits) / 10**int(scale or 0)
 
+# %% ../nbs/10_rules.ipynb #a7f4cf55
 def sum_text(texts):
     "The sum of some sums' texts, as a text"
     whole, rest = {}, Fraction(0)
@@ -455,6 +462,7 @@ def sum_text(texts):
     total = rest + sum(Fraction(digits, 10**int(scale)) for scale, digits in whole.items())
     return repr(total) if isinstance(total, float) else str(total)
 
+# %% ../nbs/10_rules.ipynb #1234f223
 def added_all(tallies):
     "The tallies of many pieces, each a list with one for each measure, as one list; empty ones count nothing"
     found = []
@@ -477,6 +485,7 @@ keys that occur once)"""
 def tally_of(check, facts):
     return facts.tallies[facts.measures.index(plain_measure(check))] if facts.tallies else [0, 0, NO_ROW]
 
+# %% ../nbs/10_rules.ipynb #f2ff7b78
 def metric_of(check, facts):
     "The number that a `Check` measures, or None"
     if check.kind == 'ColumnCount': return Fraction(len(facts.names))
@@ -525,6 +534,7 @@ def tally_place(rule, measures):
     if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'): return None
     return measures.index(plain_measure(tree))
 
+# %% ../nbs/10_rules.ipynb #ba3552f2
 def verdict_of(rule, facts, history):
     "The `Verdict` of a `DayRule`"
     tree, place, value = rule.tree, tally_place(rule, facts.measures), {}
@@ -538,6 +548,7 @@ def verdict_of(rule, facts, history):
     why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value)
     return Verdict(rule_text(rule), rule.level, outcome, count, total, value, why)
 
+# %% ../nbs/10_rules.ipynb #2409cdfc
 def said(tree, count, total, value):
     "What is wrong, in a few words"
     words = [f'{name} is {number:,.6g}' for name, number in value.items()]
@@ -562,6 +573,7 @@ def faults_of(rule, schema, keys=()):
         found.append(f'{check.kind} cannot be asked of its columns: {kinds}')
     return list(dict.fromkeys(found))
 
+# %% ../nbs/10_rules.ipynb #6e964f83
 def schema_table(schema):
     return pa.Table.from_arrays([pa.nulls(0, f.type) for f in schema], names=schema.names)
 

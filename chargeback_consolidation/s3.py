@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ATTEMPTS_OF_A_REQUEST', 'NO_UPLOAD', 'HIDDEN', 'ALREADY_THERE', 'BEING_WRITTEN', 'NO_CONDITIONS',
            'split_s3', 'aws_place', 'aws_client', 'S3File', 'S3Upload', 'S3Sink', 'S3Connection', 'S3Listing',
-           'S3Direct', 'S3Reading', 'S3Writing', 'S3Store', 's3_waits', 's3_publish', 's3_create', 'conditional_put',
-           's3_probe']
+           'S3Looking', 'S3Direct', 'S3Reading', 'S3Writing', 'S3Store', 's3_waits', 's3_publish', 's3_create',
+           'conditional_put', 's3_probe']
 
 # %% ../nbs/03_s3.ipynb #a29be89f
 import io
@@ -190,6 +190,9 @@ class S3Listing:
             p['Prefix'][len(prefix) : -1] for page in pages for p in page.get('CommonPrefixes', ())
         )
 
+# %% ../nbs/03_s3.ipynb #a021eafc
+class S3Looking(S3Listing):
+    "Whether something is there, and what is half uploaded"
     @accessing('looked up')
     def exists(self, path):
         "True if there is an object at `path`"
@@ -301,7 +304,7 @@ class S3Writing:
                 raise StoreError(f's3://{batch[0][0]}/{shown(error["Key"])} cannot be deleted: {words}')
 
 # %% ../nbs/03_s3.ipynb #b6a778ed
-class S3Store(S3Connection, S3Listing, S3Reading, S3Writing):
+class S3Store(S3Connection, S3Looking, S3Reading, S3Writing):
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
     threads = 32    # requests at once in a task, so that latency is hidden
 

@@ -869,6 +869,7 @@ def local_probe(self, folder):
         if can_link(self, folder): return sweep_probes(self, folder)
     raise unfit(folder, 'what is written there is removed by others all the time')
 
+
 def can_link(store, folder):
     "True if a file under `folder` can be given a second name; False if others removed it meanwhile; `StoreUnfit`"
     first, second = (
@@ -881,6 +882,7 @@ def can_link(store, folder):
     except FileNotFoundError: return False      # a repair has swept it away
     except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
     finally: store.delete([first, second])
+
 
 def write_probe(folder, path):
     "Create the file `path` in `folder`; `StoreUnfit`"
@@ -1070,6 +1072,9 @@ class S3Listing:
             p['Prefix'][len(prefix) : -1] for page in pages for p in page.get('CommonPrefixes', ())
         )
 
+
+class S3Looking(S3Listing):
+    "Whether something is there, and what is half uploaded"
     @accessing('looked up')
     def exists(self, path):
         "True if there is an object at `path`"
@@ -1181,7 +1186,7 @@ class S3Writing:
                 raise StoreError(f's3://{batch[0][0]}/{shown(error["Key"])} cannot be deleted: {words}')
 
 
-class S3Store(S3Connection, S3Listing, S3Reading, S3Writing):
+class S3Store(S3Connection, S3Looking, S3Reading, S3Writing):
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
     threads = 32    # requests at once in a task, so that latency is hidden
 
@@ -1555,6 +1560,7 @@ HIVE_FORMAT = {
                   'Parameters': {'serialization.format': '1'}}}
 KEPT_OF_TABLE = ('Name', 'Description', 'Owner', 'Retention', 'TableType', 'Parameters', 'PartitionKeys')
 
+
 def register(
     catalog,        # GlueCatalog
     settings,       # with output_database and output_table
@@ -1581,6 +1587,7 @@ def register(
 PARQUET_TABLE = {'classification': 'parquet', 'EXTERNAL': 'TRUE'}
 DELTA_TABLE = {
     'classification': 'delta', 'EXTERNAL': 'TRUE', 'table_type': 'DELTA', 'spark.sql.sources.provider': 'delta'}
+
 
 def register_table(client, settings, columns, done, marks=PARQUET_TABLE):
     "The table, with at least these columns"
@@ -2819,8 +2826,8 @@ class TokenReader(Reader):
         if self.depth > 50: raise self.refuse('more than 50 parentheses are open')
 
 
-class NumberReader(TokenReader):
-    "Numbers, and what is computed of them"
+class SumReader(TokenReader):
+    "What is computed of numbers"
     def number(self):
         "A `Value` with a number: arithmetic, from left to right"
         found = self.atom()
@@ -2844,6 +2851,9 @@ class NumberReader(TokenReader):
         digits = self.need_kind('number', 'a number').text
         return Value('number', Decimal(digits) * (-1 if minus else 1))
 
+
+class NumberReader(SumReader):
+    "Numbers, and what functions make of them"
     def call(self):
         "A call of one of `FUNCTIONS`"
         name = self.next()
@@ -2877,6 +2887,7 @@ def value_kinds(values):
         if value.kind == 'sum': kinds |= value_kinds(value.data[1:])
     return kinds
 
+
 def loose_last(value):
     "True if more than one past value would have to be one number"
     if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
@@ -2889,6 +2900,7 @@ def past_commits(check):
         if value.kind != 'call': return 0
         return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
     return max(map(most, check.condition.values)) if check.condition else 0
+
 
 def check_call(reader, name, given):
     "`RulesError` if a function cannot have these arguments"
@@ -2969,6 +2981,9 @@ class VariableReader(OperandReader):
         if isinstance(found, Value): return found
         raise self.refuse('this variable is a list: it goes after `in`', token)
 
+
+class DeclarationReader(VariableReader):
+    "Lists, and the variables that a text declares"
     def array(self, item):
         "`[item, item]`"
         self.need('[')
@@ -2994,7 +3009,7 @@ class VariableReader(OperandReader):
         raise self.wrong('a quoted text')
 
 
-class ConditionReader(VariableReader):
+class ConditionReader(DeclarationReader):
     "Conditions"
     def begins_condition(self):
         return self.sees('=', '!', '>', '>=', '<', '<=', 'between', 'in', 'not', 'matches')
@@ -3014,6 +3029,9 @@ class ConditionReader(VariableReader):
         else: values = (self.operand(),)
         return self.checked(Condition(word, negated, values), token)
 
+
+class ChoiceReader(ConditionReader):
+    "What some conditions compare with: one of several, a pattern"
     def choices(self):
         "What follows `in`"
         token, found = self.token, None
@@ -3046,7 +3064,7 @@ def kind_of(condition):
     return kinds.pop() if len(kinds) == 1 else 'mixed'
 
 
-class CheckedReader(ConditionReader):
+class CheckedReader(ChoiceReader):
     "Conditions that make sense"
     def checked(self, condition, token):
         "`condition`, or `RulesError` where its values do not go with it"
@@ -3105,8 +3123,8 @@ class FilterReader:
         return ('and', tuple(parts)) if len(parts) > 1 else parts[0]
 
 
-class WhereReader(FilterReader):
-    "Single conditions of a `where`"
+class ColumnFilterReader(FilterReader):
+    "Conditions that stand in parentheses, and their columns"
     def one(self):
         self.depth += 1
         if self.depth > 50: raise ValueError('it is nested too deeply')
@@ -3125,6 +3143,9 @@ class WhereReader(FilterReader):
         self.at += 1
         return word
 
+
+class WhereReader(ColumnFilterReader):
+    "Single conditions of a `where`"
     def compared(self, column):
         "What follows a column"
         if self.takes('is'):
@@ -3155,6 +3176,7 @@ class SqlReader(WhereReader):
         if kind == 'text': return word[1:-1].replace("''", "'")
         if kind == 'word' and word.lower() in ('true', 'false'): return word.lower() == 'true'
         raise ValueError(f"expected a number or a text in single quotes, not {word or 'the end'!r}")
+
 
 def read_where(text):
     "The `Filter` of a piece of SQL; ValueError"
@@ -3246,6 +3268,9 @@ class TypedReader(RuleReader):
             raise self.refuse(f'{self.token.text} goes before `with`')
         return Check(name.text, columns, condition, where, threshold)
 
+
+class ColumnsReader(TypedReader):
+    "The columns that a rule is about"
     def parameters(self, name, signature):
         "The columns, or the pattern, of a rule"
         found, reserved = [], ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
@@ -3267,8 +3292,8 @@ class TypedReader(RuleReader):
 
 KIND_WORDS = {'number': 'a number', 'text': 'a text', 'date': 'a date', 'duration': 'a duration such as 26 hours'}
 
-class DocumentReader(TypedReader):
-    "Conditions, thresholds and filters that go with the type of their rule"
+class ComparedReader(ColumnsReader):
+    "Conditions that go with the type of their rule"
     def its_condition(self, name, signature):
         "The condition of a rule, or None for types that have none"
         if not signature.compares:
@@ -3299,6 +3324,9 @@ class DocumentReader(TypedReader):
             if value.kind != 'text' or value.data not in DATA_TYPES:
                 raise self.refuse(f'{value_text(value)} is no type of data: there are {", ".join(DATA_TYPES)}', token)
 
+
+class DocumentReader(ComparedReader):
+    "Thresholds and filters that go with the type of their rule"
     def where_clause(self, name, signature):
         "`where \"...\"` as a `Filter`"
         self.need('where')
@@ -3346,6 +3374,7 @@ def check_level(reader, token, tree, level):
     if level != 'quarantine': return
     why = [moves(check) for check in checks_in(tree) if moves(check)]
     if why: raise reader.refuse(f'this rule cannot set rows aside: {why[0]}', token)
+
 
 class RulesetReader(DocumentReader):
     "A whole text"
@@ -3400,6 +3429,7 @@ class WholeReader(RulesetReader):
         level = labels.get('level', 'fail')
         check_level(self, token, tree, level)
         return DayRule(tree, tuple(sorted(labels.items())), level)
+
 
 def read_rules(text):
     "The `DayRule`s of a text in DQDL; `RulesError`"
@@ -3594,6 +3624,7 @@ def number_condition(numbers, condition, rows, amount):
     if word in ('=', 'in'): return any_of([compared(numbers, '=', a) for a in amounts], rows)
     return compared(numbers, word, amounts[0])
 
+
 def text_test(condition):
     "A function text -> bool: what a condition about texts asks"
     if condition.operator == 'matches': return re.compile(condition.values[0].data).fullmatch
@@ -3648,10 +3679,12 @@ def is_moment(text):
     match = MOMENT.match(text)
     return bool(match) and is_day(match.group(1))
 
+
 def is_integer(bits):
     return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -2**(bits - 1) <= int(text) < 2**(bits - 1)
 
 def is_real(text): return bool(re.match(r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$', text))
+
 TEXT_TYPES = {
     'Boolean': lambda text: text.lower() in ('true', 'false'), 'Date': is_day, 'Timestamp': is_moment,
     'Integer': is_integer(32), 'Long': is_integer(64), 'Float': is_real, 'Double': is_real, 'String': lambda text: True}
@@ -3764,6 +3797,7 @@ def measures_of(rules):
             if part is not None and part not in found: found.append(part)
     return found
 
+
 def plain_measure(check):
     "What a `Check` needs measured, without what it asks of it; None if no row tells"
     about = SIGNATURES[check.kind].about
@@ -3776,6 +3810,7 @@ def rule_fields(columns, names):
     "Those of `names`, a file's columns, in which the columns that rules name lie"
     found = [find_column(name, names) or find_column(name.split('.')[0], names) for name in columns]
     return [name for name in dict.fromkeys(found) if name]
+
 
 def rule_columns(rules):
     "The columns that must be read for `DayRule`s, as they name them, sorted"
@@ -3798,6 +3833,7 @@ def exact_sums(numbers, use, starts):
     if most * most * len(values) >= 2**63: values = values.astype(object)
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
     return [[c, f'{a}:{scale}', f'{b}:{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
+
 
 def tallied(rows, measures, starts, position):
     "What each stretch of rows finds: a list of tallies, one for each measure, for each stretch"
@@ -3822,6 +3858,7 @@ def exact(text):
     digits, _, scale = text.partition(':')
     return Fraction(digits) / 10**int(scale or 0)
 
+
 def sum_text(texts):
     "The sum of some sums' texts, as a text"
     whole, rest = {}, Fraction(0)
@@ -3834,6 +3871,7 @@ def sum_text(texts):
         return f'{digits}:{scale}'
     total = rest + sum(Fraction(digits, 10**int(scale)) for scale, digits in whole.items())
     return repr(total) if isinstance(total, float) else str(total)
+
 
 def added_all(tallies):
     "The tallies of many pieces, each a list with one for each measure, as one list; empty ones count nothing"
@@ -3856,6 +3894,7 @@ keys that occur once)"""
 
 def tally_of(check, facts):
     return facts.tallies[facts.measures.index(plain_measure(check))] if facts.tallies else [0, 0, NO_ROW]
+
 
 def metric_of(check, facts):
     "The number that a `Check` measures, or None"
@@ -3905,6 +3944,7 @@ def tally_place(rule, measures):
     if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'): return None
     return measures.index(plain_measure(tree))
 
+
 def verdict_of(rule, facts, history):
     "The `Verdict` of a `DayRule`"
     tree, place, value = rule.tree, tally_place(rule, facts.measures), {}
@@ -3917,6 +3957,7 @@ def verdict_of(rule, facts, history):
     count, total = tallies[1], tallies[0]
     why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value)
     return Verdict(rule_text(rule), rule.level, outcome, count, total, value, why)
+
 
 def said(tree, count, total, value):
     "What is wrong, in a few words"
@@ -3941,6 +3982,7 @@ def faults_of(rule, schema, keys=()):
         kinds = ', '.join(f'{name} is {rule_column(empty.table, name).type}' for name in dict.fromkeys(names))
         found.append(f'{check.kind} cannot be asked of its columns: {kinds}')
     return list(dict.fromkeys(found))
+
 
 def schema_table(schema):
     return pa.Table.from_arrays([pa.nulls(0, f.type) for f in schema], names=schema.names)
@@ -4017,6 +4059,7 @@ class Inventory:
 
 UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
+
 
 def take_inventory(
     store,          # of the landing zone
@@ -5446,7 +5489,27 @@ class LogSchema(LogReading):
         self.fields_with(state, days, all_days)
 
 
-class DeltaLog(LogSchema):
+class LogWriting(LogSchema):
+    "What is checked before a commit goes into the log, and what is written after some"
+    def compare(self, state, days):
+        "`StoreError` if the log has the same commit of a day with other files"
+        for d in days:
+            if state.numbers.get(d.day) != d.number: continue
+            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
+            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
+                             'remove it and run repair with --delta-log')
+
+    def save(self, state):
+        "Write a checkpoint where it is time for one"
+        if state.version - max(state.checkpoint, 0) < CHECKPOINT_EVERY: return
+        data, size = checkpoint_bytes(state)
+        self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
+        path = join(self.folder, '_last_checkpoint')
+        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
+        self.store.publish(path, sink.token)
+
+
+class DeltaLog(LogWriting):
     "The Delta log of a table"
     def follow(
         self,
@@ -5469,23 +5532,6 @@ class DeltaLog(LogSchema):
             if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
             self.save(played(state, state.version + 1, actions))
             return state.numbers
-
-    def compare(self, state, days):
-        "`StoreError` if the log has the same commit of a day with other files"
-        for d in days:
-            if state.numbers.get(d.day) != d.number: continue
-            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
-            raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
-                             'remove it and run repair with --delta-log')
-
-    def save(self, state):
-        "Write a checkpoint where it is time for one"
-        if state.version - max(state.checkpoint, 0) < CHECKPOINT_EVERY: return
-        data, size = checkpoint_bytes(state)
-        self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
-        path = join(self.folder, '_last_checkpoint')
-        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
-        self.store.publish(path, sink.token)
 
 
 # --- Ledger (16_ledger.ipynb)
@@ -6020,6 +6066,7 @@ def broken_rules(report, level):
     "How many rules in DQDL with this level do not hold"
     return sum(r['level'] == level and r['outcome'] in ('failed', 'mistaken') for r in report.rules)
 
+
 def metric_data(report):
     "The report as CloudWatch metric data"
     rates = {f['rule']: f['rate'] for f in report.findings}
@@ -6462,6 +6509,7 @@ def verdicts_of(run, state, index, used, aside, schema):
         first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
         found.append(dict(verdict._asdict(), first=first))
     return tuple(found)
+
 
 def key_facts(notes, counts):
     "(records that are not set aside, those with a key, different keys, keys that come once) of what landed"
