@@ -382,7 +382,8 @@ def register_partition(client, settings, columns, day, location, done):
 # %% ../nbs/04_catalog.ipynb #18590912
 def merge_columns(known, new):
     "The columns of a table after `new` ones came: known ones keep their place, types follow the newest day"
-    types, names = {c['Name']: c for c in new}, {k['Name'] for k in known}
+    types = {c['Name']: c for c in new}
+    names = {k['Name'] for k in known}
     return [types.get(c['Name'], c) for c in known] + [
         c for c in new if c['Name'] not in names
     ]

@@ -47,8 +47,10 @@ def delta_type(
     "A type as the log says it; `DeltaRefused`"
     t, kind, word = pa.types, storage_of(kind), None
     def inner(own): return delta_type(own, old, name)
-    if t.is_struct(kind): return {'type': 'struct', 'fields': delta_fields(children_of(kind), old, name + '.')}
-    if t.is_list(kind): return {'type': 'array', 'elementType': inner(kind.value_type), 'containsNull': True}
+    if t.is_struct(kind):
+        return {'type': 'struct', 'fields': delta_fields(children_of(kind), old, name + '.')}
+    if t.is_list(kind):
+        return {'type': 'array', 'elementType': inner(kind.value_type), 'containsNull': True}
     if t.is_map(kind):
         return {'type': 'map', 'keyType': inner(kind.key_type), 'valueType': inner(kind.item_type),
                 'valueContainsNull': True}
@@ -77,7 +79,8 @@ def merged_type(a, b, name):
     "The type of a column that has the type `a` in some days and `b` in another; `DeltaRefused`"
     if a == b: return a
     if isinstance(a, dict) and isinstance(b, dict) and a['type'] == b['type']:
-        if a['type'] == 'struct': return dict(a, fields=merged_fields(a['fields'], b['fields'], name + '.'))
+        if a['type'] == 'struct':
+            return dict(a, fields=merged_fields(a['fields'], b['fields'], name + '.'))
         return {key: merged_type(a[key], b[key], name) if key.endswith('Type') else a[key] for key in a}
     def word(kind): return kind['type'] if isinstance(kind, dict) else kind
     raise DeltaRefused(f'column {name} would be {word(b)}, and is {word(a)} in other days of the table')
@@ -178,7 +181,8 @@ def schema_actions(state, fields, name, root, now):
     protocol, found = protocol_for(fields), []
     if state.protocol is None or protocol['minReaderVersion'] > state.protocol['minReaderVersion']:
         found.append({'protocol': protocol})
-    if state.metadata is None: return found + [{'metaData': metadata_of(fields, name, root, now)}]
+    if state.metadata is None:
+        return found + [{'metaData': metadata_of(fields, name, root, now)}]
     if fields == known_fields(state.metadata): return found
     grown = metadata_of(fields, name, root, now)['schemaString']
     return found + [{'metaData': dict(state.metadata, schemaString=grown)}]
@@ -197,7 +201,8 @@ def log_bytes(actions):
 
 # %% ../nbs/15_delta.ipynb #c240d3c3
 CHECKPOINT_EVERY = 10
-TEXTS, PAIRS = pa.list_(pa.string()), pa.map_(pa.string(), pa.string())
+TEXTS = pa.list_(pa.string())
+PAIRS = pa.map_(pa.string(), pa.string())
 CHECKPOINT = pa.schema([
     ('txn', pa.struct([('appId', pa.string()), ('version', pa.int64()), ('lastUpdated', pa.int64())])),
     ('add', pa.struct([
@@ -218,7 +223,8 @@ def fitting(value, kind):
     "A JSON value as Arrow takes it for the type `kind`: a map is a list of pairs, what is missing is None"
     if value is None: return None
     if pa.types.is_map(kind): return sorted(value.items())
-    if pa.types.is_struct(kind): return {f.name: fitting(value.get(f.name), f.type) for f in children_of(kind)}
+    if pa.types.is_struct(kind):
+        return {f.name: fitting(value.get(f.name), f.type) for f in children_of(kind)}
     return value
 
 def checkpoint_bytes(state):
@@ -282,7 +288,8 @@ class LogReading(LogFiles):
             for pattern in (VERSION_FILE, CHECKPOINT_FILE))
         state = NO_LOG
         try:
-            if saved: state = read_checkpoint(self.get(self.path(saved[-1], 'checkpoint.parquet')), saved[-1])
+            if saved:
+                state = read_checkpoint(self.get(self.path(saved[-1], 'checkpoint.parquet')), saved[-1])
             last = max(versions + saved + [-1])
             for version in range(state.version + 1, last + 1):
                 lines = self.get(self.path(version)).decode().splitlines()
@@ -327,7 +334,8 @@ class LogWriting(LogSchema):
         "`StoreError` if the log has the same commit of a day with other files"
         for d in days:
             if state.numbers.get(d.day) != d.number: continue
-            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
+            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)):
+                continue
             raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
                              'remove it and run repair with --delta-log')
 
@@ -337,7 +345,8 @@ class LogWriting(LogSchema):
         data, size = checkpoint_bytes(state)
         self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
         path = join(self.folder, '_last_checkpoint')
-        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
+        with self.store.stage(path) as sink:
+            sink.write(json.dumps({'version': state.version, 'size': size}).encode())
         self.store.publish(path, sink.token)
 
 # %% ../nbs/15_delta.ipynb #1fb11a02
@@ -361,6 +370,7 @@ class DeltaLog(LogWriting):
             fields = self.fields_with(state, lacking, all_days)
             actions = [commit_info(lacking, now)] + schema_actions(state, fields, self.name, self.root, now)
             for day in lacking: actions += day_actions(state, day, now)
-            if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
+            if not self.store.create(self.path(state.version + 1), log_bytes(actions)):
+                continue
             self.save(played(state, state.version + 1, actions))
             return state.numbers

@@ -44,7 +44,8 @@ def tokens_of(text):
             raise RulesError(f'line {line}, column {at - start + 1}: {what}')
         kind, words = match.lastgroup, match.group()
         if kind == 'word' and NUMBER.match(words): kind = 'number'
-        if kind != 'space': found.append(Token(kind, words, line, at - start + 1))
+        if kind != 'space':
+            found.append(Token(kind, words, line, at - start + 1))
         if '\n' in words:
             line, start = line + words.count('\n'), at + words.rindex('\n') + 1
         at = match.end()
@@ -76,8 +77,10 @@ def value_text(value):
     "A `Value` in DQDL"
     kind, data = value
     if kind == 'number': return format(data, 'f')
-    if kind == 'call': return f'{data[0]}({", ".join(map(value_text, data[1]))})'
-    if kind == 'sum': return f'({value_text(data[1])} {data[0]} {value_text(data[2])})'
+    if kind == 'call':
+        return f'{data[0]}({", ".join(map(value_text, data[1]))})'
+    if kind == 'sum':
+        return f'({value_text(data[1])} {data[0]} {value_text(data[2])})'
     if kind in ('text', 'date', 'time'): return in_quotes(data)
     if kind == 'now': return '(now() {} {} {})'.format(*data) if data else 'now()'
     return '{} {}'.format(*data) if kind == 'duration' else data
@@ -269,7 +272,8 @@ def last_count(given):
     "How many commits `last` with these arguments goes back, or None"
     if not given: return 1
     [number] = given if len(given) == 1 else [Value('', '')]
-    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000: return None
+    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000:
+        return None
     return int(number.data)
 
 def value_kinds(values):
@@ -284,13 +288,15 @@ def value_kinds(values):
 # %% ../nbs/09_dqdl.ipynb #a1bb8503
 def loose_last(value):
     "True if more than one past value would have to be one number"
-    if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
+    if value.kind == 'sum':
+        return any(map(loose_last, value.data[1:]))
     return value.kind == 'call' and value.data[0] == 'last' and last_count(value.data[1]) > 1
 
 def past_commits(check):
     "How many earlier commits the condition of a `Check` looks at"
     def most(value):
-        if value.kind == 'sum': return max(map(most, value.data[1:]))
+        if value.kind == 'sum':
+            return max(map(most, value.data[1:]))
         if value.kind != 'call': return 0
         return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
     return max(map(most, check.condition.values)) if check.condition else 0
@@ -300,7 +306,8 @@ def check_call(reader, name, given):
     "`RulesError` if a function cannot have these arguments"
     if name.text == 'last':
         if last_count(given) is None: raise reader.refuse('last takes a whole number from 1 to 1000', name)
-    elif len(given) != 1: raise reader.refuse(f'{name.text} takes one argument', name)
+    elif len(given) != 1:
+        raise reader.refuse(f'{name.text} takes one argument', name)
 
 # %% ../nbs/09_dqdl.ipynb #41459a38
 DATE_TEXT = re.compile(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}$')
@@ -308,9 +315,11 @@ TIME_TEXT = re.compile(r'^([0-9]{1,2}:[0-9]{2} [AP]M|[0-9]{2}:[0-9]{2})$')
 
 def minutes_of(text):
     "The minutes since midnight of '9:30 PM' or '21:30'; ValueError"
-    hour, minute = int(text.split(':')[0]), int(text.split(':')[1][:2])
+    hour = int(text.split(':')[0])
+    minute = int(text.split(':')[1][:2])
     half = text[-2:] if text[-1] == 'M' else ''
-    if minute > 59 or hour > (12 if half else 23) or (half and not hour): raise ValueError(text)
+    if minute > 59 or hour > (12 if half else 23) or (half and not hour):
+        raise ValueError(text)
     return 60 * ((hour % 12 + (12 if half == 'PM' else 0)) if half else hour) + minute
 
 def quoted_value(reader, token):
@@ -335,7 +344,8 @@ class OperandReader(NumberReader):
         for word in ('null', 'empty', 'whitespaces_only'):
             if self.takes(word, word.upper()): return Value('word', word.upper())
         if self.sees('$'): return self.one_variable()
-        if self.sees('(') and self.tokens[self.at + 1].kind == 'now': return self.moved_now()
+        if self.sees('(') and self.tokens[self.at + 1].kind == 'now':
+            return self.moved_now()
         if self.token.kind == 'now':
             self.next()
             if self.sees('+', '-'): raise self.refuse('now() and what moves it need parentheses: (now() - 1 days)')
@@ -347,7 +357,8 @@ class OperandReader(NumberReader):
         return self.number()
 
     def amount(self, token):
-        if '.' in token.text or len(token.text) > 9: raise self.wrong('a whole number of less than ten digits', token)
+        if '.' in token.text or len(token.text) > 9:
+            raise self.wrong('a whole number of less than ten digits', token)
         return int(token.text)
 
     def moved_now(self):
@@ -391,7 +402,8 @@ class DeclarationReader(VariableReader):
         while self.token.kind == 'word' and not self.sees('Rules', 'Analyzers', 'DefaultLabels'):
             name = self.next()
             if not re.match(r'^[A-Za-z_][A-Za-z0-9_]*$', name.text): raise self.wrong('the name of a variable', name)
-            if name.text in self.variables: raise self.refuse(f'the variable {name.text} is there already', name)
+            if name.text in self.variables:
+                raise self.refuse(f'the variable {name.text} is there already', name)
             self.need('=')
             self.variables[name.text] = self.array(self.declared) if self.sees('[') else self.declared()
 
@@ -453,7 +465,8 @@ def kind_of(condition):
     kinds = {families.get(v.kind, v.kind) for v in condition.values}
     only_null = all(v.data == 'NULL' for v in condition.values if v.kind == 'word')
     quoted_ones = all(v.kind in ('text', 'word', 'date', 'time') for v in condition.values)
-    if condition.operator == 'matches' or (quoted_ones and (kinds & {'text'} or not only_null)): return 'text'
+    if condition.operator == 'matches' or (quoted_ones and (kinds & {'text'} or not only_null)):
+        return 'text'
     if len(kinds) > 1 and only_null: kinds.discard('word')
     return kinds.pop() if len(kinds) == 1 else 'mixed'
 
@@ -483,7 +496,8 @@ def sql_tokens(text):
     found, at, text = [], 0, text.rstrip()
     while at < len(text):
         match = SQL_TOKEN.match(text, at)
-        if not match: raise ValueError(f'{text[at:at + 20].strip()!r} is not understood')
+        if not match:
+            raise ValueError(f'{text[at:at + 20].strip()!r} is not understood')
         kind = match.lastgroup
         found.append((kind, match.group(kind)))
         at = match.end()
@@ -502,7 +516,8 @@ class FilterReader:
 
     def need(self, *words):
         found = self.takes(*words)
-        if not found: raise ValueError(f'expected {" or ".join(words)}, not {self.tokens[self.at][1] or "the end"!r}')
+        if not found:
+            raise ValueError(f'expected {" or ".join(words)}, not {self.tokens[self.at][1] or "the end"!r}')
         return found
 
     def either(self):
@@ -568,7 +583,8 @@ class SqlReader(WhereReader):
         self.at += kind != 'end'
         if kind == 'number': return Decimal(word)
         if kind == 'text': return word[1:-1].replace("''", "'")
-        if kind == 'word' and word.lower() in ('true', 'false'): return word.lower() == 'true'
+        if kind == 'word' and word.lower() in ('true', 'false'):
+            return word.lower() == 'true'
         raise ValueError(f"expected a number or a text in single quotes, not {word or 'the end'!r}")
 
 # %% ../nbs/09_dqdl.ipynb #96eaa7c6
@@ -582,7 +598,8 @@ def read_where(text):
 
 def filter_columns(tree):
     "The columns that a filter's tree names"
-    if tree[0] in ('and', 'or'): return [name for part in tree[1] for name in filter_columns(part)]
+    if tree[0] in ('and', 'or'):
+        return [name for part in tree[1] for name in filter_columns(part)]
     return filter_columns(tree[1]) if tree[0] == 'not' else [tree[1]]
 
 # %% ../nbs/09_dqdl.ipynb #3896a2ac
@@ -602,7 +619,8 @@ class LabelReader(CheckedReader):
             for token, limit in zip((name, value), LABEL_LENGTHS):
                 if not 1 <= len(unquoted(token)) <= limit:
                     raise self.refuse(f'a label has 1 to {limit} characters here', token)
-            if unquoted(name) in found: raise self.refuse(f'the label {name.text} is there twice', name)
+            if unquoted(name) in found:
+                raise self.refuse(f'the label {name.text} is there twice', name)
             found[unquoted(name)] = unquoted(value)
         self.need(']')
         return found
@@ -667,7 +685,8 @@ class ColumnsReader(TypedReader):
     "The columns that a rule is about"
     def parameters(self, name, signature):
         "The columns, or the pattern, of a rule"
-        found, reserved = [], ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
+        found = []
+        reserved = ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
         while self.sees('of', 'OF') or self.token.kind == 'text' or (
                 self.token.kind in ('word', 'number') and not self.sees(*reserved)) or (
                 found and signature.most > 1 and self.sees('and', 'AND') and self.tokens[self.at + 1].kind == 'text'):
@@ -680,7 +699,8 @@ class ColumnsReader(TypedReader):
             found.append(unquoted(token) if token.kind == 'text' else token.text)
             if not found[-1]: raise self.wrong('the name of a column', token)
             if name.text == 'ColumnNamesMatchPattern': check_pattern(self, token, found[-1])
-        if len(found) < signature.least: raise self.wrong(f'the column of {name.text}')
+        if len(found) < signature.least:
+            raise self.wrong(f'the column of {name.text}')
         return tuple(found)
 
 # %% ../nbs/09_dqdl.ipynb #683218ff
@@ -696,7 +716,8 @@ class ComparedReader(ColumnsReader):
         token = self.token
         if not self.begins_condition(): raise self.wrong(f'the condition of {name.text}')
         found = self.condition()
-        kind, wanted = kind_of(found), ' or '.join(KIND_WORDS[k] for k in signature.compares)
+        kind = kind_of(found)
+        wanted = ' or '.join(KIND_WORDS[k] for k in signature.compares)
         null_only = kind == 'word' and name.text == 'ColumnValues'
         if kind not in signature.compares and not null_only:
             raise self.refuse(f'{name.text} is compared with {wanted}', token)
@@ -819,7 +840,8 @@ class WholeReader(RulesetReader):
         token, own = self.token, {}
         tree = self.rule(own)
         labels = dict(default, **own)
-        if len(labels) > MAX_LABELS: raise self.refuse(f'a rule has at most {MAX_LABELS} labels', token)
+        if len(labels) > MAX_LABELS:
+            raise self.refuse(f'a rule has at most {MAX_LABELS} labels', token)
         level = labels.get('level', 'fail')
         check_level(self, token, tree, level)
         return DayRule(tree, tuple(sorted(labels.items())), level)

@@ -42,7 +42,8 @@ def cut(
 ):
     "The pieces of each part: a list of lists of `Piece`"
     kept = np.array([h.kept for h in held], np.int64)
-    ends, weights = np.cumsum(kept), np.cumsum([weight(h) for h in held])
+    ends = np.cumsum(kept)
+    weights = np.cumsum([weight(h) for h in held])
     total = int(ends[-1]) if len(held) else 0
     shares = np.cumsum(np.asarray(shares, float))
     marks = (
@@ -66,7 +67,8 @@ def cut(
 def take_range(held, starts, ends, a, b):
     "The pieces that make up the rows from `a` to `b` (exclusive) of a sequence"
     if a >= b: return []
-    first, last = np.searchsorted(ends, a, side='right'), np.searchsorted(starts, b, side='left')
+    first = np.searchsorted(ends, a, side='right')
+    last = np.searchsorted(starts, b, side='left')
     pieces = [
         (held[i].id, max(a, int(starts[i])) - int(starts[i]), min(b, int(ends[i])) - max(a, int(starts[i])))
         for i in range(first, last)]

@@ -325,7 +325,8 @@ def s3_waits(self, path, upload):
 def s3_publish(self, path, token):
     "Complete a staged upload; True if the object is visible now, whoever completed it"
     bucket, key = split_s3(path)
-    upload, etags = token.split(' ')[0], token.split(' ')[1:]
+    upload = token.split(' ')[0]
+    etags = token.split(' ')[1:]
     parts = [{'PartNumber': i + 1, 'ETag': etag} for i, etag in enumerate(etags)]
     wanted = dict(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={'Parts': parts})
     for client in (self.hasty, self.client):

@@ -309,7 +309,8 @@ def stoppable(
     if threading.current_thread() is not threading.main_thread():
         yield session, came
         return
-    joined, spared = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ, descendants()
+    joined = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ
+    spared = descendants()
     def stop(number, frame):
         for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)
         came.append(number)

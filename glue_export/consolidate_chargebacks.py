@@ -1207,7 +1207,8 @@ def s3_waits(self, path, upload):
 def s3_publish(self, path, token):
     "Complete a staged upload; True if the object is visible now, whoever completed it"
     bucket, key = split_s3(path)
-    upload, etags = token.split(' ')[0], token.split(' ')[1:]
+    upload = token.split(' ')[0]
+    etags = token.split(' ')[1:]
     parts = [{'PartNumber': i + 1, 'ETag': etag} for i, etag in enumerate(etags)]
     wanted = dict(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={'Parts': parts})
     for client in (self.hasty, self.client):
@@ -1631,7 +1632,8 @@ def register_partition(client, settings, columns, day, location, done):
 
 def merge_columns(known, new):
     "The columns of a table after `new` ones came: known ones keep their place, types follow the newest day"
-    types, names = {c['Name']: c for c in new}, {k['Name'] for k in known}
+    types = {c['Name']: c for c in new}
+    names = {k['Name'] for k in known}
     return [types.get(c['Name'], c) for c in known] + [
         c for c in new if c['Name'] not in names
     ]
@@ -1931,7 +1933,8 @@ def stoppable(
     if threading.current_thread() is not threading.main_thread():
         yield session, came
         return
-    joined, spared = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ, descendants()
+    joined = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ
+    spared = descendants()
     def stop(number, frame):
         for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)
         came.append(number)
@@ -2650,7 +2653,8 @@ def tokens_of(text):
             raise RulesError(f'line {line}, column {at - start + 1}: {what}')
         kind, words = match.lastgroup, match.group()
         if kind == 'word' and NUMBER.match(words): kind = 'number'
-        if kind != 'space': found.append(Token(kind, words, line, at - start + 1))
+        if kind != 'space':
+            found.append(Token(kind, words, line, at - start + 1))
         if '\n' in words:
             line, start = line + words.count('\n'), at + words.rindex('\n') + 1
         at = match.end()
@@ -2682,8 +2686,10 @@ def value_text(value):
     "A `Value` in DQDL"
     kind, data = value
     if kind == 'number': return format(data, 'f')
-    if kind == 'call': return f'{data[0]}({", ".join(map(value_text, data[1]))})'
-    if kind == 'sum': return f'({value_text(data[1])} {data[0]} {value_text(data[2])})'
+    if kind == 'call':
+        return f'{data[0]}({", ".join(map(value_text, data[1]))})'
+    if kind == 'sum':
+        return f'({value_text(data[1])} {data[0]} {value_text(data[2])})'
     if kind in ('text', 'date', 'time'): return in_quotes(data)
     if kind == 'now': return '(now() {} {} {})'.format(*data) if data else 'now()'
     return '{} {}'.format(*data) if kind == 'duration' else data
@@ -2875,7 +2881,8 @@ def last_count(given):
     "How many commits `last` with these arguments goes back, or None"
     if not given: return 1
     [number] = given if len(given) == 1 else [Value('', '')]
-    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000: return None
+    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000:
+        return None
     return int(number.data)
 
 def value_kinds(values):
@@ -2890,13 +2897,15 @@ def value_kinds(values):
 
 def loose_last(value):
     "True if more than one past value would have to be one number"
-    if value.kind == 'sum': return any(map(loose_last, value.data[1:]))
+    if value.kind == 'sum':
+        return any(map(loose_last, value.data[1:]))
     return value.kind == 'call' and value.data[0] == 'last' and last_count(value.data[1]) > 1
 
 def past_commits(check):
     "How many earlier commits the condition of a `Check` looks at"
     def most(value):
-        if value.kind == 'sum': return max(map(most, value.data[1:]))
+        if value.kind == 'sum':
+            return max(map(most, value.data[1:]))
         if value.kind != 'call': return 0
         return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
     return max(map(most, check.condition.values)) if check.condition else 0
@@ -2906,7 +2915,8 @@ def check_call(reader, name, given):
     "`RulesError` if a function cannot have these arguments"
     if name.text == 'last':
         if last_count(given) is None: raise reader.refuse('last takes a whole number from 1 to 1000', name)
-    elif len(given) != 1: raise reader.refuse(f'{name.text} takes one argument', name)
+    elif len(given) != 1:
+        raise reader.refuse(f'{name.text} takes one argument', name)
 
 
 DATE_TEXT = re.compile(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}$')
@@ -2914,9 +2924,11 @@ TIME_TEXT = re.compile(r'^([0-9]{1,2}:[0-9]{2} [AP]M|[0-9]{2}:[0-9]{2})$')
 
 def minutes_of(text):
     "The minutes since midnight of '9:30 PM' or '21:30'; ValueError"
-    hour, minute = int(text.split(':')[0]), int(text.split(':')[1][:2])
+    hour = int(text.split(':')[0])
+    minute = int(text.split(':')[1][:2])
     half = text[-2:] if text[-1] == 'M' else ''
-    if minute > 59 or hour > (12 if half else 23) or (half and not hour): raise ValueError(text)
+    if minute > 59 or hour > (12 if half else 23) or (half and not hour):
+        raise ValueError(text)
     return 60 * ((hour % 12 + (12 if half == 'PM' else 0)) if half else hour) + minute
 
 def quoted_value(reader, token):
@@ -2941,7 +2953,8 @@ class OperandReader(NumberReader):
         for word in ('null', 'empty', 'whitespaces_only'):
             if self.takes(word, word.upper()): return Value('word', word.upper())
         if self.sees('$'): return self.one_variable()
-        if self.sees('(') and self.tokens[self.at + 1].kind == 'now': return self.moved_now()
+        if self.sees('(') and self.tokens[self.at + 1].kind == 'now':
+            return self.moved_now()
         if self.token.kind == 'now':
             self.next()
             if self.sees('+', '-'): raise self.refuse('now() and what moves it need parentheses: (now() - 1 days)')
@@ -2953,7 +2966,8 @@ class OperandReader(NumberReader):
         return self.number()
 
     def amount(self, token):
-        if '.' in token.text or len(token.text) > 9: raise self.wrong('a whole number of less than ten digits', token)
+        if '.' in token.text or len(token.text) > 9:
+            raise self.wrong('a whole number of less than ten digits', token)
         return int(token.text)
 
     def moved_now(self):
@@ -2997,7 +3011,8 @@ class DeclarationReader(VariableReader):
         while self.token.kind == 'word' and not self.sees('Rules', 'Analyzers', 'DefaultLabels'):
             name = self.next()
             if not re.match(r'^[A-Za-z_][A-Za-z0-9_]*$', name.text): raise self.wrong('the name of a variable', name)
-            if name.text in self.variables: raise self.refuse(f'the variable {name.text} is there already', name)
+            if name.text in self.variables:
+                raise self.refuse(f'the variable {name.text} is there already', name)
             self.need('=')
             self.variables[name.text] = self.array(self.declared) if self.sees('[') else self.declared()
 
@@ -3059,7 +3074,8 @@ def kind_of(condition):
     kinds = {families.get(v.kind, v.kind) for v in condition.values}
     only_null = all(v.data == 'NULL' for v in condition.values if v.kind == 'word')
     quoted_ones = all(v.kind in ('text', 'word', 'date', 'time') for v in condition.values)
-    if condition.operator == 'matches' or (quoted_ones and (kinds & {'text'} or not only_null)): return 'text'
+    if condition.operator == 'matches' or (quoted_ones and (kinds & {'text'} or not only_null)):
+        return 'text'
     if len(kinds) > 1 and only_null: kinds.discard('word')
     return kinds.pop() if len(kinds) == 1 else 'mixed'
 
@@ -3089,7 +3105,8 @@ def sql_tokens(text):
     found, at, text = [], 0, text.rstrip()
     while at < len(text):
         match = SQL_TOKEN.match(text, at)
-        if not match: raise ValueError(f'{text[at:at + 20].strip()!r} is not understood')
+        if not match:
+            raise ValueError(f'{text[at:at + 20].strip()!r} is not understood')
         kind = match.lastgroup
         found.append((kind, match.group(kind)))
         at = match.end()
@@ -3108,7 +3125,8 @@ class FilterReader:
 
     def need(self, *words):
         found = self.takes(*words)
-        if not found: raise ValueError(f'expected {" or ".join(words)}, not {self.tokens[self.at][1] or "the end"!r}')
+        if not found:
+            raise ValueError(f'expected {" or ".join(words)}, not {self.tokens[self.at][1] or "the end"!r}')
         return found
 
     def either(self):
@@ -3174,7 +3192,8 @@ class SqlReader(WhereReader):
         self.at += kind != 'end'
         if kind == 'number': return Decimal(word)
         if kind == 'text': return word[1:-1].replace("''", "'")
-        if kind == 'word' and word.lower() in ('true', 'false'): return word.lower() == 'true'
+        if kind == 'word' and word.lower() in ('true', 'false'):
+            return word.lower() == 'true'
         raise ValueError(f"expected a number or a text in single quotes, not {word or 'the end'!r}")
 
 
@@ -3188,7 +3207,8 @@ def read_where(text):
 
 def filter_columns(tree):
     "The columns that a filter's tree names"
-    if tree[0] in ('and', 'or'): return [name for part in tree[1] for name in filter_columns(part)]
+    if tree[0] in ('and', 'or'):
+        return [name for part in tree[1] for name in filter_columns(part)]
     return filter_columns(tree[1]) if tree[0] == 'not' else [tree[1]]
 
 
@@ -3208,7 +3228,8 @@ class LabelReader(CheckedReader):
             for token, limit in zip((name, value), LABEL_LENGTHS):
                 if not 1 <= len(unquoted(token)) <= limit:
                     raise self.refuse(f'a label has 1 to {limit} characters here', token)
-            if unquoted(name) in found: raise self.refuse(f'the label {name.text} is there twice', name)
+            if unquoted(name) in found:
+                raise self.refuse(f'the label {name.text} is there twice', name)
             found[unquoted(name)] = unquoted(value)
         self.need(']')
         return found
@@ -3273,7 +3294,8 @@ class ColumnsReader(TypedReader):
     "The columns that a rule is about"
     def parameters(self, name, signature):
         "The columns, or the pattern, of a rule"
-        found, reserved = [], ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
+        found = []
+        reserved = ('where', 'with', 'labels', 'and', 'AND', 'or', 'OR', 'not', 'in', 'between', 'matches')
         while self.sees('of', 'OF') or self.token.kind == 'text' or (
                 self.token.kind in ('word', 'number') and not self.sees(*reserved)) or (
                 found and signature.most > 1 and self.sees('and', 'AND') and self.tokens[self.at + 1].kind == 'text'):
@@ -3286,7 +3308,8 @@ class ColumnsReader(TypedReader):
             found.append(unquoted(token) if token.kind == 'text' else token.text)
             if not found[-1]: raise self.wrong('the name of a column', token)
             if name.text == 'ColumnNamesMatchPattern': check_pattern(self, token, found[-1])
-        if len(found) < signature.least: raise self.wrong(f'the column of {name.text}')
+        if len(found) < signature.least:
+            raise self.wrong(f'the column of {name.text}')
         return tuple(found)
 
 
@@ -3302,7 +3325,8 @@ class ComparedReader(ColumnsReader):
         token = self.token
         if not self.begins_condition(): raise self.wrong(f'the condition of {name.text}')
         found = self.condition()
-        kind, wanted = kind_of(found), ' or '.join(KIND_WORDS[k] for k in signature.compares)
+        kind = kind_of(found)
+        wanted = ' or '.join(KIND_WORDS[k] for k in signature.compares)
         null_only = kind == 'word' and name.text == 'ColumnValues'
         if kind not in signature.compares and not null_only:
             raise self.refuse(f'{name.text} is compared with {wanted}', token)
@@ -3425,7 +3449,8 @@ class WholeReader(RulesetReader):
         token, own = self.token, {}
         tree = self.rule(own)
         labels = dict(default, **own)
-        if len(labels) > MAX_LABELS: raise self.refuse(f'a rule has at most {MAX_LABELS} labels', token)
+        if len(labels) > MAX_LABELS:
+            raise self.refuse(f'a rule has at most {MAX_LABELS} labels', token)
         level = labels.get('level', 'fail')
         check_level(self, token, tree, level)
         return DayRule(tree, tuple(sorted(labels.items())), level)
@@ -4722,7 +4747,8 @@ def cut(
 ):
     "The pieces of each part: a list of lists of `Piece`"
     kept = np.array([h.kept for h in held], np.int64)
-    ends, weights = np.cumsum(kept), np.cumsum([weight(h) for h in held])
+    ends = np.cumsum(kept)
+    weights = np.cumsum([weight(h) for h in held])
     total = int(ends[-1]) if len(held) else 0
     shares = np.cumsum(np.asarray(shares, float))
     marks = (
@@ -4746,7 +4772,8 @@ def cut(
 def take_range(held, starts, ends, a, b):
     "The pieces that make up the rows from `a` to `b` (exclusive) of a sequence"
     if a >= b: return []
-    first, last = np.searchsorted(ends, a, side='right'), np.searchsorted(starts, b, side='left')
+    first = np.searchsorted(ends, a, side='right')
+    last = np.searchsorted(starts, b, side='left')
     pieces = [
         (held[i].id, max(a, int(starts[i])) - int(starts[i]), min(b, int(ends[i])) - max(a, int(starts[i])))
         for i in range(first, last)]
@@ -5215,8 +5242,10 @@ def delta_type(
     "A type as the log says it; `DeltaRefused`"
     t, kind, word = pa.types, storage_of(kind), None
     def inner(own): return delta_type(own, old, name)
-    if t.is_struct(kind): return {'type': 'struct', 'fields': delta_fields(children_of(kind), old, name + '.')}
-    if t.is_list(kind): return {'type': 'array', 'elementType': inner(kind.value_type), 'containsNull': True}
+    if t.is_struct(kind):
+        return {'type': 'struct', 'fields': delta_fields(children_of(kind), old, name + '.')}
+    if t.is_list(kind):
+        return {'type': 'array', 'elementType': inner(kind.value_type), 'containsNull': True}
     if t.is_map(kind):
         return {'type': 'map', 'keyType': inner(kind.key_type), 'valueType': inner(kind.item_type),
                 'valueContainsNull': True}
@@ -5245,7 +5274,8 @@ def merged_type(a, b, name):
     "The type of a column that has the type `a` in some days and `b` in another; `DeltaRefused`"
     if a == b: return a
     if isinstance(a, dict) and isinstance(b, dict) and a['type'] == b['type']:
-        if a['type'] == 'struct': return dict(a, fields=merged_fields(a['fields'], b['fields'], name + '.'))
+        if a['type'] == 'struct':
+            return dict(a, fields=merged_fields(a['fields'], b['fields'], name + '.'))
         return {key: merged_type(a[key], b[key], name) if key.endswith('Type') else a[key] for key in a}
     def word(kind): return kind['type'] if isinstance(kind, dict) else kind
     raise DeltaRefused(f'column {name} would be {word(b)}, and is {word(a)} in other days of the table')
@@ -5346,7 +5376,8 @@ def schema_actions(state, fields, name, root, now):
     protocol, found = protocol_for(fields), []
     if state.protocol is None or protocol['minReaderVersion'] > state.protocol['minReaderVersion']:
         found.append({'protocol': protocol})
-    if state.metadata is None: return found + [{'metaData': metadata_of(fields, name, root, now)}]
+    if state.metadata is None:
+        return found + [{'metaData': metadata_of(fields, name, root, now)}]
     if fields == known_fields(state.metadata): return found
     grown = metadata_of(fields, name, root, now)['schemaString']
     return found + [{'metaData': dict(state.metadata, schemaString=grown)}]
@@ -5365,7 +5396,8 @@ def log_bytes(actions):
 
 
 CHECKPOINT_EVERY = 10
-TEXTS, PAIRS = pa.list_(pa.string()), pa.map_(pa.string(), pa.string())
+TEXTS = pa.list_(pa.string())
+PAIRS = pa.map_(pa.string(), pa.string())
 CHECKPOINT = pa.schema([
     ('txn', pa.struct([('appId', pa.string()), ('version', pa.int64()), ('lastUpdated', pa.int64())])),
     ('add', pa.struct([
@@ -5386,7 +5418,8 @@ def fitting(value, kind):
     "A JSON value as Arrow takes it for the type `kind`: a map is a list of pairs, what is missing is None"
     if value is None: return None
     if pa.types.is_map(kind): return sorted(value.items())
-    if pa.types.is_struct(kind): return {f.name: fitting(value.get(f.name), f.type) for f in children_of(kind)}
+    if pa.types.is_struct(kind):
+        return {f.name: fitting(value.get(f.name), f.type) for f in children_of(kind)}
     return value
 
 def checkpoint_bytes(state):
@@ -5450,7 +5483,8 @@ class LogReading(LogFiles):
             for pattern in (VERSION_FILE, CHECKPOINT_FILE))
         state = NO_LOG
         try:
-            if saved: state = read_checkpoint(self.get(self.path(saved[-1], 'checkpoint.parquet')), saved[-1])
+            if saved:
+                state = read_checkpoint(self.get(self.path(saved[-1], 'checkpoint.parquet')), saved[-1])
             last = max(versions + saved + [-1])
             for version in range(state.version + 1, last + 1):
                 lines = self.get(self.path(version)).decode().splitlines()
@@ -5495,7 +5529,8 @@ class LogWriting(LogSchema):
         "`StoreError` if the log has the same commit of a day with other files"
         for d in days:
             if state.numbers.get(d.day) != d.number: continue
-            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)): continue
+            if {quote(f.path, safe='/=') for f in d.files} == set(paths_of(state, d.day)):
+                continue
             raise StoreError(f'{self.folder} has commit {d.number} of {d.day} with other files than the ledger: '
                              'remove it and run repair with --delta-log')
 
@@ -5505,7 +5540,8 @@ class LogWriting(LogSchema):
         data, size = checkpoint_bytes(state)
         self.store.create(self.path(state.version, 'checkpoint.parquet'), data)
         path = join(self.folder, '_last_checkpoint')
-        with self.store.stage(path) as sink: sink.write(json.dumps({'version': state.version, 'size': size}).encode())
+        with self.store.stage(path) as sink:
+            sink.write(json.dumps({'version': state.version, 'size': size}).encode())
         self.store.publish(path, sink.token)
 
 
@@ -5529,7 +5565,8 @@ class DeltaLog(LogWriting):
             fields = self.fields_with(state, lacking, all_days)
             actions = [commit_info(lacking, now)] + schema_actions(state, fields, self.name, self.root, now)
             for day in lacking: actions += day_actions(state, day, now)
-            if not self.store.create(self.path(state.version + 1), log_bytes(actions)): continue
+            if not self.store.create(self.path(state.version + 1), log_bytes(actions)):
+                continue
             self.save(played(state, state.version + 1, actions))
             return state.numbers
 
