@@ -99,10 +99,9 @@ def without_last(lake, share=0.01):
 
 
 def ours(lake, out):
-    return [
-        sys.executable, ROOT / 'glue_export/consolidate_chargebacks.py', '--CATALOG', lake, '--SOURCE_DATABASE',
-        'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', out, '--OUTPUT_FILE_COUNT', '10',
-        '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', '2025-11-02']
+    from chargeback_consolidation.sample.lake import run_words
+    words = run_words(lake, output_path=out, output_file_count=10, compression_codec='snappy')
+    return [sys.executable, ROOT / 'glue_export/consolidate_chargebacks.py', *words]
 
 
 def command(way, lake, out):

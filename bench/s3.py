@@ -122,10 +122,8 @@ class Endpoint:
 
 
 def words(out):
-    return [
-        sys.executable, ROOT / 'glue_export/consolidate_chargebacks.py', '--SOURCE_DATABASE', 'landing',
-        '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', out, '--OUTPUT_FILE_COUNT', '10', '--COMPRESSION_CODEC',
-        'snappy', '--PARTITION_DATE', '2025-11-02']
+    from bench import ours
+    return ours(None, out)
 
 
 def main():

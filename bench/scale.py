@@ -93,13 +93,12 @@ def main():
     from chargeback_consolidation.ledger import Settled
     from chargeback_consolidation.parquet import write_lineage
     from chargeback_consolidation.plan import State, decide, start_run
+    from chargeback_consolidation.sample.lake import run_words
     from chargeback_consolidation.settings import parse
     from chargeback_consolidation.spark import collect, get_spark, run_tasks
     folder = tempfile.mkdtemp()
-    settings = parse([
-        '--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
-        f'{folder}/out', '--OUTPUT_FILE_COUNT', str(a.output_files), '--COMPRESSION_CODEC', 'snappy',
-        '--PARTITION_DATE', str(DAY)])
+    settings = parse(run_words(
+        folder, output_file_count=a.output_files, compression_codec='snappy', partition_date=DAY))
     table, partition = (
         Table('landing.chargebacks', 's3://landing/chargebacks'),
         Partition(DAY, ('s3://landing/chargebacks/2025/11/02',)))

@@ -19,6 +19,7 @@ from ..settings import parse
 from ..spark import find_java, get_spark, java_home, warm_home
 from ..plan import quiet
 from ..job import run_all
+from ..sample.lake import run_words
 from ..sample.landing import land_sample
 
 # %% ../../nbs/commands/warm_up.ipynb #8915c13b
@@ -26,9 +27,7 @@ def exercise(folder, archive):
     """Consolidate a tiny day under `folder` in two executions and put a query, in a session that leaves its classes
     in `archive`"""
     spark = get_spark(jvm='-XX:ArchiveClassesAtExit=' + archive)
-    words = [
-        '--CATALOG', folder, '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
-        folder + '/out', '--OUTPUT_FILE_COUNT', '2', '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', '2025-11-02']
+    words = run_words(folder, output_file_count=2, compression_codec='snappy')
     for delivery in (1, 2):
         land_sample(folder, delivery=delivery, deliveries=2, files=8, truncated_files=0.0, empty_files=0.0)
         run_all(parse(words), lambda: spark, quiet, lambda report: None)

@@ -67,12 +67,13 @@ def workplace(place=None):
 
 # %% ../../nbs/sample/lake.ipynb #53f025e4
 def run_words(
-    lake,       # folder of a local catalog
+    lake,       # folder of a local catalog; None if the catalog is Glue's
     **more,     # other arguments by name; None leaves one out that is given here
 ):
     "The words that start the job on the sample in `lake`"
-    own = {'CATALOG': lake, 'SOURCE_DATABASE': DATABASE, 'SOURCE_TABLE': TABLE, 'OUTPUT_PATH': join(lake, 'out'),
-           'OUTPUT_FILE_COUNT': 3, 'COMPRESSION_CODEC': 'zstd', 'PARTITION_DATE': DAY}
+    own = {'CATALOG': lake, 'SOURCE_DATABASE': DATABASE, 'SOURCE_TABLE': TABLE,
+           'OUTPUT_PATH': lake and join(str(lake), 'out'), 'OUTPUT_FILE_COUNT': 3,
+           'COMPRESSION_CODEC': 'zstd', 'PARTITION_DATE': DAY}
     own.update({name.upper(): value for name, value in more.items()})
     return [word for name, value in own.items() if value is not None for word in (f'--{name}', str(value))]
 

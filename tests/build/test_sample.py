@@ -13,7 +13,7 @@ import pytest
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.sample import landing
-from chargeback_consolidation.sample.lake import sample_partition
+from chargeback_consolidation.sample.lake import run_words, sample_partition
 from chargeback_consolidation.sample.landing import Landed, digest, land_sample
 from chargeback_consolidation.sample.records import Sample, instants, noise, origins, own_records, planted_files, schema
 from chargeback_consolidation.sample.records import records as made
@@ -75,10 +75,7 @@ def test_flinks_own_names_hold_the_same_day(landed, rows, tmp_path, spark):
     assert len(files) == TROUBLE['files'] and all(FLINK.fullmatch(p.relative_to(table).as_posix()) for p in files)
     assert len({p.parent for p in files}) == 24 and len({p.name[5:41] for p in files}) == landing.SUBTASKS
     assert sorted(p.read_bytes() for p in files) == sorted(p.read_bytes() for p in parts(landed))
-    words = [
-        '--CATALOG', str(tmp_path), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
-        str(tmp_path / 'out'), '--OUTPUT_FILE_COUNT', '2', '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE',
-        '2025-11-02', *(w for rule in ('DUPLICATE', 'NULL_KEY', 'UNREADABLE') for w in (f'--MAX_{rule}_RATE', '1'))]
+    words = run_words(tmp_path, max_duplicate_rate=1, max_null_key_rate=1, max_unreadable_rate=1)
     report, = job.run_all(parse(words), lambda: spark, plan.quiet, lambda report: None)
     assert (report.records_processed, report.rows_after) == (
         len(rows), len(set(rows['chargeback_id'].drop_null().to_pylist())))

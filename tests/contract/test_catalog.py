@@ -8,13 +8,13 @@ from aws import REGION, Proxy, client, environment, moto
 
 from chargeback_consolidation import catalog as catalogs
 from chargeback_consolidation.catalog import CatalogError, GlueCatalog, LocalCatalog, day_folders, read_day, register
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import ArgumentError, parse
 
 DAY = date(2025, 11, 2)
-WORDS = [
-    '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 't', '--OUTPUT_PATH', 's3://lake/out', '--OUTPUT_FILE_COUNT', '1',
-    '--COMPRESSION_CODEC', 'snappy', '--PARTITION_DATE', str(DAY), '--OUTPUT_DATABASE', 'lake', '--OUTPUT_TABLE',
-    'days']
+WORDS = run_words(
+    None, source_table='t', output_path='s3://lake/out', partition_date=DAY, output_database='lake',
+    output_table='days')
 
 
 @pytest.fixture(scope='module')

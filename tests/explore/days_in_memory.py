@@ -19,6 +19,7 @@ from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.copying import Copied, WrittenFile, create_once
 from chargeback_consolidation.layout import CONSOLIDATED, Held, add_readers, lay_out
 from chargeback_consolidation.ledger import read_manifest
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import FileEntry, SourceChanged, store_for
 from chargeback_consolidation.versions import Index
@@ -177,11 +178,9 @@ def in_memory(kind, gone=404):
 
 @lru_cache(None)
 def settings_of(output, day, files, reprocess, delta, hours):
-    given = dict(
-        CATALOG='/catalog', SOURCE_DATABASE='landing', SOURCE_TABLE='chargebacks', OUTPUT_PATH=output,
-        OUTPUT_FILE_COUNT=files, COMPRESSION_CODEC='snappy', PARTITION_DATE=day, REPROCESS=reprocess, DELTA_LOG=delta,
-        KEEP_SUPERSEDED_HOURS=hours)
-    return parse([word for name, value in given.items() for word in (f'--{name}', str(value))])
+    return parse(run_words(
+        '/catalog', output_path=output, output_file_count=files, partition_date=day, reprocess=reprocess,
+        delta_log=delta, keep_superseded_hours=hours))
 
 
 class Day:

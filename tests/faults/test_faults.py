@@ -18,6 +18,7 @@ from inline import inline
 from chargeback_consolidation import job, landing, quality
 from chargeback_consolidation.ledger import Ledger, LedgerDamaged, repair, snapshot
 from chargeback_consolidation.local import LocalStore
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.schema import adapt
 from chargeback_consolidation.settings import ArgumentError, parse
 from chargeback_consolidation.spark import TaskFailed, collect, run_tasks
@@ -335,9 +336,7 @@ def test_adapting_keeps_what_a_slice_hides():
 
 def test_a_rule_that_nobody_counts_is_an_error():
     counts = dict.fromkeys((rule.name for rule in quality.RULES), 0)
-    settings = parse([
-        '--SOURCE_DATABASE', 'd', '--SOURCE_TABLE', 't', '--OUTPUT_PATH', '/o', '--OUTPUT_FILE_COUNT', '1',
-        '--COMPRESSION_CODEC', 'none'])
+    settings = parse(run_words(None, output_path='/o'))
     wholes = dict.fromkeys(('rows', 'records', 'files'), 1)
     assert len(quality.judge(counts, wholes, settings)) == len(quality.RULES)
     rules = (*quality.RULES, quality.RULES[0]._replace(name='forgotten'))
@@ -527,9 +526,7 @@ def test_a_sidecar_that_is_there_already_must_be_the_same(lake, monkeypatch):
 
 
 def test_none_means_none():
-    words = [
-        '--SOURCE_DATABASE', 'd', '--SOURCE_TABLE', 't', '--OUTPUT_PATH', '/o', '--OUTPUT_FILE_COUNT', '1',
-        '--COMPRESSION_CODEC', 'none']
+    words = run_words(None, output_path='/o', compression_codec='none')
     settings = parse([*words, '--KMS_KEY_ID', 'none', '--METRICS_NAMESPACE', 'None'])
     assert settings.kms_key_id is None and settings.metrics_namespace is None and settings.compression_codec == 'none'
 

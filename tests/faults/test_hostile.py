@@ -11,6 +11,7 @@ import pytest
 from matrices import record
 
 from chargeback_consolidation import job, plan
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.spark import find_java
@@ -32,10 +33,7 @@ class Lake:
         return path
 
     def run(self, spark, observe=plan.quiet, *more):
-        settings = parse([
-            '--CATALOG', str(self.root), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks',
-            '--OUTPUT_PATH', str(self.root / 'out'), '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd',
-            '--PARTITION_DATE', '2025-11-02', *LENIENT, *more])
+        settings = parse([*run_words(self.root), *LENIENT, *more])
         table, (partition,) = job.plan_runs(settings)
         return job.consolidate(plan.start_run(settings, table, partition, lambda: spark, observe))
 

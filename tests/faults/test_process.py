@@ -17,15 +17,14 @@ from days import encode, tree
 from inline import inline
 
 from chargeback_consolidation import job
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 
 SCRIPT = Path(__file__).parents[2] / 'glue_export/consolidate_chargebacks.py'
 KILLED = Path(__file__).parents[1] / 'support/killed.py'
 CLI = Path(sys.executable).parent / 'chargeback-consolidation'
 JOB, COMMAND = (sys.executable, str(SCRIPT)), (str(CLI), 'consolidate')
-WORDS = (
-    '--CATALOG lake --SOURCE_DATABASE landing --SOURCE_TABLE chargebacks --OUTPUT_PATH out --OUTPUT_FILE_COUNT 3 '
-    '--COMPRESSION_CODEC zstd --PARTITION_DATE 2025-11-02 --MAX_UNREADABLE_RATE 0.2 --MAX_NULL_KEY_RATE 0.2').split()
+WORDS = run_words('lake', output_path='out', max_unreadable_rate=0.2, max_null_key_rate=0.2)
 CLEAN = dict(truncated_files=0.0, empty_files=0.0, versions=0.1)
 NOISE = re.compile(r'Traceback|Exception|Py4J|\bat org\.|terminate called|Error')
 

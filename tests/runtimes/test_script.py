@@ -8,14 +8,10 @@ from pathlib import Path
 from days import tree
 
 from chargeback_consolidation import job
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 
 SCRIPT = Path(__file__).parents[2] / 'glue_export/consolidate_chargebacks.py'
-COMMAND = (
-    '--CATALOG lake --SOURCE_DATABASE landing --SOURCE_TABLE chargebacks --OUTPUT_PATH {} --OUTPUT_FILE_COUNT 5 '
-    '--COMPRESSION_CODEC zstd '
-    '--PARTITION_DATE 2025-11-02 --MAX_UNREADABLE_RATE 0.2 --MAX_NULL_KEY_RATE 0.2')
-
 ONLY_THE_RUNTIME = """
 import os
 import sys
@@ -34,6 +30,11 @@ sys.meta_path.insert(0, OnlyTheRuntime())
 """
 
 
+def words(output):
+    return run_words(
+        'lake', output_path=output, output_file_count=5, max_unreadable_rate=0.2, max_null_key_rate=0.2)
+
+
 def runtime_only(folder):
     """An environment in which only pyspark, pyarrow, pandas, boto3 and what they need can be imported, in Spark's
     workers too"""
@@ -43,7 +44,7 @@ def runtime_only(folder):
 
 def run_script(lake, output):
     return subprocess.run(
-        [sys.executable, SCRIPT, *COMMAND.format(output).split()], cwd=lake.root, env=runtime_only(lake.root),
+        [sys.executable, SCRIPT, *words(output)], cwd=lake.root, env=runtime_only(lake.root),
         capture_output=True, text=True, timeout=300)
 
 
@@ -67,7 +68,7 @@ def test_the_script_gives_the_same_bytes_as_the_library(lake, monkeypatch):
         assert re.search(
             r'^METRICS: records_processed=\d{3}, duplicates_removed=\d+, output_files=5, duration_seconds=\d+\.\d\d$',
             done.stdout, re.M)
-        assert job.main(COMMAND.format(called).split()) == 0
+        assert job.main(words(called)) == 0
         files, aside = data(lake, scripted)
         assert (len(files), bool(aside)) == (5, True) and (files, aside) == tuple(data(lake, called))
         assert tree(lake.table) == before

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import read_commit
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 
@@ -25,11 +26,8 @@ deleted file."""
 
 
 def execute(root, *more):
-    arguments = [
-        '--CATALOG', str(root), '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH',
-        f'{root}/out', '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd', '--PARTITION_DATE', DAY,
-        '--MAX_NULL_KEY_RATE', '1', '--MAX_UNREADABLE_RATE', '1', *more]
-    job.run_all(parse(arguments), observe=plan.quiet, tell=lambda report: None)
+    words = run_words(root, partition_date=DAY, max_null_key_rate=1, max_unreadable_rate=1)
+    job.run_all(parse([*words, *more]), observe=plan.quiet, tell=lambda report: None)
 
 
 def sound(root):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from chargeback_consolidation import job, plan
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.spark import get_spark
 
@@ -44,14 +45,8 @@ class Lake:
 
     def words(self, **arguments):
         "The command line of a run; an argument that is None is left out"
-        given = dict(
-            CATALOG=self.root / 'lake', SOURCE_DATABASE='landing', SOURCE_TABLE='chargebacks', OUTPUT_PATH=self.output,
-            OUTPUT_FILE_COUNT=2, COMPRESSION_CODEC='snappy', PARTITION_DATE=DAY)
-        return [
-            word
-            for name, value in {**given, **arguments}.items()
-            if value is not None
-            for word in (f'--{name}', str(value))]
+        own = dict(OUTPUT_PATH=self.output, OUTPUT_FILE_COUNT=2, COMPRESSION_CODEC='snappy', PARTITION_DATE=DAY)
+        return run_words(self.root / 'lake', **{**own, **arguments})
 
     def run(self, session=get_spark, observe=plan.quiet, **arguments):
         "The `Report` of one execution"

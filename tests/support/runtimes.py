@@ -271,11 +271,13 @@ def land_java_file(lake):
 
 def words_of(catalog, output, **more):
     "The arguments of a run over every day of the table"
-    given = dict(
-        SOURCE_DATABASE='landing', SOURCE_TABLE='chargebacks', OUTPUT_PATH=output, OUTPUT_FILE_COUNT=4,
-        COMPRESSION_CODEC='snappy', ENABLE_PARTITION_FILTER='false', MAX_UNREADABLE_RATE=1, MAX_NULL_KEY_RATE=1,
-        MAX_DUPLICATE_RATE=1, EXECUTION_TIME='2025-11-04T01:00:00Z', **({'CATALOG': catalog} if catalog else {}))
-    return {f'--{name}': str(value) for name, value in {**given, **more}.items()}
+    from chargeback_consolidation.sample.lake import run_words
+    own = dict(
+        OUTPUT_PATH=output, OUTPUT_FILE_COUNT=4, COMPRESSION_CODEC='snappy', PARTITION_DATE=None,
+        ENABLE_PARTITION_FILTER='false', MAX_UNREADABLE_RATE=1, MAX_NULL_KEY_RATE=1, MAX_DUPLICATE_RATE=1,
+        EXECUTION_TIME='2025-11-04T01:00:00Z')
+    words = run_words(catalog, **{**own, **more})
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 # What Glue adds to a job's arguments; some are switches without a value.

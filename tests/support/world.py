@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import MANIFEST_NAME, Ledger, number_of, repair, snapshot
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import store_for
@@ -37,9 +38,7 @@ class World:
 
     def arguments(self, *more):
         return [
-            '--SOURCE_DATABASE', 'landing', '--SOURCE_TABLE', 'chargebacks', '--OUTPUT_PATH', self.output,
-            '--OUTPUT_FILE_COUNT', '3', '--COMPRESSION_CODEC', 'zstd', '--PARTITION_DATE', DAY, *RATES, *self.catalog,
-            *self.extra, *more]
+            *run_words(None, output_path=self.output, partition_date=DAY), *RATES, *self.catalog, *self.extra, *more]
 
     def start(self, session, observe=plan.quiet, *more):
         "A run, not yet started"
