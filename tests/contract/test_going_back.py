@@ -243,7 +243,8 @@ def test_c20_as_commands(lake, ledger, capsys):
     code, (out, _) = told('snapshot', '--commit', '2', '--json')
     assert json.loads(out)['commit'] == 2 and sum(f['rows'] for f in json.loads(out)['files']) == 5
     code, (out, _) = told('history')
-    assert '4 rollback' in out
+    assert '4 rollback' in out and 'commit 4: rolled back to commit 1\n' in out and '…' not in out
+    assert '2025-11-02 is held at commit 1: runs leave it alone until `release`' in out
     assert told('release') == (0, ('2025-11-02 is released with commit 5\n', ''))
     assert told('release') == (0, ('2025-11-02 is not held\n', ''))
     code, (out, _) = told('expire', '--keep-superseded-hours', '0')
