@@ -166,8 +166,9 @@ def dry_report(run, state, plan):
     )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
     kept = f', {files - writes} kept as they are' if files > writes else ''
-    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, {writes} '
-               f'written{kept}: {plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken')
+    taken = f'{plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken'
+    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, '
+               f'{writes} written{kept}: {taken}')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
 # %% ../nbs/19_job.ipynb #62ab38e6

@@ -170,7 +170,8 @@ def state_of(run, head, settled, before, inventory):
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
         head, settled, before, inventory, new, sources,
-        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)), tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
+        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)),
+        tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
 # %% ../nbs/18_plan.ipynb #7f14f02e
@@ -266,8 +267,8 @@ def check_complete(run, before, there, what):
     lost = [t.path for t in before if t.commit and t.path not in there]
     if lost:
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
-                            f'{run.partition.day} was built from are {what}, for example {lost[0]}: land them again as they '
-                            'were, or run without --REPROCESS, which keeps what they brought')
+                            f'{run.partition.day} was built from are {what}, for example {lost[0]}: land them again '
+                            'as they were, or run without --REPROCESS, which keeps what they brought')
 
 # %% ../nbs/18_plan.ipynb #41a89486
 def no_data_message(run):
@@ -276,8 +277,8 @@ def no_data_message(run):
     there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
     told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
     if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
-    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE and '
-                   '--ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
+    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE '
+                   'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
 
 # %% ../nbs/18_plan.ipynb #ec2c3def
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')

@@ -6272,7 +6272,8 @@ def state_of(run, head, settled, before, inventory):
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
         head, settled, before, inventory, new, sources,
-        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)), tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
+        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)),
+        tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
 
@@ -6368,8 +6369,8 @@ def check_complete(run, before, there, what):
     lost = [t.path for t in before if t.commit and t.path not in there]
     if lost:
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
-                            f'{run.partition.day} was built from are {what}, for example {lost[0]}: land them again as they '
-                            'were, or run without --REPROCESS, which keeps what they brought')
+                            f'{run.partition.day} was built from are {what}, for example {lost[0]}: land them again '
+                            'as they were, or run without --REPROCESS, which keeps what they brought')
 
 
 def no_data_message(run):
@@ -6378,8 +6379,8 @@ def no_data_message(run):
     there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
     told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
     if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
-    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE and '
-                   '--ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
+    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE '
+                   'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
 
 
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
@@ -6731,8 +6732,9 @@ def dry_report(run, state, plan):
     )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
     kept = f', {files - writes} kept as they are' if files > writes else ''
-    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, {writes} '
-               f'written{kept}: {plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken')
+    taken = f'{plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken'
+    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, '
+               f'{writes} written{kept}: {taken}')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
 

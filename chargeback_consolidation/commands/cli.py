@@ -269,11 +269,14 @@ def cells_shown(console, days):
 
 def tell_run(console, request, record):
     "What came of a run, for a person"
-    def say(text, **style): console.print(text, markup=False, highlight=False, soft_wrap=True, **style)
+    def say(text, **style): say_line(console, text, **style)
     name = ' '.join(str(v) for v in (request.name, request.parameters.get('partition_date')) if v)
     if isinstance(record, Exception): return complain(f'{name} left no report: {type(record).__name__}: {record}', 1)
     if record['status'] == 'failed': complain('{} failed: {}'.format(name, record['error']), 1)
     else: say('{}: {}'.format(name, (record['answer'] or {}).get('verdict', 'done')), style='bold')
+    for found in (record['answer'] or {}).get('findings', ()):
+        more = f' and {len(found["where"]) - 3:,} more' if found['where'][3:] else ''
+        if found['level'] != 'ok' and found['where']: say(f'{found["kind"]}: {", ".join(found["where"][:3])}{more}')
     for key in ('digest', 'page', 'record'):
         value = record[key] if key != 'record' else record['notebook'].replace('.ipynb', '.record.json')
         if value: say(f'{key:<7} {value}')

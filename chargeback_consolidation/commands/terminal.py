@@ -124,7 +124,8 @@ def print_blocks(console, names, rows):
     for row in rows:
         console.print()
         for name, value in zip(names, row):
-            if str(value): console.print(f'{name:<{wide}}{value}', markup=False, highlight=False, soft_wrap=True)
+            if not str(value): continue
+            console.print(f'{name:<{wide}}{value}', markup=False, highlight=False, soft_wrap=True)
 
 # %% ../../nbs/commands/terminal.ipynb #2f276416
 def before_and_after(console, r):
@@ -140,7 +141,7 @@ def tell_set_aside(console, aside, most=10):
     "The files that were set aside, each with its cause. aside: triples of path, rule and cause"
     for path, rule, cause in aside[:most]: say_line(console, f'set aside {path}: {rule}: {cause}')
     more = len(aside) - most
-    if more > 0: say_line(console, f'... and {more} more files set aside; the report in `history --json` names them all')
+    if more > 0: say_line(console, f'... and {more} more files set aside; `history --json` names them all')
 
 # %% ../../nbs/commands/terminal.ipynb #992fe8c7
 def ends_with_words(report):
@@ -155,7 +156,8 @@ def teller(console):
         tell_set_aside(console, report.set_aside)
         for warning in report.warnings: say(f'warning: {warning}', style='yellow')
         if report.serves == 'snapshot': say(BY_SNAPSHOT, style='yellow')
-        if report.message and not ends_with_words(report): say(report.message, style='yellow' if report.status == 'no data' else 'green')
+        color = 'yellow' if report.status == 'no data' else 'green'
+        if report.message and not ends_with_words(report): say(report.message, style=color)
         if report.status in ('done', 'unfinished'): before_and_after(console, report)
         if console.is_terminal: return
         print(metrics_line(report))

@@ -213,8 +213,8 @@ def test_c12_a_dry_run_leaves_no_trace_and_tells_the_truth(lake, capsys, there):
     assert tree(lake.root) == before
     dry, plan = METRICS.search(out).groups(), json.loads(out.splitlines()[-1])
     assert dry[2] == '0' and plan['status'] == 'dry run'
-    said = (fr"{plan['rows_after']} rows would be in 3 files of about [\d.]+ MB uncompressed, 3 written: 6 records of 1 "
-            'landing files would be taken')
+    said = (fr"{plan['rows_after']} rows would be in 3 files of about [\d.]+ MB uncompressed, 3 written: 6 records "
+            'of 1 landing files would be taken')
     assert re.fullmatch(said, plan['message']) and 'rewritten' not in plan['message'], plan['message']
     report = lake.run(OUTPUT_FILE_COUNT=3, MAX_NULL_KEY_RATE=1)
     assert dry[:2] == (str(report.records_processed), str(report.duplicates_removed))
