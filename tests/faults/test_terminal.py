@@ -109,7 +109,7 @@ def typed(page):
     lines = [
         line.partition(' # ')[0]
         for line in text.splitlines()
-        if line.startswith('chargeback-consolidation') and '$(' not in line
+        if line.startswith('chargeback-consolidation') and '$(' not in line and '$N' not in line
     ]
     return [shlex.split(line)[1:] for line in dict.fromkeys(line.strip() for line in lines)]
 
