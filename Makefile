@@ -27,7 +27,9 @@ EVIDENCE := $(addprefix tests/faults/,test_kills.py test_races.py test_s3.py tes
 .PHONY: help demo test test-all s3 runtimes check evidence explore bench investigate lab readers studio studio-test package export notebooks clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { n = split($$2, w, " "); line = sprintf("  make %-11s", $$1); \
+	  for (i = 1; i <= n; i++) { if (length(line " " w[i]) > 80) { print line; line = sprintf("%18s", "") } line = line " " w[i] } \
+	  print line }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Land a sample day in four deliveries and consolidate it in four executions, under lake/
 	@for k in 1 2 3 4; do \

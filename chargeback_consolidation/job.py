@@ -165,8 +165,10 @@ def dry_report(run, state, plan):
         sum(1 for s in plan.slots if s.keeps is None)
     )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
-    message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
-               f'{size:.1f} MB uncompressed, {writes} of them rewritten')
+    kept = f', {files - writes} kept as they are' if files > writes else ''
+    taken = f'{plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken'
+    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, '
+               f'{writes} written{kept}: {taken}')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
 # %% ../nbs/19_job.ipynb #62ab38e6
@@ -290,6 +292,9 @@ def check_output(settings, table, partitions):
         for source in landing:
             if lies_in(real(path), real(source)):
                 raise ArgumentError(f'--{name} {path} lies inside the landing folder {source}: choose another')
+            if name == 'OUTPUT_PATH' and lies_in(real(source), real(path)):
+                raise ArgumentError(f'--{name} {path} holds the landing folder {source}: choose one beside it, or '
+                                    'whoever reads the table reads landing files, too')
         if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
     refuse_old_place(store_for(output), output, ledger)
 

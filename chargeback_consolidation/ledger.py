@@ -8,8 +8,8 @@ __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'Taken', 'Settled', 'day
            'LedgerDamaged', 'CommitRecords', 'Ledger', 'settle', 'files_there', 'publish_files', 'day_of', 'has_log',
            'tell_log', 'heads', 'rolled_forward', 'whole_days', 'log_refusal', 'retained', 'remove_superseded',
            'remove_litter', 'manifests', 'dead_manifests', 'drop_staged', 'open_ledger', 'snapshot', 'is_rolling',
-           'Gone', 'snapshot_of', 'repair', 'mend_log', 'fence_after', 'litter_ahead', 'unnamed_manifests',
-           'settle_temporary', 'claim_table', 'refuse_old_place']
+           'Gone', 'snapshot_of', 'commits_there', 'repair', 'mend_log', 'fence_after', 'litter_ahead',
+           'unnamed_manifests', 'settle_temporary', 'claim_table', 'refuse_old_place']
 
 # %% ../nbs/16_ledger.ipynb #ec0511a9
 import base64
@@ -405,13 +405,22 @@ class Gone(LookupError):
 def snapshot_of(ledger, number):
     "The files of commit `number`, all of them readable: (Commit, list of FileEntry); `Gone` if they are not there"
     commit = ledger.load(number)
-    if commit is None: raise Gone(f'{ledger.day} has no commit {number}: its last is {(ledger.numbers() or [0])[-1]}')
+    if commit is None:
+        raise Gone(f'{ledger.day} has no commit {number}: its last is {(ledger.numbers() or [0])[-1]}; `history` lists '
+                   'them')
     there = {e.path: e for e in ledger.visible()}
     paths = [ledger.path(f.path) for f in commit.files]
     lost = [path for path in paths if path not in there]
     if not lost: return commit, [there[path] for path in paths]
     raise Gone(f'{len(lost)} of the {len(paths)} files of commit {number} of {ledger.day} are gone, for example '
-               f'{lost[0]}: superseded files stay for KEEP_SUPERSEDED_HOURS')
+               f'{lost[0]}: {commits_there(ledger, there)}; superseded files stay for KEEP_SUPERSEDED_HOURS')
+
+def commits_there(ledger, there):
+    "Words that say which commits have all their files among the paths `there`"
+    commits = map(ledger.load, ledger.numbers())
+    whole = [str(c.number) for c in commits if {ledger.path(f.path) for f in c.files} <= set(there)]
+    if not whole: return 'no commit is whole any more, `repair` may help'
+    return f'commit{"s" if whole[1:] else ""} {", ".join(whole)} {"are" if whole[1:] else "is"} there'
 
 # %% ../nbs/16_ledger.ipynb #ae300be6
 def repair(ledger, run):

@@ -169,7 +169,8 @@ def state_of(run, head, settled, before, inventory):
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
-        head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
+        head, settled, before, inventory, new, sources,
+        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
@@ -179,10 +180,12 @@ def consolidated_sources(ledger, head):
     return {CONSOLIDATED + i: Source(CONSOLIDATED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
-def remembered(head, paths):
+def remembered(ledger, head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
-    told = {
-        path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
+    told, commit = {}, head
+    while commit and not told.keys() >= set(paths):
+        for path, rule, cause in commit.report.get('set_aside', ()): told.setdefault(path, SetAside(path, rule, cause))
+        commit = ledger.load(commit.held if commit.kind == 'rollback' else commit.number - 1)
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
 # %% ../nbs/18_plan.ipynb #b8ba8038
@@ -264,17 +267,18 @@ def check_complete(run, before, there, what):
     lost = [t.path for t in before if t.commit and t.path not in there]
     if lost:
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
-                            f'{run.partition.day} was built from are {what}, for example {lost[0]}')
+                            f'{run.partition.day} was built from are {what}, for example {lost[0]}: land them again '
+                            'as they were, or run without --REPROCESS, which keeps what they brought')
 
 # %% ../nbs/18_plan.ipynb #41a89486
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
     there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
-    return (
-        f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
-        'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
-        'right; --ALLOW_EMPTY true makes this a success')
+    told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
+    if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
+    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE '
+                   'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
 
 # %% ../nbs/18_plan.ipynb #ec2c3def
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
@@ -436,7 +440,8 @@ def check_no_fewer(state, plan):
     after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(kept_out, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
-                            f'{state.head.rows:,}, and the list of files that it was built from is lost')
+                            f'{state.head.rows:,}, and the list of files that it was built from is lost: '
+                            'restore that list, or land what is missing again')
 
 # %% ../nbs/18_plan.ipynb #6301cdb3
 def check_log(run, schema):

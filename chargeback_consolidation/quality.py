@@ -47,7 +47,7 @@ def named(
     most=1,     # how many are told
 ):
     "The first of `evidence`, and how many more there are; '' if there is none"
-    told, more = '; '.join(evidence[:most]), len(evidence) - most
+    told, more = '; '.join(text.rstrip('.') for text in evidence[:most]), len(evidence) - most
     return told + (f', and {more:,} more' if more > 0 else '')
 
 # %% ../nbs/08_quality.ipynb #1d6bbb16

@@ -2565,7 +2565,7 @@ def named(
     most=1,     # how many are told
 ):
     "The first of `evidence`, and how many more there are; '' if there is none"
-    told, more = '; '.join(evidence[:most]), len(evidence) - most
+    told, more = '; '.join(text.rstrip('.') for text in evidence[:most]), len(evidence) - most
     return told + (f', and {more:,} more' if more > 0 else '')
 
 
@@ -5946,13 +5946,22 @@ class Gone(LookupError):
 def snapshot_of(ledger, number):
     "The files of commit `number`, all of them readable: (Commit, list of FileEntry); `Gone` if they are not there"
     commit = ledger.load(number)
-    if commit is None: raise Gone(f'{ledger.day} has no commit {number}: its last is {(ledger.numbers() or [0])[-1]}')
+    if commit is None:
+        raise Gone(f'{ledger.day} has no commit {number}: its last is {(ledger.numbers() or [0])[-1]}; `history` lists '
+                   'them')
     there = {e.path: e for e in ledger.visible()}
     paths = [ledger.path(f.path) for f in commit.files]
     lost = [path for path in paths if path not in there]
     if not lost: return commit, [there[path] for path in paths]
     raise Gone(f'{len(lost)} of the {len(paths)} files of commit {number} of {ledger.day} are gone, for example '
-               f'{lost[0]}: superseded files stay for KEEP_SUPERSEDED_HOURS')
+               f'{lost[0]}: {commits_there(ledger, there)}; superseded files stay for KEEP_SUPERSEDED_HOURS')
+
+def commits_there(ledger, there):
+    "Words that say which commits have all their files among the paths `there`"
+    commits = map(ledger.load, ledger.numbers())
+    whole = [str(c.number) for c in commits if {ledger.path(f.path) for f in c.files} <= set(there)]
+    if not whole: return 'no commit is whole any more, `repair` may help'
+    return f'commit{"s" if whole[1:] else ""} {", ".join(whole)} {"are" if whole[1:] else "is"} there'
 
 
 def repair(ledger, run):
@@ -6346,7 +6355,8 @@ def state_of(run, head, settled, before, inventory):
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
-        head, settled, before, inventory, new, sources, tuple(sorted(remembered(head, aside) + inventory.set_aside)),
+        head, settled, before, inventory, new, sources,
+        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
@@ -6356,10 +6366,12 @@ def consolidated_sources(ledger, head):
     return {CONSOLIDATED + i: Source(CONSOLIDATED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
-def remembered(head, paths):
+def remembered(ledger, head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
-    told = {
-        path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
+    told, commit = {}, head
+    while commit and not told.keys() >= set(paths):
+        for path, rule, cause in commit.report.get('set_aside', ()): told.setdefault(path, SetAside(path, rule, cause))
+        commit = ledger.load(commit.held if commit.kind == 'rollback' else commit.number - 1)
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
 
@@ -6441,17 +6453,18 @@ def check_complete(run, before, there, what):
     lost = [t.path for t in before if t.commit and t.path not in there]
     if lost:
         raise ArgumentError(f'--REPROCESS would lose records: {len(lost)} of the landing files that '
-                            f'{run.partition.day} was built from are {what}, for example {lost[0]}')
+                            f'{run.partition.day} was built from are {what}, for example {lost[0]}: land them again '
+                            'as they were, or run without --REPROCESS, which keeps what they brought')
 
 
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
     there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
-    return (
-        f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} Check that the stream '
-        'processor is writing, that the crawler has run, and that --PARTITION_DATE and --ENABLE_PARTITION_FILTER are '
-        'right; --ALLOW_EMPTY true makes this a success')
+    told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
+    if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
+    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE '
+                   'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
 
 
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
@@ -6613,7 +6626,8 @@ def check_no_fewer(state, plan):
     after = plan.rows_in - sum(map(len, plan.lost.values())) - sum(map(kept_out, plan.used.values()))
     if state.before is None and after < state.head.rows:
         raise ArgumentError(f'--REPROCESS would lose records: landing holds {after:,} rows for the day, which has '
-                            f'{state.head.rows:,}, and the list of files that it was built from is lost')
+                            f'{state.head.rows:,}, and the list of files that it was built from is lost: '
+                            'restore that list, or land what is missing again')
 
 
 def check_log(run, schema):
@@ -6802,8 +6816,10 @@ def dry_report(run, state, plan):
         sum(1 for s in plan.slots if s.keeps is None)
     )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
-    message = (f'{plan.records:,} records of {run.facts["files_taken"]:,} files would go into {files} files of about '
-               f'{size:.1f} MB uncompressed, {writes} of them rewritten')
+    kept = f', {files - writes} kept as they are' if files > writes else ''
+    taken = f'{plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken'
+    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, '
+               f'{writes} written{kept}: {taken}')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
 
@@ -6927,6 +6943,9 @@ def check_output(settings, table, partitions):
         for source in landing:
             if lies_in(real(path), real(source)):
                 raise ArgumentError(f'--{name} {path} lies inside the landing folder {source}: choose another')
+            if name == 'OUTPUT_PATH' and lies_in(real(source), real(path)):
+                raise ArgumentError(f'--{name} {path} holds the landing folder {source}: choose one beside it, or '
+                                    'whoever reads the table reads landing files, too')
         if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
     refuse_old_place(store_for(output), output, ledger)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'Day', 'read_parameter', 'source_arguments', 'find_table', 'landing_times', 'open_day', 'Overtaken',
-           'unmoved', 'made_by', 'landing_files', 'footers', 'listed', 'standing', 'strangers']
+           'unmoved', 'made_by', 'landing_files', 'footers', 'listed', 'waiting_files', 'standing', 'strangers']
 
 # %% ../../nbs/answers/day.ipynb #6719acf1
 import html
@@ -230,8 +230,14 @@ def listed(kind, level, frame, text, count=None):
         text.format(n=f'{n:,}', r=f'{r:,}', s='' if n == 1 else 's', was='is' if n == 1 else 'are'))]
 
 # %% ../../nbs/answers/day.ipynb #26c8437b
-def standing(day, files, feet):
-    "What is wrong with the files of the day, from `landing_files` and `footers`"
+def waiting_files(files):
+    "Landing files that the next execution takes for the first time, of `landing_files`"
+    again = files.loc[files['commit'] > 0, 'path']
+    return files[(files['state'] == 'waiting') & ~files['path'].isin(again)]
+
+def standing(day, files, feet, broken=()):
+    """What is wrong with the files of the day, from `landing_files` and `footers`. broken: paths of landing files
+    that went into the day and cannot be read any more, of which more is said elsewhere"""
     if not day.head:
         return [Finding(
             'no execution', 'fail', len(files), (),
@@ -239,6 +245,8 @@ def standing(day, files, feet):
             if len(files)
             else 'nothing has landed for this day')]
     of = {s: files[files['state'] == s] for s in ('gone', 'rewritten', 'waiting', 'set aside', 'foreign')}
+    of['waiting'] = waiting_files(files)
+    for s in 'rewritten', 'set aside': of[s] = of[s][~of[s]['path'].isin(list(broken))]
     held = []
     if day.head.held:
         text = f'the day was rolled back to commit {day.head.held} and is held there until `release`'
@@ -250,7 +258,8 @@ def standing(day, files, feet):
         + ('; the landing zone of the day is empty' if expired else ''))
     found += listed(
         'landing file rewritten', 'warn', of['rewritten'],
-        '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day')
+        '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day, and the '
+        'next execution looks at what is there now')
     found += listed(
         'not yet taken', 'warn', of['waiting'],
         '{n} landing file{s} landed after the last execution looked and {was} not in the day', len(of['waiting']))

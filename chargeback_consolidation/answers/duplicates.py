@@ -14,7 +14,7 @@ import pandas as pd
 
 from .answer import Finding, answered
 from .day import footers, landing_files, standing, unmoved
-from .reconcile import examples, landed_records, unreadable_found
+from .reconcile import all_standing, examples, landed_records
 from .records import LOWEST, doubled, doubled_found, read_rows, stamps, values
 
 # %% ../../nbs/answers/duplicates.ipynb #7d054a5b
@@ -84,7 +84,7 @@ def duplicates(day):
     landing, _, order, wins = landed_records(day, files)
     twins = doubled(day, files, landing.notes)
     lost = removed_records(day, files, landing, order, wins, twins)
-    found = standing(day, files, feet) + unreadable_found(files, landing) + doubled_found(twins)
+    found = all_standing(day, files, feet, landing) + doubled_found(twins)
     kinds = lost['kind'].value_counts()
     if kinds.get(TIE, 0):
         found.append(Finding(

@@ -14,7 +14,7 @@ import pandas as pd
 from ..store import shown as printable
 from .answer import Finding, answered
 from .day import RUNS, footers, landing_files, made_by, standing, unmoved
-from .reconcile import unreadable_found
+from .reconcile import all_standing
 from .records import (LOWEST, books_of, doubled, doubled_found, instant,
     landing_sources, ranked, read_threaded, values)
 
@@ -72,7 +72,7 @@ def late_arrivals(day):
     there = there.assign(
         records=[landing.notes[n].rows for n in there['number']], at=there['commit'].map(at).astype('float64'))
     hours = ((there['at'] - there['landed']) / 3.6e9).where(there['at'].notna() & (there['landed'] > 0))
-    found, table = standing(day, files, feet) + unreadable_found(files, landing), missed(day, files, landing)
+    found, table = all_standing(day, files, feet, landing), missed(day, files, landing)
     waiting = there[there['state'] == 'waiting']
     last = table.iloc[-1] if len(table) else None
     if len(waiting) and last is not None:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Differences', 'ROWS_WRONG', 'executions', 'examples', 'files_of', 'written_to', 'differences', 'repeated',
-           'compare_keys', 'compare_quarantine', 'keys_changed', 'unreadable_found', 'lineage_found', 'per_file',
-           'records_of', 'landed_records', 'reconcile']
+           'compare_keys', 'compare_quarantine', 'keys_changed', 'broken_now', 'broken_found', 'all_standing',
+           'lineage_found', 'per_file', 'records_of', 'landed_records', 'reconcile']
 
 # %% ../../nbs/answers/reconcile.ipynb #30176f4e
 from collections import namedtuple
@@ -18,7 +18,7 @@ from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
 from ..landing import kept_out
 from .answer import Finding, answered
-from .day import RUNS, footers, landing_files, listed, standing, unmoved
+from .day import RUNS, footers, landing_files, listed, standing, unmoved, waiting_files
 from .records import (books_of, doubled, doubled_found, landing_sources, later,
     places_of, ranked, read_consolidated, read_threaded, same, stamps, values)
 
@@ -157,12 +157,25 @@ def keys_changed(day, rows):
         if bad
         else [])
 
-def unreadable_found(files, landing):
-    "Landing files that were taken and cannot be read any more, as a list of `Finding`"
-    unreadable = [n for n, note in landing.notes.items() if note.error]
+def broken_now(files, landing):
+    "{path: cause} of landing files that went into the day and cannot be read any more, cut since or as they were"
+    causes = {n: note.cause for n, note in landing.notes.items() if note.error}
+    went = set(files.loc[files['commit'] > 0, 'path'])
+    bad = files[files['number'].isin(causes) & files['path'].isin(went)]
+    return {f.path: causes[f.number] for f in bad.itertuples()}
+
+def broken_found(files, broken):
+    "Those files, as a list of `Finding`"
+    cause = next((cause.rstrip('.') for _, cause in sorted(broken.items())), '').replace('{', '(').replace('}', ')')
     return listed(
-        'landing file broken', 'fail', files[(files['state'] == 'taken') & files['number'].isin(unreadable)],
-        '{n} landing file{s} with {r} records that went into the day cannot be read any more')
+        'landing file broken', 'fail', files[(files['commit'] > 0) & files['path'].isin(broken)],
+        '{n} landing file{s} with {r} records that went into the day cannot be read any more (' + cause + '); what was '
+        'taken stays in the day; land such a file again as it was')
+
+def all_standing(day, files, feet, landing):
+    "What is wrong with the files of the day, with landing files that cannot be read any more among them"
+    broken = broken_now(files, landing)
+    return standing(day, files, feet, broken) + broken_found(files, broken)
 
 def lineage_found(day, rows):
     "Sidecars that are gone, as a list of `Finding`"
@@ -205,8 +218,7 @@ def reconcile(day):
     something to tell), doubled files"""
     files, feet = landing_files(day), footers(day)
     landing, took, order, wins = landed_records(day, files)
-    found, lost, runs = (
-        standing(day, files, feet) + unreadable_found(files, landing), np.zeros(0, np.int64), executions(day))
+    found, lost, runs = all_standing(day, files, feet, landing), np.zeros(0, np.int64), executions(day)
     keyless = np.flatnonzero(took & ~np.asarray(landing.table['key'].is_valid()))
     if day.head:
         rows = read_consolidated(day, landing)
@@ -230,7 +242,7 @@ def reconcile(day):
         ('records in them', int(files.loc[files['commit'] > 0, 'rows'].sum())), ('chargebacks', int(wins.sum())),
         ('duplicates', int((~wins).sum())), ('without a key', len(keyless)),
         ('rows of the day', int(feet['rows'].sum())), ('output files', len(feet)),
-        ('waiting files', int(state.get('waiting', 0))), ('set aside', int(state.get('set aside', 0)))]
+        ('waiting files', len(waiting_files(files))), ('set aside', int(state.get('set aside', 0)))]
     tables = {
         'executions': runs, 'files': told.drop(columns=['number', 'etag', 'landed']).sort_values(['state', 'path']),
         'output files': feet, 'doubled files': twins,

@@ -18,9 +18,9 @@ from chargeback_consolidation.parquet import (EVENT, KEY, UPDATED, key_hashes, k
 from ..schema import LANDING_FILE, LANDING_ROW, REASON
 from ..landing import Source
 from .answer import Finding, Identifier, answered
-from .day import footers, landing_files, standing, unmoved
+from .day import footers, landing_files, unmoved
 from .duplicates import TIMES
-from .reconcile import unreadable_found
+from .reconcile import all_standing
 from chargeback_consolidation.answers.records import (books_of, instant, landing_sources, read_plan, read_rows,
     read_threaded, stamps, values)
 
@@ -194,7 +194,7 @@ def trace(
             '{} in no landing file of this day, nor in the day: is it of another day?'.format(
                 'the chargeback is' if len(unseen) == 1 else f'{len(unseen):,} chargebacks are'),
             tuple(unseen[:5])))
-    aside = standing(day, files, feet) + unreadable_found(files, landing)
+    aside = all_standing(day, files, feet, landing)
     rows = pd.DataFrame(read_rows(day, files, versions[['number', 'row']], None if show_payload else SHOWN))
     rows = (
         rows[[c for c in rows.columns if c not in (KEY, UPDATED, EVENT)]]

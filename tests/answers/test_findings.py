@@ -1,5 +1,6 @@
 """Every investigation on a sound day and on a damaged one: it says exactly what is wrong. What it says is checked
 against DuckDB, which shares no code with it."""
+import os
 import random
 import shutil
 from pathlib import Path
@@ -165,7 +166,11 @@ def with_column(table, name, change):
         (
             'a landing file rewritten',
             lambda root: shutil.copyfile(root / FOLDER / 'part-0-0.parquet', root / FOLDER / 'part-3-1.parquet'),
-            {'landing file rewritten', 'not yet taken'}),
+            {'landing file rewritten'}),
+        (
+            'a landing file cut after it was taken',
+            lambda root: os.truncate(root / FOLDER / 'part-3-1.parquet', 400),
+            {'landing file broken'}),
         (
             'the landing zone expired', lambda root: [p.unlink() for p in (root / FOLDER).glob('*.parquet')],
             {'landing file gone'}),

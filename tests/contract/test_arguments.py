@@ -146,12 +146,16 @@ def test_values_that_do_not_fit_together(lake, refused, given, says):
         (dict(OUTPUT_PATH='lake/landing/chargebacks/out'), 'lies inside the landing folder'),
         (dict(OUTPUT_PATH='lake/landing/chargebacks/2025/11/02/out'), 'lies inside the landing folder'),
         (dict(OUTPUT_PATH='lake/../link/out'), 'lies inside the landing folder'),
+        (dict(OUTPUT_PATH='lake'), 'holds the landing folder .*/lake/landing/chargebacks: choose one beside it'),
+        (dict(OUTPUT_PATH='lake/landing'), 'holds the landing folder'),
+        (dict(OUTPUT_PATH='above/landing'), 'holds the landing folder'),
         (dict(OUTPUT_PATH='link', ENABLE_PARTITION_FILTER='false'), 'lies inside the landing folder')],
     ids=lambda given: str(given)[:60])
 def test_folders_that_are_not_what_they_should_be(lake, refused, monkeypatch, given, says):
     for file in ('file', 'lake/landing/file'):
         (lake.root / file).write_text('I am a file')
     (lake.root / 'link').symlink_to(lake.table)
+    (lake.root / 'above').symlink_to(lake.root / 'lake')
     monkeypatch.chdir(lake.root)
     assert re.search(says, refused(lake.words(**given)))
 
@@ -170,7 +174,7 @@ def run_script(words, cwd, **options):
     'given',
     [
         {}, dict(PARTITION_DATE='2025-02-30'), dict(OUTPUT_FILE_COUNT='0'),
-        dict(OUTPUT_PATH='lake/landing/chargebacks/out'), dict(COMPRESSION_CODEC='')],
+        dict(OUTPUT_PATH='lake/landing/chargebacks/out'), dict(OUTPUT_PATH='lake/landing'), dict(COMPRESSION_CODEC='')],
     ids=str)
 def test_a_process_says_one_line(lake, given):
     before = tree(lake.root)

@@ -115,6 +115,7 @@ def test_c3_nothing_landed(lake, capsys):
         for words in (f'{lake.table}/2025/', 'stream processor', 'crawler', 'ENABLE_PARTITION_FILTER', 'ALLOW_EMPTY'))
     assert job.main(lake.words(ALLOW_EMPTY=True), session=no_spark) == 0
     out = capsys.readouterr().out
+    assert 'With --ALLOW_EMPTY true this is a success' in out and 'makes this a success' not in out
     assert METRICS.search(out).groups() == ('0', '0', '0') and 'nothing has landed' in out
     assert tree(lake.table) == before and not lake.files()
 
@@ -212,7 +213,9 @@ def test_c12_a_dry_run_leaves_no_trace_and_tells_the_truth(lake, capsys, there):
     assert tree(lake.root) == before
     dry, plan = METRICS.search(out).groups(), json.loads(out.splitlines()[-1])
     assert dry[2] == '0' and plan['status'] == 'dry run'
-    assert re.search(r'6 records of 1 files would go into 3 files of about [\d.]+ MB', plan['message'])
+    said = (fr"{plan['rows_after']} rows would be in 3 files of about [\d.]+ MB uncompressed, 3 written: 6 records "
+            'of 1 landing files would be taken')
+    assert re.fullmatch(said, plan['message']) and 'rewritten' not in plan['message'], plan['message']
     report = lake.run(OUTPUT_FILE_COUNT=3, MAX_NULL_KEY_RATE=1)
     assert dry[:2] == (str(report.records_processed), str(report.duplicates_removed))
     assert all(

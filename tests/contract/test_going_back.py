@@ -144,6 +144,23 @@ def test_c20_reprocess_ends_it_too(lake, ledger):
     assert ledger.head().held == 0 and digest(snapshot(ledger)[1]) == undisturbed
 
 
+def test_c20_what_was_set_aside_keeps_its_cause(lake, ledger):
+    "Through rollback, release and the fence of a repair, which have no causes of their own"
+    lake.land('cut.parquet', b'PAR1 and no more')
+    lake.land('odd.parquet', chargebacks(['o']).rename_columns(['dispute_id', 'updated_at', 'event_timestamp']))
+    causes = [(a.path, a.rule, a.cause) for a in lake.run(session=inline, MAX_SCHEMA_CONFLICT_RATE=1, **KEEP).set_aside]
+    assert [rule for _, rule, _ in causes] == ['unreadable', 'schema'] and all(cause for _, _, cause in causes)
+    land(lake, 'late', ['k11'], 5)
+    lake.run(session=inline, **KEEP)
+    roll_back(ledger, 4, 'a' * 8)
+    held = lake.run(session=inline, **KEEP)
+    assert held.status == 'held' and [tuple(a) for a in held.set_aside] == causes
+    release_day(ledger, 'b' * 8)
+    land(lake, 'more', ['k12'], 6)
+    report = lake.run(session=inline, **KEEP)
+    assert report.status == 'done' and [tuple(a) for a in report.set_aside] == causes
+
+
 @pytest.mark.parametrize('how', ['expire', 'a run', 'by hand'])
 def test_c20_files_that_are_gone(lake, ledger, how):
     first = ledger.load(1)
@@ -155,7 +172,8 @@ def test_c20_files_that_are_gone(lake, ledger, how):
     before = tree(lake.root)
     with pytest.raises(Gone, match='files of commit 1 of 2025-11-02 are gone, for example'):
         roll_back(ledger, 1, 'a' * 8)
-    with pytest.raises(Gone): snapshot_of(ledger, 1)
+    with pytest.raises(Gone, match=r'commits? .*3.* (is|are) there' if how != 'a run' else 'commit 4 is there'):
+        snapshot_of(ledger, 1)
     assert tree(lake.root) == before
 
 
@@ -225,7 +243,8 @@ def test_c20_as_commands(lake, ledger, capsys):
     code, (out, _) = told('snapshot', '--commit', '2', '--json')
     assert json.loads(out)['commit'] == 2 and sum(f['rows'] for f in json.loads(out)['files']) == 5
     code, (out, _) = told('history')
-    assert '4 rollback' in out
+    assert '4 rollback' in out and 'commit 4: rolled back to commit 1\n' in out and '…' not in out
+    assert '2025-11-02 is held at commit 1: runs leave it alone until `release`' in out
     assert told('release') == (0, ('2025-11-02 is released with commit 5\n', ''))
     assert told('release') == (0, ('2025-11-02 is not held\n', ''))
     code, (out, _) = told('expire', '--keep-superseded-hours', '0')
@@ -234,7 +253,7 @@ def test_c20_as_commands(lake, ledger, capsys):
     code, (out, err) = told('rollback', '--to-commit', '2')
     assert code == 2 and not out and 'files of commit 2 of 2025-11-02 are gone' in err and err.count('\n') == 1
     code, (out, err) = told('snapshot', '--commit', '77')
-    assert code == 2 and err == '2025-11-02 has no commit 77: its last is 5\n'
+    assert code == 2 and err == '2025-11-02 has no commit 77: its last is 5; `history` lists them\n'
 
 
 def test_c20_an_investigation_understands_it(lake, ledger):

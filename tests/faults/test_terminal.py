@@ -1,6 +1,8 @@
 "The command as a person sees it: on a pty."
 import fcntl
 import io
+import itertools
+import json
 import os
 import pty
 import re
@@ -9,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -106,7 +109,7 @@ def typed(page):
     lines = [
         line.partition(' # ')[0]
         for line in text.splitlines()
-        if line.startswith('chargeback-consolidation') and '$(' not in line
+        if line.startswith('chargeback-consolidation') and '$(' not in line and '$N' not in line
     ]
     return [shlex.split(line)[1:] for line in dict.fromkeys(line.strip() for line in lines)]
 
@@ -145,6 +148,37 @@ def test_what_the_pages_say_works_at_a_terminal(session, words):
     assert code == 0 and ''.join(lines), lines
 
 
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize('columns', [40, 60, 80, 100])
+def test_history_at_any_width(session, columns):
+    "Every figure of `history --json` is there, whole"
+    day = ['--output-path', 'lake/consolidated/chargebacks', '--partition-date', '2025-11-02']
+    code, shown = on_a_terminal(session.folder, columns, 'history', *day)
+    facts = [json.loads(line) for line in subprocess.run(
+        [CLI, 'history', *day, '--json'], cwd=session.folder, capture_output=True, check=True).stdout.splitlines()]
+    assert code == 0 and '…' not in shown
+    for report in facts:
+        for name in ('records_processed', 'rows_after', 'duplicates_removed'): assert f'{report[name]:,}' in shown
+        assert report['at'][:16] in shown
+
+
+@pytest.mark.timeout(200)
+def test_rules_are_tried_at_a_terminal(session):
+    "Each column is there, no word is cut, and what a run would do is not called published"
+    (session.folder / 'r.dqdl').write_text('Rules = [ RowCount < 7, ColumnValues "currency" in ["EUR"] ]')
+    words = [w if w != 'lake/out' else 'lake/consolidated/chargebacks' for w in WORDS]
+    words = [w for w in words if w not in ('--output-file-count', '3', '--compression-codec', 'zstd')]
+    code, lines = session.type('rules', 'try', 'r.dqdl', *words)
+    said = ' '.join(' '.join(lines).split())
+    assert code == 4 and 'ColumnValues "currency" in ["EUR"]' in said and '…' not in said
+    assert 'nothing is published' not in said and 'a run would stop: RowCount < 7' in said
+    assert re.search(r'2025/11/02/part-\S+parquet row \d+', said)
+    code, lines = session.type('rules', 'try', '--help')
+    assert code == 0 and 'WARN_' not in ''.join(lines).upper().replace('-', '_')
+    for word in ('--delta-log', '--metrics-namespace', '--output-table', '--allow-empty'):
+        assert not any(word in line for line in lines)
+
+
 @pytest.mark.timeout(200)
 def test_three_incidents_at_a_terminal(session):
     """A wrong argument, a missing day, broken files: each says in words what it is, in one line at the end, and
@@ -154,12 +188,12 @@ def test_three_incidents_at_a_terminal(session):
     before = session.type('snapshot', *day)
     code, lines = session.type('consolidate', *words, '--output-file-cuont', '3')
     assert (code, lines) == (
-        2, ['--output-file-cuont is not an option of consolidate; did you mean --output-file-count?'])
+        2, ['--output-file-cuont is not an option of consolidate; did you mean', '--output-file-count?'])
     code, lines = session.type('consolidate', *words[:-1], '2025-10-01')
     said = ' '.join(lines)      # wrapped at words
     assert (
         code == 3 and lines[0].startswith('nothing has landed for 2025-10-01: ') and 'There is: 2025/11/02.' in said
-    ), lines
+        and said.count('nothing has landed') == 1), lines
     broken = session.folder / 'lake/landing/chargebacks/2025/11/02/part-9-0.parquet'
     broken.write_bytes(b'PAR1 and no more')
     code, lines = session.type('consolidate', *words)
@@ -175,3 +209,49 @@ def test_three_incidents_at_a_terminal(session):
 def test_make_help_fits(tmp_path):
     shown = subprocess.run(['make', 'help'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert 'make studio' in shown and 'PORT=8888' in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+class Hasty(threading.Event):
+    "An event whose waits are short, so that a second has hundreds of turns of the bar"
+    def wait(self, timeout=None): return super().wait(timeout and timeout / 300)
+
+
+@pytest.mark.parametrize('again', range(8))
+def test_no_bar_stays_and_no_stage_is_erased(monkeypatch, again):
+    "A run that prints while the bars are drawn by another thread, and Spark has tasks and has none by turns"
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=40)
+    turns = itertools.cycle([(0, 0), (3, 7)])
+    monkeypatch.setattr(terminal, 'tasks_done', lambda: next(turns))
+    monkeypatch.setattr(threading, 'Event', Hasty)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with terminal.shown(console) as observe:
+            for i in range(150):
+                observe('copy', i, {})
+                time.sleep(0.001)
+    finally: sys.setswitchinterval(before)
+    assert screen(console.file.getvalue()) == [f'copy     {i:>8.2f} s' for i in range(150)]
+
+
+def test_what_is_said_on_stderr_comes_after_the_bar(capsys):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with terminal.shown(console):
+        print('nothing is published: ' + 'x' * 100, file=sys.stderr)
+        assert capsys.readouterr().err == ''
+    assert capsys.readouterr().err == 'nothing is published: ' + 'x' * 100 + '\n'
+
+
+FIGURES = [('1 rollback', '160,069,123', '1,234,567', 'words of some length')] * 2
+HEADS = ('#', ' records', ' rows', 'first')
+
+
+@pytest.mark.parametrize('width', [20, 40, 54, 80, None], ids=lambda w: f'{w} columns' if w else 'a pipe')
+def test_a_figure_is_never_cut(width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=width is not None, color_system=None)
+    terminal.print_grid(console, 'a day of /a/path/that/is/longer/than/the/terminal/is', HEADS, FIGURES * 2)
+    shown = console.file.getvalue()
+    assert '…' not in shown and '/a/path/that/is/longer/than/the/terminal/is' in shown
+    for figure in FIGURES[0]: assert shown.count(figure) == 4
+    if width == 80: assert max(map(len, shown.splitlines())) <= 80
