@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .answer import Finding, answered
-from .day import footers, landing_files, standing, unmoved
+from .day import footers, landing_files, unmoved
 from .reconcile import all_standing, examples, landed_records
 from .records import LOWEST, doubled, doubled_found, read_rows, stamps, values
 

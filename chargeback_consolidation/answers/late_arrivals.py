@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..store import shown as printable
 from .answer import Finding, answered
-from .day import RUNS, footers, landing_files, made_by, standing, unmoved
+from .day import RUNS, footers, landing_files, made_by, unmoved
 from .reconcile import all_standing
 from .records import (LOWEST, books_of, doubled, doubled_found, instant,
     landing_sources, ranked, read_threaded, values)
