@@ -383,7 +383,8 @@ def test_versions_side_by_side(tmp_path):
     lake = Lake(tmp_path)
     states = [('open', 'm1', 5), ('won', 'm1', 5), ('open', 'm2', None)]
     for i, (status, merchant, amount) in enumerate(states):
-        payload = dict(status=pa.array([status]), merchant_id=pa.array([merchant]), amount=pa.array([amount], pa.int64()))
+        payload = dict(status=pa.array([status]), merchant_id=pa.array([merchant]))
+        payload['amount'] = pa.array([amount], pa.int64())
         lake.land(f'v{i}.parquet', chargebacks(['k'], updated=i, **payload))
     lake.run(session=inline, **LENIENT)
     table = side_by_side(trace(open_day(str(lake.output), DAY), ['k'])).set_index('column')
