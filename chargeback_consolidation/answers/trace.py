@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'EMPTY_LINEAGE', 'why', 'versions_of', 'decided', 'lineage_row', 'rows_now', 'planned_rows',
-           'times_of', 'traced', 'broken_rows', 'trace']
+           'times_of', 'traced', 'broken_rows', 'trace', 'side_by_side']
 
 # %% ../../nbs/answers/trace.ipynb #2b0b15d8
 import numpy as np
@@ -17,7 +17,7 @@ from chargeback_consolidation.parquet import (EVENT, KEY, UPDATED, key_hashes, k
     write_lineage)
 from ..schema import LANDING_FILE, LANDING_ROW, REASON
 from ..landing import Source
-from .answer import Finding, Identifier, answered
+from .answer import IDENTIFIERS, Finding, Identifier, answered, cell_text
 from .day import footers, landing_files, unmoved
 from .duplicates import TIMES
 from .reconcile import all_standing
@@ -224,3 +224,22 @@ def trace(
     unmoved(day)
     tables = {'versions': shown, 'now': lying, 'set aside': by_rule}
     return answered('trace', fine, facts, found, tables, day.mask, aside)
+
+# %% ../../nbs/answers/trace.ipynb #f6761488
+def side_by_side(
+    answer,     # of `trace`, of one chargeback
+    most=6,     # how many versions are shown: the last ones
+):
+    "Its versions beside each other, the oldest first: a DataFrame of texts, `*` before what changed"
+    every = answer.tables['versions']
+    shown, before = every.iloc[:most][::-1], None
+    names = [c for c in shown.columns if c not in (KEY, 'outcome', 'landing file', 'row', 'commit')]
+    table = {'column': names}
+    for i, outcome in enumerate(shown['outcome']):
+        texts = [cell_text(shown[name].iloc[i]) for name in names]
+        told = [answer.mask(text) if name in IDENTIFIERS else text for name, text in zip(names, texts)]
+        head = f'version {len(every) - len(shown) + i + 1}' + (', kept' if outcome == 'kept' else '')
+        changed = [before is not None and text != before[k] for k, text in enumerate(texts)]
+        table[head] = [f'* {text}'.rstrip() if new else text for text, new in zip(told, changed)]
+        before = texts
+    return pd.DataFrame(table)

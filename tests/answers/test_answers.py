@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import rich_click as click
 from damage import DAY, FOLDER, execute, sound
-from days import Lake, chargebacks
+from days import LENIENT, Lake, chargebacks
 from inline import inline
 
 from chargeback_consolidation import job
@@ -24,7 +24,7 @@ from chargeback_consolidation.answers.late_arrivals import late_arrivals
 from chargeback_consolidation.answers.parameters import NOTEBOOKS
 from chargeback_consolidation.answers.quality_history import every_day, in_percent, outliers, outliers_shown
 from chargeback_consolidation.answers.reconcile import reconcile
-from chargeback_consolidation.answers.trace import trace
+from chargeback_consolidation.answers.trace import side_by_side, trace
 from chargeback_consolidation.commands import cli
 from chargeback_consolidation.quality import RULES
 from chargeback_consolidation.sample.landing import land_sample
@@ -373,3 +373,25 @@ def test_rates_are_shown_in_percent():
     shown = outliers_shown(outliers(table, LIMITS)).query("what == 'null_key'").iloc[0]
     assert shown['value'] == '2 %' and shown['median'].endswith(' %') and shown['threshold'] == '0 %'
     assert in_percent(table)['null_key, %'][11] == 2 and not {r.name for r in RULES} & set(in_percent(table).columns)
+
+
+# trace, side by side
+
+
+def test_versions_side_by_side(tmp_path):
+    "What changed from one version to the next is marked, and masked where it identifies; a value that came back, too"
+    lake = Lake(tmp_path)
+    states = [('open', 'm1', 5), ('won', 'm1', 5), ('open', 'm2', None)]
+    for i, (status, merchant, amount) in enumerate(states):
+        payload = dict(status=pa.array([status]), merchant_id=pa.array([merchant]))
+        payload['amount'] = pa.array([amount], pa.int64())
+        lake.land(f'v{i}.parquet', chargebacks(['k'], updated=i, **payload))
+    lake.run(session=inline, **LENIENT)
+    table = side_by_side(trace(open_day(str(lake.output), DAY), ['k'])).set_index('column')
+    assert list(table.columns) == ['version 1', 'version 2', 'version 3, kept']
+    assert list(table.loc['status']) == ['open', '* won', '* open']
+    assert list(table.loc['merchant_id']) == ['m1', 'm1', '* m2'] and list(table.loc['amount'])[2] == '*'
+    assert not any(text.startswith('*') for text in table['version 1'])
+    masked = side_by_side(trace(open_day(str(lake.output), DAY, mask=True), ['k']), most=2).set_index('column')
+    assert list(masked.columns) == ['version 2', 'version 3, kept'] and 'm2' not in masked.to_string()
+    assert masked.loc['merchant_id'].iloc[1].startswith('* id~')
