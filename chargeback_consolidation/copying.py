@@ -386,7 +386,8 @@ def copy_slots(
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
     def work(share):
-        day, reading = pa.ipc.read_schema(pa.BufferReader(packed)), LastRead(stores)
+        day = pa.ipc.read_schema(pa.BufferReader(packed))
+        reading = LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
             yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book))

@@ -168,7 +168,8 @@ def rule_hint(name, names):
 
 # %% ../nbs/09_dqdl.ipynb #ae73f560
 def named_token(token):
-    return 'the end' if token.kind == 'end' else token.text if token.kind == 'text' else repr(token.text)
+    if token.kind == 'end': return 'the end'
+    return token.text if token.kind == 'text' else repr(token.text)
 
 def unquoted(token):
     "What a quoted token says"
@@ -298,7 +299,8 @@ def past_commits(check):
         if value.kind == 'sum':
             return max(map(most, value.data[1:]))
         if value.kind != 'call': return 0
-        return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
+        if value.data[0] == 'last': return last_count(value.data[1])
+        return max(map(most, value.data[1]))
     return max(map(most, check.condition.values)) if check.condition else 0
 
 # %% ../nbs/09_dqdl.ipynb #70069c81

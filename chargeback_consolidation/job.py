@@ -81,6 +81,7 @@ Written.__doc__ = """slots: {slot: what was staged for it}. bad: {(path, etag): 
 to be broken; the race is lost if it holds `OVERTAKEN`."""
 OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 
+# %% ../nbs/19_job.ipynb #c74e64fc
 def write(run, state, plan):
     "Stage the files of the plan"
     if all(s.keeps is not None for s in plan.slots):
@@ -177,7 +178,9 @@ def nothing_new(run, state):
     unknown, head = make_known(run, state.head), state.head
     facts = dict(output_files=0) if run.settings.dry_run else {}
     status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
-    if state.held: status, message = 'held', f'{run.partition.day} is held at commit {state.held}: nothing was done'
+    if state.held:
+        status = 'held'
+        message = f'{run.partition.day} is held at commit {state.held}: nothing was done'
     report = run_report(run, state, status=status, message=message, **dict(facts, records_processed=0))
     return with_aftermath(report, head.number, state.settled, unknown) if head else report
 

@@ -349,7 +349,8 @@ def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
     starts, (set_aside, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
-    if set_aside is not None: found['set_aside'] = count(set_aside & records.known('key'))
+    if set_aside is not None:
+        found['set_aside'] = count(set_aside & records.known('key'))
     event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
     first = np.minimum.reduceat(event, starts).tolist()
     hashes = integers(field_of(rows, 'hash'))
@@ -422,7 +423,8 @@ def rule_of(error, path='.parquet', content=b''):
     "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
     if isinstance(error, SchemaConflict): return 'schema'
     if isinstance(error, SourceChanged): return 'changed'
-    named, begun = path.lower().endswith('.parquet'), not isinstance(content, bytes) or content.startswith(MAGIC)
+    named = path.lower().endswith('.parquet')
+    begun = not isinstance(content, bytes) or content.startswith(MAGIC)
     return 'unreadable' if named or begun else 'foreign'
 
 # %% ../nbs/11_landing.ipynb #0eb7234b

@@ -53,7 +53,8 @@ def up_to(path, number):
 
 def slot_paths(day, slot, number, run):
     "The `SlotPaths` of a slot: its file is relative to OUTPUT_PATH, lineage and quarantine to LEDGER_PATH"
-    folder, name = day_folder(day), f'{slot:05d}-c{number:06d}-{run}'
+    folder = day_folder(day)
+    name = f'{slot:05d}-c{number:06d}-{run}'
     return SlotPaths(
         join(folder, f'part-{name}.parquet'), join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
         join('_quarantine', folder, f'rows-{name}.parquet'))
@@ -179,7 +180,8 @@ class Ledger(CommitRecords):
     def __init__(self, store, root, day, home=None, delta=False):    # delta: begin a Delta log where there is none
         self.root, self.day, self.home = root, day, ledger_path(root, home)
         self.store = store.staging(root, self.path('_staged'))
-        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
+        self.partition = join(root, day_folder(day))
+        self.quarantine = self.path(f'_quarantine/{day_folder(day)}')
         self.folder = self.path(f'_ledger/{day_folder(day)}')
         self.delta, self.log = delta, DeltaLog(self.store, root, root.rsplit('/', 1)[-1])
 
@@ -203,6 +205,7 @@ Settled.__doc__ = """What a roll forward could not do.
 expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''.
 unlogged: why the Delta log does not have the commit, or ''; superseded files stay then, for it still names them."""
 
+# %% ../nbs/16_ledger.ipynb #bfa50097
 def settle(
     ledger,
     commit,             # the last one, or None
@@ -425,7 +428,8 @@ def commits_there(ledger, there):
 # %% ../nbs/16_ledger.ipynb #ae300be6
 def repair(ledger, run):
     "Roll forward and remove all litter; the words that say what was done. `StoreError` if something may not be removed"
-    done, told = [], ledger.log.read().numbers if has_log(ledger) else {}
+    done = []
+    told = ledger.log.read().numbers if has_log(ledger) else {}
     head, settled = open_ledger(ledger)
     ahead = litter_ahead(ledger, head)
     if ahead:
@@ -512,7 +516,8 @@ def refuse_old_place(
     "`ArgumentError` if ledger or quarantine lie in the table's own folder, where earlier versions kept them"
     left = [name for name in ('_ledger', '_quarantine') if store.list(join(root, name))]
     if not left: return
-    there, here = shlex.quote(home), [shlex.quote(join(root, name)) for name in left]
+    there = shlex.quote(home)
+    here = [shlex.quote(join(root, name)) for name in left]
     words = [f'mkdir -p {there}', f'mv {" ".join(here)} {there}']
     if root.startswith('s3://'):
         words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]

@@ -27,7 +27,8 @@ def known(array):
     n, bits = len(array), array.buffers()[0]
     if bits is None or array.null_count in (0, n):
         return np.full(n, array.null_count == 0)
-    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
+    flags = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')
+    return flags[array.offset:array.offset + n].view(bool)
 
 # %% ../nbs/06_parquet.ipynb #adb68b7c
 def integers(array):
@@ -36,7 +37,8 @@ def integers(array):
     if isinstance(array, pa.ChunkedArray):
         return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
     if array.null_count == len(array): return np.zeros(len(array), kind)
-    found = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array)]
+    found = np.frombuffer(array.buffers()[1], kind)
+    found = found[array.offset:array.offset + len(array)]
     return np.where(known(array), found, kind.type(0)) if array.null_count else found
 
 def packed_bits(flags):
@@ -98,7 +100,8 @@ def key_texts(column):
         column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
     texts, n = column.cast(pa.string()), len(column)
     if not n: return texts
-    lengths = np.diff(np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:texts.offset + n + 1])
+    ends = np.frombuffer(texts.buffers()[1], np.int32)
+    lengths = np.diff(ends[texts.offset:texts.offset + n + 1])
     valid = known(texts)
     if not (valid & (lengths == 0)).any(): return texts
     bits = packed_bits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]))
@@ -110,7 +113,8 @@ KEY_COLUMNS = (KEY,)
 def whole(column):
     "A ChunkedArray as one Array"
     chunks = column.chunks
-    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
+    if len(chunks) == 1: return chunks[0]
+    return pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
 
 def keys_where(keys, keep):
     "Keys, null where a bool array is False"

@@ -77,7 +77,8 @@ def rule_source(settings):
     if '[' in given or '\n' in given: return '--RULES', given
     try: path = read_path(given)
     except ValueError as e: raise ArgumentError(f'--RULES {e}, not {given[:80]!r}') from None
-    if not path.startswith('s3://') and os.path.isdir(path): raise ArgumentError(f'--RULES {path} is a folder')
+    if not path.startswith('s3://') and os.path.isdir(path):
+        raise ArgumentError(f'--RULES {path} is a folder')
     data = store_for(path.rpartition('/')[0] or '/').load(path)
     if data is None: raise ArgumentError(f'--RULES {path}: there is no such file')
     try: return f'--RULES {path}', data.decode()
@@ -91,7 +92,8 @@ def rules_of(settings):
     except RulesError as e: raise ArgumentError(f'{name}: {e}') from None
     for rule in rules:
         faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, KEY_COLUMNS)]
-        if faults: raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
+        if faults:
+            raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
     return rules
 
 # %% ../nbs/18_plan.ipynb #f0ca7a91
@@ -184,7 +186,8 @@ def remembered(ledger, head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
     told, commit = {}, head
     while commit and not told.keys() >= set(paths):
-        for path, rule, cause in commit.report.get('set_aside', ()): told.setdefault(path, SetAside(path, rule, cause))
+        for path, rule, cause in commit.report.get('set_aside', ()):
+            told.setdefault(path, SetAside(path, rule, cause))
         commit = ledger.load(commit.held if commit.kind == 'rollback' else commit.number - 1)
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
@@ -288,6 +291,7 @@ day. lost: {number: positions of the rows that lose}. digest: of their keys. fin
 user's rules, dicts. slots: the layout.
 records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
+# %% ../nbs/18_plan.ipynb #423e075c
 def decide(run, state, index, bad):
     "The `Plan`. bad: {(path, etag): SetAside}, sources that the copy found to be unreadable"
     aside = set_aside_now(state, index.notes, bad)
@@ -317,7 +321,8 @@ def set_aside_now(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
     for i, source in state.sources.items():
-        note, earlier = notes[i], bad.get((source.path, source.etag))
+        note = notes[i]
+        earlier = bad.get((source.path, source.etag))
         if note.error:
             found[i] = SetAside(name_of(state, i), note.error, note.cause)
         elif earlier: found[i] = earlier
@@ -365,11 +370,13 @@ def verdicts_of(run, state, index, used, aside, schema):
     counts = (rows, rows, rows, rows)
     if any(keyed(check) for rule in run.rules for check in checks_in(rule.tree)):
         counts = key_facts(new, key_counts(index.contenders, aside))
-    facts, past = Facts(added_all(n.tallies for n in new.values()), measures, schema.names, counts), history_of(run)
+    facts = Facts(added_all(n.tallies for n in new.values()), measures, schema.names, counts)
+    past = history_of(run)
     found = []
     for rule in run.rules:
         verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, KEY_COLUMNS)
-        if faults: verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+        if faults:
+            verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
         first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
         found.append(dict(verdict._asdict(), first=first))
     return tuple(found)
@@ -398,11 +405,13 @@ def history_of(run):
         other = Ledger(ledger.store, ledger.root, day - timedelta(days=back), ledger.home)
         for number in reversed(other.numbers()[-wanted:]):
             told = other.load(number).report.get('rules', ())
-            if told: found.append({name: value for verdict in told for name, value in verdict['value'].items()})
+            if told:
+                found.append({name: value for verdict in told for name, value in verdict['value'].items()})
         if len(found) >= wanted: break
     past = {}
     for values in reversed(found):
-        for name, value in values.items(): past.setdefault(name, []).append(value)
+        for name, value in values.items():
+            past.setdefault(name, []).append(value)
     return past
 
 # %% ../nbs/18_plan.ipynb #603cab03

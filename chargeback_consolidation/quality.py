@@ -47,7 +47,8 @@ def named(
     most=1,     # how many are told
 ):
     "The first of `evidence`, and how many more there are; '' if there is none"
-    told, more = '; '.join(text.rstrip('.') for text in evidence[:most]), len(evidence) - most
+    told = '; '.join(text.rstrip('.') for text in evidence[:most])
+    more = len(evidence) - most
     return told + (f', and {more:,} more' if more > 0 else '')
 
 # %% ../nbs/08_quality.ipynb #1d6bbb16
@@ -104,7 +105,8 @@ class ConservationBroken(Exception):
 # %% ../nbs/08_quality.ipynb #4d12cb60
 def audit(b):
     "`ConservationBroken` unless rows in = rows out + duplicates + quarantined, and the keys written are the winners"
-    out, same = b.rows_out + b.duplicates + b.quarantined, b.winners == b.digest
+    out = b.rows_out + b.duplicates + b.quarantined
+    same = b.winners == b.digest
     if b.rows_in == out and same: return b
     raise ConservationBroken(f'nothing is published: {b.rows_in:,} rows in, {b.rows_out:,} out + {b.duplicates:,} '
                              f'duplicates + {b.quarantined:,} quarantined = {out:,}; the keys written '

@@ -37,13 +37,17 @@ numbers are values / 10**scale; None for floats."""
 def numbers_in(array):
     "The `NumberColumn` of an Array; None if its type has none"
     kind, t, there = array.type, pa.types, known(array)
-    if t.is_null(kind): return NumberColumn(np.zeros(len(array), np.int64), there, 0)
+    if t.is_null(kind):
+        return NumberColumn(np.zeros(len(array), np.int64), there, 0)
     if t.is_uint64(kind):
         values = integers(array)
         return NumberColumn(values.astype(object if (values >> np.uint64(63)).any() else np.int64), there, 0)
-    if t.is_integer(kind): return NumberColumn(integers(array).astype(np.int64), there, 0)
-    if t.is_floating(kind): return NumberColumn(integers(array.cast(pa.float64())), there, None)
-    if str(kind).startswith('decimal128'): return NumberColumn(decimal_integers(array, there), there, kind.scale)
+    if t.is_integer(kind):
+        return NumberColumn(integers(array).astype(np.int64), there, 0)
+    if t.is_floating(kind):
+        return NumberColumn(integers(array.cast(pa.float64())), there, None)
+    if str(kind).startswith('decimal128'):
+        return NumberColumn(decimal_integers(array, there), there, kind.scale)
     if not t.is_decimal(kind): return None
     digits = [int(v.scaleb(kind.scale)) if v is not None else 0 for v in array.to_pylist()]
     return NumberColumn(np.array(digits + [None], object)[:-1], there, kind.scale)
@@ -54,7 +58,8 @@ def decimal_integers(array, there):
     n = len(array)
     if not there.any(): return np.zeros(n, np.int64)
     words = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)[array.offset:array.offset + n]
-    low, high = np.where(there, words[:, 0], 0), np.where(there, words[:, 1], 0)
+    low = np.where(there, words[:, 0], 0)
+    high = np.where(there, words[:, 1], 0)
     if (high == low >> 63).all(): return low
     return high.astype(object) * 2**64 + low.astype(np.uint64).astype(object)
 
@@ -71,7 +76,8 @@ def words_in(array):
     elif not (t.is_string(kind) or t.is_large_string(kind)): return None
     found = array.dictionary_encode()
     values = found.dictionary.to_pylist()
-    if t.is_boolean(kind): values = [{'0': 'false', '1': 'true'}[v] for v in values]
+    if t.is_boolean(kind):
+        values = [{'0': 'false', '1': 'true'}[v] for v in values]
     return TextColumn(values, integers(found.indices), known(array))
 
 # %% ../nbs/10_rules.ipynb #34a42490
@@ -104,7 +110,8 @@ class RuleRows:
 
     def once(self, way, name):
         "What a function makes of a column, worked out once"
-        if (way, name) not in self.seen: self.seen[way, name] = way(self.column(name))
+        if (way, name) not in self.seen:
+            self.seen[way, name] = way(self.column(name))
         return self.seen[way, name]
 
     def column(self, name):
@@ -136,7 +143,8 @@ def amount_of(value, history=()):
         if not numbers: return None
         return numbers[-1] if data[0] == 'last' else CALLS[data[0]](numbers)
     sign, a, b = data[0], amount_of(data[1], history), amount_of(data[2], history)
-    if a is None or b is None or (sign == '/' and not b): return None
+    if a is None or b is None or (sign == '/' and not b):
+        return None
     return a + b if sign == '+' else a - b if sign == '-' else a * b if sign == '*' else a / b
 
 # %% ../nbs/10_rules.ipynb #dc03a48e
@@ -144,7 +152,8 @@ def holds(condition, number, history=()):
     "Whether a number meets a `Condition`; None if nobody can say"
     if number is None: return None
     amounts = [None if v.kind == 'word' else amount_of(v, history) for v in condition.values]
-    if any(a is None and v.kind != 'word' for a, v in zip(amounts, condition.values)): return None
+    if any(a is None and v.kind != 'word' for a, v in zip(amounts, condition.values)):
+        return None
     a, word = amounts[0], condition.operator
     if word == 'between': found = amounts[0] < number < amounts[1]
     elif word in ('in', '='): found = number in amounts
@@ -171,7 +180,8 @@ def compared(numbers, sign, amount):
             found = {'=': values == a, '>': values > a, '>=': values >= a, '<': values < a, '<=': values <= a}[sign]
         return found & there
     exact = amount * 10**scale
-    if sign == '=' and exact.denominator != 1: return np.zeros(len(values), bool)
+    if sign == '=' and exact.denominator != 1:
+        return np.zeros(len(values), bool)
     bound = math.ceil(exact) if sign in ('>=', '<') else math.floor(exact)
     return beyond(values, sign, bound) & there
 
@@ -182,7 +192,8 @@ def moment_of(value, now):
     "A 'date', 'time' or 'now' `Value` as microseconds since 1970"
     kind, data = value
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if kind == 'date': return micros_since(datetime.strptime(data, '%Y-%m-%d').replace(tzinfo=timezone.utc))
+    if kind == 'date':
+        return micros_since(datetime.strptime(data, '%Y-%m-%d').replace(tzinfo=timezone.utc))
     if kind == 'time': return micros_since(midnight + timedelta(minutes=minutes_of(data)))
     if not data: return micros_since(now)
     sign, amount, unit = data
@@ -210,8 +221,10 @@ def number_condition(numbers, condition, rows, amount):
     word = condition.operator
     amounts = [amount(v) for v in condition.values if v.kind != 'word']
     if any(a is None for a in amounts): return rows.none()
-    if word == 'between': return compared(numbers, '>', amounts[0]) & compared(numbers, '<', amounts[1])
-    if word in ('=', 'in'): return any_of([compared(numbers, '=', a) for a in amounts], rows)
+    if word == 'between':
+        return compared(numbers, '>', amounts[0]) & compared(numbers, '<', amounts[1])
+    if word in ('=', 'in'):
+        return any_of([compared(numbers, '=', a) for a in amounts], rows)
     return compared(numbers, word, amounts[0])
 
 # %% ../nbs/10_rules.ipynb #e217fa1c
@@ -288,7 +301,8 @@ def has_type(rows, name, data_type):
         flags = np.array([TEXT_TYPES[data_type](text) for text in words.values] + [False], bool)
         return (flags[words.places] & words.known) | missing
     if data_type in ('Integer', 'Long') and t.is_integer(kind):
-        bits, numbers = (32 if data_type == 'Integer' else 64), rows.once(numbers_in, name)
+        bits = 32 if data_type == 'Integer' else 64
+        numbers = rows.once(numbers_in, name)
         return (beyond(numbers.values, '>=', -2**(bits - 1)) & beyond(numbers.values, '<', 2**(bits - 1))) | missing
     number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
     right = {'Boolean': t.is_boolean(kind), 'Date': t.is_date(kind), 'Timestamp': t.is_timestamp(kind),
@@ -356,7 +370,8 @@ def filtered(rows, tree):
     sign = '=' if word == 'in' or tree[2] == '!=' else tree[2]
     literals = tree[2] if word == 'in' else (tree[3],)
     answers = [literal_compares(rows, tree[1], sign, literal) for literal in literals]
-    if any(a is None for a in answers): return rows.none(), rows.none()
+    if any(a is None for a in answers):
+        return rows.none(), rows.none()
     found = any_of(answers, rows)
     no = ~found & ~missing
     return (no, found) if tree[2] == '!=' else (found, no)
@@ -420,7 +435,8 @@ def exact_sums(numbers, use, starts):
             sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
         return [[c, repr(a), repr(b)] for c, a, b in zip(counts, sums, squares)]
     most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
-    if most * most * len(values) >= 2**63: values = values.astype(object)
+    if most * most * len(values) >= 2**63:
+        values = values.astype(object)
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
     return [[c, f'{a}:{scale}', f'{b}:{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
 
@@ -506,7 +522,8 @@ def metric_of(check, facts):
 def check_holds(check, facts, history):
     "Whether a `Check` holds; None if nobody can say yet. history: metric -> numbers of earlier commits"
     about = SIGNATURES[check.kind].about
-    if check.kind == 'ColumnExists': return find_column(check.columns[0], facts.names) is not None
+    if check.kind == 'ColumnExists':
+        return find_column(check.columns[0], facts.names) is not None
     if check.kind == 'ColumnNamesMatchPattern':
         return all(re.fullmatch(check.columns[0], name) for name in facts.names)
     if check.kind in ('IsUnique', 'IsPrimaryKey'):
@@ -514,13 +531,15 @@ def check_holds(check, facts, history):
         return different == with_key and (check.kind == 'IsUnique' or with_key == records)
     number = metric_of(check, facts)
     if number is None: return True
-    if about == 'row': return holds(check.threshold, number) if check.threshold else number == 1
+    if about == 'row':
+        return holds(check.threshold, number) if check.threshold else number == 1
     return holds(check.condition, number, history.get(metric_text(check), []))
 
 def tree_holds(tree, facts, history):
     "Whether a tree holds; None if nobody can say yet"
     if isinstance(tree, Check): return check_holds(tree, facts, history)
-    if about_rows(tree): return not facts.tallies or facts.tallies[facts.measures.index(tree)][1] == 0
+    if about_rows(tree):
+        return not facts.tallies or facts.tallies[facts.measures.index(tree)][1] == 0
     parts = [tree_holds(part, facts, history) for part in tree.parts]
     decided = tree.operator == 'or'
     if decided in parts: return decided
@@ -530,8 +549,10 @@ def tree_holds(tree, facts, history):
 def tally_place(rule, measures):
     "Which of the measures counts the rows that fail a rule: its number, or None if none does"
     tree = rule.tree
-    if about_rows(tree): return measures.index(plain_measure(tree) if isinstance(tree, Check) else tree)
-    if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'): return None
+    if about_rows(tree):
+        return measures.index(plain_measure(tree) if isinstance(tree, Check) else tree)
+    if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'):
+        return None
     return measures.index(plain_measure(tree))
 
 # %% ../nbs/10_rules.ipynb #ba3552f2
@@ -552,13 +573,15 @@ def verdict_of(rule, facts, history):
 def said(tree, count, total, value):
     "What is wrong, in a few words"
     words = [f'{name} is {number:,.6g}' for name, number in value.items()]
-    if count: words.insert(0, f'{count:,} of {total:,} rows fail')
+    if count:
+        words.insert(0, f'{count:,} of {total:,} rows fail')
     return '; '.join(words) or 'it does not hold'
 
 # %% ../nbs/10_rules.ipynb #958cafd2
 def faults_of(rule, schema, keys=()):
     "What is wrong between a `DayRule` and the columns of a day: a list of texts. keys: the key columns"
-    empty, found = RuleRows(schema_table(schema), datetime(1970, 1, 1, tzinfo=timezone.utc)), []
+    empty = RuleRows(schema_table(schema), datetime(1970, 1, 1, tzinfo=timezone.utc))
+    found = []
     for check in checks_in(rule.tree):
         about = SIGNATURES[check.kind].about
         if about == 'schema': continue
@@ -593,7 +616,8 @@ def answerable(empty, check):
 # %% ../nbs/10_rules.ipynb #3ff3d22a
 def types_fit(empty, tree):
     "True if the types of columns go with the literals that a filter compares them with"
-    if tree[0] in ('and', 'or'): return all(types_fit(empty, part) for part in tree[1])
+    if tree[0] in ('and', 'or'):
+        return all(types_fit(empty, part) for part in tree[1])
     if tree[0] == 'not': return types_fit(empty, tree[1])
     if tree[0] == 'null': return True
     literals = tree[2] if tree[0] == 'in' else (tree[3],)

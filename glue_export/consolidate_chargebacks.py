@@ -1961,7 +1961,8 @@ def known(array):
     n, bits = len(array), array.buffers()[0]
     if bits is None or array.null_count in (0, n):
         return np.full(n, array.null_count == 0)
-    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')[array.offset:array.offset + n].view(bool)
+    flags = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder='little')
+    return flags[array.offset:array.offset + n].view(bool)
 
 
 def integers(array):
@@ -1970,7 +1971,8 @@ def integers(array):
     if isinstance(array, pa.ChunkedArray):
         return np.concatenate([np.zeros(0, kind)] + [integers(chunk) for chunk in array.chunks])
     if array.null_count == len(array): return np.zeros(len(array), kind)
-    found = np.frombuffer(array.buffers()[1], kind)[array.offset:array.offset + len(array)]
+    found = np.frombuffer(array.buffers()[1], kind)
+    found = found[array.offset:array.offset + len(array)]
     return np.where(known(array), found, kind.type(0)) if array.null_count else found
 
 def packed_bits(flags):
@@ -2032,7 +2034,8 @@ def key_texts(column):
         column = pa.array([v and v.hex() for v in column.to_pylist()], pa.string())
     texts, n = column.cast(pa.string()), len(column)
     if not n: return texts
-    lengths = np.diff(np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:texts.offset + n + 1])
+    ends = np.frombuffer(texts.buffers()[1], np.int32)
+    lengths = np.diff(ends[texts.offset:texts.offset + n + 1])
     valid = known(texts)
     if not (valid & (lengths == 0)).any(): return texts
     bits = packed_bits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]))
@@ -2044,7 +2047,8 @@ KEY_COLUMNS = (KEY,)
 def whole(column):
     "A ChunkedArray as one Array"
     chunks = column.chunks
-    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
+    if len(chunks) == 1: return chunks[0]
+    return pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
 
 def keys_where(keys, keep):
     "Keys, null where a bool array is False"
@@ -2565,7 +2569,8 @@ def named(
     most=1,     # how many are told
 ):
     "The first of `evidence`, and how many more there are; '' if there is none"
-    told, more = '; '.join(text.rstrip('.') for text in evidence[:most]), len(evidence) - most
+    told = '; '.join(text.rstrip('.') for text in evidence[:most])
+    more = len(evidence) - most
     return told + (f', and {more:,} more' if more > 0 else '')
 
 
@@ -2622,7 +2627,8 @@ class ConservationBroken(Exception):
 
 def audit(b):
     "`ConservationBroken` unless rows in = rows out + duplicates + quarantined, and the keys written are the winners"
-    out, same = b.rows_out + b.duplicates + b.quarantined, b.winners == b.digest
+    out = b.rows_out + b.duplicates + b.quarantined
+    same = b.winners == b.digest
     if b.rows_in == out and same: return b
     raise ConservationBroken(f'nothing is published: {b.rows_in:,} rows in, {b.rows_out:,} out + {b.duplicates:,} '
                              f'duplicates + {b.quarantined:,} quarantined = {out:,}; the keys written '
@@ -2777,7 +2783,8 @@ def rule_hint(name, names):
 
 
 def named_token(token):
-    return 'the end' if token.kind == 'end' else token.text if token.kind == 'text' else repr(token.text)
+    if token.kind == 'end': return 'the end'
+    return token.text if token.kind == 'text' else repr(token.text)
 
 def unquoted(token):
     "What a quoted token says"
@@ -2907,7 +2914,8 @@ def past_commits(check):
         if value.kind == 'sum':
             return max(map(most, value.data[1:]))
         if value.kind != 'call': return 0
-        return last_count(value.data[1]) if value.data[0] == 'last' else max(map(most, value.data[1]))
+        if value.data[0] == 'last': return last_count(value.data[1])
+        return max(map(most, value.data[1]))
     return max(map(most, check.condition.values)) if check.condition else 0
 
 
@@ -3472,13 +3480,17 @@ numbers are values / 10**scale; None for floats."""
 def numbers_in(array):
     "The `NumberColumn` of an Array; None if its type has none"
     kind, t, there = array.type, pa.types, known(array)
-    if t.is_null(kind): return NumberColumn(np.zeros(len(array), np.int64), there, 0)
+    if t.is_null(kind):
+        return NumberColumn(np.zeros(len(array), np.int64), there, 0)
     if t.is_uint64(kind):
         values = integers(array)
         return NumberColumn(values.astype(object if (values >> np.uint64(63)).any() else np.int64), there, 0)
-    if t.is_integer(kind): return NumberColumn(integers(array).astype(np.int64), there, 0)
-    if t.is_floating(kind): return NumberColumn(integers(array.cast(pa.float64())), there, None)
-    if str(kind).startswith('decimal128'): return NumberColumn(decimal_integers(array, there), there, kind.scale)
+    if t.is_integer(kind):
+        return NumberColumn(integers(array).astype(np.int64), there, 0)
+    if t.is_floating(kind):
+        return NumberColumn(integers(array.cast(pa.float64())), there, None)
+    if str(kind).startswith('decimal128'):
+        return NumberColumn(decimal_integers(array, there), there, kind.scale)
     if not t.is_decimal(kind): return None
     digits = [int(v.scaleb(kind.scale)) if v is not None else 0 for v in array.to_pylist()]
     return NumberColumn(np.array(digits + [None], object)[:-1], there, kind.scale)
@@ -3489,7 +3501,8 @@ def decimal_integers(array, there):
     n = len(array)
     if not there.any(): return np.zeros(n, np.int64)
     words = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)[array.offset:array.offset + n]
-    low, high = np.where(there, words[:, 0], 0), np.where(there, words[:, 1], 0)
+    low = np.where(there, words[:, 0], 0)
+    high = np.where(there, words[:, 1], 0)
     if (high == low >> 63).all(): return low
     return high.astype(object) * 2**64 + low.astype(np.uint64).astype(object)
 
@@ -3506,7 +3519,8 @@ def words_in(array):
     elif not (t.is_string(kind) or t.is_large_string(kind)): return None
     found = array.dictionary_encode()
     values = found.dictionary.to_pylist()
-    if t.is_boolean(kind): values = [{'0': 'false', '1': 'true'}[v] for v in values]
+    if t.is_boolean(kind):
+        values = [{'0': 'false', '1': 'true'}[v] for v in values]
     return TextColumn(values, integers(found.indices), known(array))
 
 
@@ -3539,7 +3553,8 @@ class RuleRows:
 
     def once(self, way, name):
         "What a function makes of a column, worked out once"
-        if (way, name) not in self.seen: self.seen[way, name] = way(self.column(name))
+        if (way, name) not in self.seen:
+            self.seen[way, name] = way(self.column(name))
         return self.seen[way, name]
 
     def column(self, name):
@@ -3571,7 +3586,8 @@ def amount_of(value, history=()):
         if not numbers: return None
         return numbers[-1] if data[0] == 'last' else CALLS[data[0]](numbers)
     sign, a, b = data[0], amount_of(data[1], history), amount_of(data[2], history)
-    if a is None or b is None or (sign == '/' and not b): return None
+    if a is None or b is None or (sign == '/' and not b):
+        return None
     return a + b if sign == '+' else a - b if sign == '-' else a * b if sign == '*' else a / b
 
 
@@ -3579,7 +3595,8 @@ def holds(condition, number, history=()):
     "Whether a number meets a `Condition`; None if nobody can say"
     if number is None: return None
     amounts = [None if v.kind == 'word' else amount_of(v, history) for v in condition.values]
-    if any(a is None and v.kind != 'word' for a, v in zip(amounts, condition.values)): return None
+    if any(a is None and v.kind != 'word' for a, v in zip(amounts, condition.values)):
+        return None
     a, word = amounts[0], condition.operator
     if word == 'between': found = amounts[0] < number < amounts[1]
     elif word in ('in', '='): found = number in amounts
@@ -3606,7 +3623,8 @@ def compared(numbers, sign, amount):
             found = {'=': values == a, '>': values > a, '>=': values >= a, '<': values < a, '<=': values <= a}[sign]
         return found & there
     exact = amount * 10**scale
-    if sign == '=' and exact.denominator != 1: return np.zeros(len(values), bool)
+    if sign == '=' and exact.denominator != 1:
+        return np.zeros(len(values), bool)
     bound = math.ceil(exact) if sign in ('>=', '<') else math.floor(exact)
     return beyond(values, sign, bound) & there
 
@@ -3617,7 +3635,8 @@ def moment_of(value, now):
     "A 'date', 'time' or 'now' `Value` as microseconds since 1970"
     kind, data = value
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if kind == 'date': return micros_since(datetime.strptime(data, '%Y-%m-%d').replace(tzinfo=timezone.utc))
+    if kind == 'date':
+        return micros_since(datetime.strptime(data, '%Y-%m-%d').replace(tzinfo=timezone.utc))
     if kind == 'time': return micros_since(midnight + timedelta(minutes=minutes_of(data)))
     if not data: return micros_since(now)
     sign, amount, unit = data
@@ -3645,8 +3664,10 @@ def number_condition(numbers, condition, rows, amount):
     word = condition.operator
     amounts = [amount(v) for v in condition.values if v.kind != 'word']
     if any(a is None for a in amounts): return rows.none()
-    if word == 'between': return compared(numbers, '>', amounts[0]) & compared(numbers, '<', amounts[1])
-    if word in ('=', 'in'): return any_of([compared(numbers, '=', a) for a in amounts], rows)
+    if word == 'between':
+        return compared(numbers, '>', amounts[0]) & compared(numbers, '<', amounts[1])
+    if word in ('=', 'in'):
+        return any_of([compared(numbers, '=', a) for a in amounts], rows)
     return compared(numbers, word, amounts[0])
 
 
@@ -3723,7 +3744,8 @@ def has_type(rows, name, data_type):
         flags = np.array([TEXT_TYPES[data_type](text) for text in words.values] + [False], bool)
         return (flags[words.places] & words.known) | missing
     if data_type in ('Integer', 'Long') and t.is_integer(kind):
-        bits, numbers = (32 if data_type == 'Integer' else 64), rows.once(numbers_in, name)
+        bits = 32 if data_type == 'Integer' else 64
+        numbers = rows.once(numbers_in, name)
         return (beyond(numbers.values, '>=', -2**(bits - 1)) & beyond(numbers.values, '<', 2**(bits - 1))) | missing
     number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
     right = {'Boolean': t.is_boolean(kind), 'Date': t.is_date(kind), 'Timestamp': t.is_timestamp(kind),
@@ -3791,7 +3813,8 @@ def filtered(rows, tree):
     sign = '=' if word == 'in' or tree[2] == '!=' else tree[2]
     literals = tree[2] if word == 'in' else (tree[3],)
     answers = [literal_compares(rows, tree[1], sign, literal) for literal in literals]
-    if any(a is None for a in answers): return rows.none(), rows.none()
+    if any(a is None for a in answers):
+        return rows.none(), rows.none()
     found = any_of(answers, rows)
     no = ~found & ~missing
     return (no, found) if tree[2] == '!=' else (found, no)
@@ -3855,7 +3878,8 @@ def exact_sums(numbers, use, starts):
             sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
         return [[c, repr(a), repr(b)] for c, a, b in zip(counts, sums, squares)]
     most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
-    if most * most * len(values) >= 2**63: values = values.astype(object)
+    if most * most * len(values) >= 2**63:
+        values = values.astype(object)
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
     return [[c, f'{a}:{scale}', f'{b}:{2 * scale}'] for c, a, b in zip(counts, sums, squares)]
 
@@ -3941,7 +3965,8 @@ def metric_of(check, facts):
 def check_holds(check, facts, history):
     "Whether a `Check` holds; None if nobody can say yet. history: metric -> numbers of earlier commits"
     about = SIGNATURES[check.kind].about
-    if check.kind == 'ColumnExists': return find_column(check.columns[0], facts.names) is not None
+    if check.kind == 'ColumnExists':
+        return find_column(check.columns[0], facts.names) is not None
     if check.kind == 'ColumnNamesMatchPattern':
         return all(re.fullmatch(check.columns[0], name) for name in facts.names)
     if check.kind in ('IsUnique', 'IsPrimaryKey'):
@@ -3949,13 +3974,15 @@ def check_holds(check, facts, history):
         return different == with_key and (check.kind == 'IsUnique' or with_key == records)
     number = metric_of(check, facts)
     if number is None: return True
-    if about == 'row': return holds(check.threshold, number) if check.threshold else number == 1
+    if about == 'row':
+        return holds(check.threshold, number) if check.threshold else number == 1
     return holds(check.condition, number, history.get(metric_text(check), []))
 
 def tree_holds(tree, facts, history):
     "Whether a tree holds; None if nobody can say yet"
     if isinstance(tree, Check): return check_holds(tree, facts, history)
-    if about_rows(tree): return not facts.tallies or facts.tallies[facts.measures.index(tree)][1] == 0
+    if about_rows(tree):
+        return not facts.tallies or facts.tallies[facts.measures.index(tree)][1] == 0
     parts = [tree_holds(part, facts, history) for part in tree.parts]
     decided = tree.operator == 'or'
     if decided in parts: return decided
@@ -3965,8 +3992,10 @@ def tree_holds(tree, facts, history):
 def tally_place(rule, measures):
     "Which of the measures counts the rows that fail a rule: its number, or None if none does"
     tree = rule.tree
-    if about_rows(tree): return measures.index(plain_measure(tree) if isinstance(tree, Check) else tree)
-    if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'): return None
+    if about_rows(tree):
+        return measures.index(plain_measure(tree) if isinstance(tree, Check) else tree)
+    if isinstance(tree, Both) or not (tree.threshold or tree.kind == 'Completeness'):
+        return None
     return measures.index(plain_measure(tree))
 
 
@@ -3987,13 +4016,15 @@ def verdict_of(rule, facts, history):
 def said(tree, count, total, value):
     "What is wrong, in a few words"
     words = [f'{name} is {number:,.6g}' for name, number in value.items()]
-    if count: words.insert(0, f'{count:,} of {total:,} rows fail')
+    if count:
+        words.insert(0, f'{count:,} of {total:,} rows fail')
     return '; '.join(words) or 'it does not hold'
 
 
 def faults_of(rule, schema, keys=()):
     "What is wrong between a `DayRule` and the columns of a day: a list of texts. keys: the key columns"
-    empty, found = RuleRows(schema_table(schema), datetime(1970, 1, 1, tzinfo=timezone.utc)), []
+    empty = RuleRows(schema_table(schema), datetime(1970, 1, 1, tzinfo=timezone.utc))
+    found = []
     for check in checks_in(rule.tree):
         about = SIGNATURES[check.kind].about
         if about == 'schema': continue
@@ -4028,7 +4059,8 @@ def answerable(empty, check):
 
 def types_fit(empty, tree):
     "True if the types of columns go with the literals that a filter compares them with"
-    if tree[0] in ('and', 'or'): return all(types_fit(empty, part) for part in tree[1])
+    if tree[0] in ('and', 'or'):
+        return all(types_fit(empty, part) for part in tree[1])
     if tree[0] == 'not': return types_fit(empty, tree[1])
     if tree[0] == 'null': return True
     literals = tree[2] if tree[0] == 'in' else (tree[3],)
@@ -4384,7 +4416,8 @@ def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
     starts, (set_aside, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
-    if set_aside is not None: found['set_aside'] = count(set_aside & records.known('key'))
+    if set_aside is not None:
+        found['set_aside'] = count(set_aside & records.known('key'))
     event = np.where(records.known('event'), records.values('event'), np.iinfo(np.int64).max)
     first = np.minimum.reduceat(event, starts).tolist()
     hashes = integers(field_of(rows, 'hash'))
@@ -4457,7 +4490,8 @@ def rule_of(error, path='.parquet', content=b''):
     "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
     if isinstance(error, SchemaConflict): return 'schema'
     if isinstance(error, SourceChanged): return 'changed'
-    named, begun = path.lower().endswith('.parquet'), not isinstance(content, bytes) or content.startswith(MAGIC)
+    named = path.lower().endswith('.parquet')
+    begun = not isinstance(content, bytes) or content.startswith(MAGIC)
     return 'unreadable' if named or begun else 'foreign'
 
 
@@ -5209,7 +5243,8 @@ def copy_slots(
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
     def work(share):
-        day, reading = pa.ipc.read_schema(pa.BufferReader(packed)), LastRead(stores)
+        day = pa.ipc.read_schema(pa.BufferReader(packed))
+        reading = LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
             yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book))
@@ -5595,7 +5630,8 @@ def up_to(path, number):
 
 def slot_paths(day, slot, number, run):
     "The `SlotPaths` of a slot: its file is relative to OUTPUT_PATH, lineage and quarantine to LEDGER_PATH"
-    folder, name = day_folder(day), f'{slot:05d}-c{number:06d}-{run}'
+    folder = day_folder(day)
+    name = f'{slot:05d}-c{number:06d}-{run}'
     return SlotPaths(
         join(folder, f'part-{name}.parquet'), join('_ledger', folder, 'lineage', f'part-{name}.lineage'),
         join('_quarantine', folder, f'rows-{name}.parquet'))
@@ -5720,7 +5756,8 @@ class Ledger(CommitRecords):
     def __init__(self, store, root, day, home=None, delta=False):    # delta: begin a Delta log where there is none
         self.root, self.day, self.home = root, day, ledger_path(root, home)
         self.store = store.staging(root, self.path('_staged'))
-        self.partition, self.quarantine = join(root, day_folder(day)), self.path(f'_quarantine/{day_folder(day)}')
+        self.partition = join(root, day_folder(day))
+        self.quarantine = self.path(f'_quarantine/{day_folder(day)}')
         self.folder = self.path(f'_ledger/{day_folder(day)}')
         self.delta, self.log = delta, DeltaLog(self.store, root, root.rsplit('/', 1)[-1])
 
@@ -5743,6 +5780,7 @@ Settled.__new__.__defaults__ = (0, '', '')
 Settled.__doc__ = """What a roll forward could not do.
 expired: rows in quarantine files that are gone. left: why superseded files are still there, or ''.
 unlogged: why the Delta log does not have the commit, or ''; superseded files stay then, for it still names them."""
+
 
 def settle(
     ledger,
@@ -5966,7 +6004,8 @@ def commits_there(ledger, there):
 
 def repair(ledger, run):
     "Roll forward and remove all litter; the words that say what was done. `StoreError` if something may not be removed"
-    done, told = [], ledger.log.read().numbers if has_log(ledger) else {}
+    done = []
+    told = ledger.log.read().numbers if has_log(ledger) else {}
     head, settled = open_ledger(ledger)
     ahead = litter_ahead(ledger, head)
     if ahead:
@@ -6053,7 +6092,8 @@ def refuse_old_place(
     "`ArgumentError` if ledger or quarantine lie in the table's own folder, where earlier versions kept them"
     left = [name for name in ('_ledger', '_quarantine') if store.list(join(root, name))]
     if not left: return
-    there, here = shlex.quote(home), [shlex.quote(join(root, name)) for name in left]
+    there = shlex.quote(home)
+    here = [shlex.quote(join(root, name)) for name in left]
     words = [f'mkdir -p {there}', f'mv {" ".join(here)} {there}']
     if root.startswith('s3://'):
         words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
@@ -6263,7 +6303,8 @@ def rule_source(settings):
     if '[' in given or '\n' in given: return '--RULES', given
     try: path = read_path(given)
     except ValueError as e: raise ArgumentError(f'--RULES {e}, not {given[:80]!r}') from None
-    if not path.startswith('s3://') and os.path.isdir(path): raise ArgumentError(f'--RULES {path} is a folder')
+    if not path.startswith('s3://') and os.path.isdir(path):
+        raise ArgumentError(f'--RULES {path} is a folder')
     data = store_for(path.rpartition('/')[0] or '/').load(path)
     if data is None: raise ArgumentError(f'--RULES {path}: there is no such file')
     try: return f'--RULES {path}', data.decode()
@@ -6277,7 +6318,8 @@ def rules_of(settings):
     except RulesError as e: raise ArgumentError(f'{name}: {e}') from None
     for rule in rules:
         faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, KEY_COLUMNS)]
-        if faults: raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
+        if faults:
+            raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
     return rules
 
 
@@ -6370,7 +6412,8 @@ def remembered(ledger, head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
     told, commit = {}, head
     while commit and not told.keys() >= set(paths):
-        for path, rule, cause in commit.report.get('set_aside', ()): told.setdefault(path, SetAside(path, rule, cause))
+        for path, rule, cause in commit.report.get('set_aside', ()):
+            told.setdefault(path, SetAside(path, rule, cause))
         commit = ledger.load(commit.held if commit.kind == 'rollback' else commit.number - 1)
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
@@ -6474,6 +6517,7 @@ day. lost: {number: positions of the rows that lose}. digest: of their keys. fin
 user's rules, dicts. slots: the layout.
 records: landed now. rows_in: those and the consolidated ones. work: False if nothing would change."""
 
+
 def decide(run, state, index, bad):
     "The `Plan`. bad: {(path, etag): SetAside}, sources that the copy found to be unreadable"
     aside = set_aside_now(state, index.notes, bad)
@@ -6503,7 +6547,8 @@ def set_aside_now(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
     for i, source in state.sources.items():
-        note, earlier = notes[i], bad.get((source.path, source.etag))
+        note = notes[i]
+        earlier = bad.get((source.path, source.etag))
         if note.error:
             found[i] = SetAside(name_of(state, i), note.error, note.cause)
         elif earlier: found[i] = earlier
@@ -6551,11 +6596,13 @@ def verdicts_of(run, state, index, used, aside, schema):
     counts = (rows, rows, rows, rows)
     if any(keyed(check) for rule in run.rules for check in checks_in(rule.tree)):
         counts = key_facts(new, key_counts(index.contenders, aside))
-    facts, past = Facts(added_all(n.tallies for n in new.values()), measures, schema.names, counts), history_of(run)
+    facts = Facts(added_all(n.tallies for n in new.values()), measures, schema.names, counts)
+    past = history_of(run)
     found = []
     for rule in run.rules:
         verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, KEY_COLUMNS)
-        if faults: verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+        if faults:
+            verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
         first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
         found.append(dict(verdict._asdict(), first=first))
     return tuple(found)
@@ -6584,11 +6631,13 @@ def history_of(run):
         other = Ledger(ledger.store, ledger.root, day - timedelta(days=back), ledger.home)
         for number in reversed(other.numbers()[-wanted:]):
             told = other.load(number).report.get('rules', ())
-            if told: found.append({name: value for verdict in told for name, value in verdict['value'].items()})
+            if told:
+                found.append({name: value for verdict in told for name, value in verdict['value'].items()})
         if len(found) >= wanted: break
     past = {}
     for values in reversed(found):
-        for name, value in values.items(): past.setdefault(name, []).append(value)
+        for name, value in values.items():
+            past.setdefault(name, []).append(value)
     return past
 
 
@@ -6732,6 +6781,7 @@ Written.__doc__ = """slots: {slot: what was staged for it}. bad: {(path, etag): 
 to be broken; the race is lost if it holds `OVERTAKEN`."""
 OVERTAKEN = {('', ''): SetAside('', 'changed', 'another run has committed')}
 
+
 def write(run, state, plan):
     "Stage the files of the plan"
     if all(s.keeps is not None for s in plan.slots):
@@ -6828,7 +6878,9 @@ def nothing_new(run, state):
     unknown, head = make_known(run, state.head), state.head
     facts = dict(output_files=0) if run.settings.dry_run else {}
     status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
-    if state.held: status, message = 'held', f'{run.partition.day} is held at commit {state.held}: nothing was done'
+    if state.held:
+        status = 'held'
+        message = f'{run.partition.day} is held at commit {state.held}: nothing was done'
     report = run_report(run, state, status=status, message=message, **dict(facts, records_processed=0))
     return with_aftermath(report, head.number, state.settled, unknown) if head else report
 
