@@ -121,15 +121,10 @@ class Endpoint:
         return self
 
 
-def words(out):
-    from bench import ours
-    return ours(None, out)
-
-
 def main():
     import aws
 
-    from bench import keep, land, measure
+    from bench import keep, land, measure, ours
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--files', type=int, default=12500)
     parser.add_argument('--rounds', type=int, default=3)
@@ -159,8 +154,8 @@ def main():
         runs = []
         for round in range(a.rounds):
             endpoint.requests.clear()
-            seconds, peak, text = measure(
-                words(f's3://out/{round}' if a.output == 's3' else tempfile.mkdtemp(dir=ROOT / 'build/bench') + '/out'))
+            folder = f's3://out/{round}' if a.output == 's3' else tempfile.mkdtemp(dir=ROOT / 'build/bench') + '/out'
+            seconds, peak, text = measure(ours(None, folder))
             stages = [line for line in text.splitlines() if line.startswith('stage')]
             runs.append({
                 'seconds': seconds, 'peak': peak, 'files_per_second': a.files / seconds,

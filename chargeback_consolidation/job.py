@@ -45,7 +45,7 @@ ATTEMPTS = 6
 def consolidate(run):
     """Consolidate one day; the `Report`.
     Raises ArgumentError, NoData, QualityFailed, ConservationBroken, Conflict, LedgerDamaged, StoreError, TaskFailed:
-    whichever it is, nothing of this run was published."""
+    nothing of this run was published, unless `LedgerDamaged` names its own commit."""
     bad = {}
     for _ in range(ATTEMPTS):
         state = look(run)
@@ -152,7 +152,7 @@ def run_report(run, state, **facts):
                          arguments=run.settings.as_arguments()))
 
 # %% ../nbs/19_job.ipynb #7aa644f8
-def final_report(run, state, plan, files, number):
+def final_report(run, state, files, number):
     "The report of a run that commits"
     written = sum(number_of(f.path) == number for f in files)
     return run_report(run, state, commit=number, output_files=len(files), files_written=written,
@@ -213,7 +213,7 @@ def commit_of(run, state, plan, written):
     aside = tuple(relative(run, c.quarantine) for c in written.slots.values() if c.quarantine)
     kept = () if state.reprocess or not state.head else state.head.quarantine
     schema = base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else ''
-    report = final_report(run, state, plan, files, number)
+    report = final_report(run, state, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
                   kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name,
@@ -246,7 +246,7 @@ def finish(run, state, plan, commit):
     try: settled = settle(run.ledger, commit, lambda: run.observe('settling', 0.0, {}))
     except StoreError as e: settled = Settled(0, f'its files are not visible yet: {e}')
     run.mark('settle', files=len(commit.files))
-    report = final_report(run, state, plan, commit.files, commit.number)
+    report = final_report(run, state, commit.files, commit.number)
     return with_aftermath(report, commit.number, settled, make_known(run, commit))
 
 # %% ../nbs/19_job.ipynb #a6686d74

@@ -104,10 +104,10 @@ def receivers(
 
 # %% ../nbs/13_layout.ipynb #1b9008c6
 def lay_out(
-    consolidated,    # list of Held: the day's consolidated files, in the order of their slots
+    consolidated,   # list of Held: the day's consolidated files, in the order of their slots
     new,        # list of Held: landing files, in order of arrival
     count,      # files wanted
-    reprocess=False, # True: keep no file
+    reprocess=False,    # True: keep no file
 ):
     "The `Slot`s of the day: `count` of them, fewer only if there are fewer rows"
     n = min(

@@ -172,7 +172,7 @@ def state_of(run, head, settled, before, inventory):
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
         head, settled, before, inventory, new, sources,
-        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)),
+        tuple(sorted(remembered(head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
@@ -182,13 +182,10 @@ def consolidated_sources(ledger, head):
     return {CONSOLIDATED + i: Source(CONSOLIDATED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
-def remembered(ledger, head, paths):
+def remembered(head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
-    told, commit = {}, head
-    while commit and not told.keys() >= set(paths):
-        for path, rule, cause in commit.report.get('set_aside', ()):
-            told.setdefault(path, SetAside(path, rule, cause))
-        commit = ledger.load(commit.held if commit.kind == 'rollback' else commit.number - 1)
+    told = {
+        path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
 # %% ../nbs/18_plan.ipynb #b8ba8038

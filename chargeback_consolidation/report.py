@@ -150,9 +150,13 @@ def steady_output():
         sys.stdout, sys.stderr = before
 
 # %% ../nbs/17_report.ipynb #6ac2e9bc
-def complain(message):
+def complain(
+    message,
+    laid_out=str,   # function of the line, for where a person looks
+):
     "One line on stderr, red where a person looks"
     words = shown(' '.join(message.split()))
+    if sys.stderr.isatty(): words = laid_out(words)
     red = sys.stderr.isatty() and 'NO_COLOR' not in os.environ
     print(f'\x1b[31m{words}\x1b[0m' if red else words, file=sys.stderr, flush=True)
 

@@ -166,7 +166,7 @@ def wider_fields(a, b, old=False):
 # %% ../nbs/07_schema.ipynb #3ec20fad
 def common_schema(
     notes,          # {source id: Note}
-    consolidated=(),     # ids of consolidated sources, whose schemas cannot be set aside
+    consolidated=(),    # ids of consolidated sources, whose schemas cannot be set aside
     earlier=None,   # the day's schema as of the last commit: a column stays, even if no row has it yet
 ):
     "The day's schema, the unit of INT96 columns ('ns' or 'us'), and {source id: cause} for files that do not fit"

@@ -168,7 +168,7 @@ def gather(found):
 def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
-    set_aside,       # numbers of sources that take no part
+    set_aside,      # numbers of sources that take no part
 ):
     "What `gather` makes of the contenders"
     out = np.array(sorted(set_aside), np.int64)

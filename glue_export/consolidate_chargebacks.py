@@ -2407,7 +2407,7 @@ def wider_fields(a, b, old=False):
 
 def common_schema(
     notes,          # {source id: Note}
-    consolidated=(),     # ids of consolidated sources, whose schemas cannot be set aside
+    consolidated=(),    # ids of consolidated sources, whose schemas cannot be set aside
     earlier=None,   # the day's schema as of the last commit: a column stays, even if no row has it yet
 ):
     "The day's schema, the unit of INT96 columns ('ns' or 'us'), and {source id: cause} for files that do not fit"
@@ -4718,7 +4718,7 @@ def gather(found):
 def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
-    set_aside,       # numbers of sources that take no part
+    set_aside,      # numbers of sources that take no part
 ):
     "What `gather` makes of the contenders"
     out = np.array(sorted(set_aside), np.int64)
@@ -4843,10 +4843,10 @@ def receivers(
 
 
 def lay_out(
-    consolidated,    # list of Held: the day's consolidated files, in the order of their slots
+    consolidated,   # list of Held: the day's consolidated files, in the order of their slots
     new,        # list of Held: landing files, in order of arrival
     count,      # files wanted
-    reprocess=False, # True: keep no file
+    reprocess=False,    # True: keep no file
 ):
     "The `Slot`s of the day: `count` of them, fewer only if there are fewer rows"
     n = min(
@@ -5637,6 +5637,8 @@ def slot_paths(day, slot, number, run):
         join('_quarantine', folder, f'rows-{name}.parquet'))
 
 
+RUNS = 'consolidate', 'reprocess'   # the kinds of commits that runs make
+
 @dataclass(frozen=True)
 class Commit:
     "A commit record, which is written as plain JSON"
@@ -5646,7 +5648,7 @@ class Commit:
     day: str            # YYYY-MM-DD
     files: tuple        # WrittenFile: the files of the day, in order of slot; their paths are
                         # relative to LEDGER_PATH if they begin with `_`, all others to OUTPUT_PATH
-    quarantine: tuple   # WrittenFile: the day's rows without a key
+    quarantine: tuple   # WrittenFile: the day's rows without a key, and those that broke a rule which sets rows aside
     manifest: str       # path of the list of landing files taken
     schema: str         # of the day: a serialized Arrow schema in base64
     report: dict        # counts, findings, timings, arguments, versions
@@ -5786,7 +5788,7 @@ def settle(
     ledger,
     commit,             # the last one, or None
     passed=lambda: None,    # called after each change, for those who watch
-    reprocess=False,      # True: files that are gone do not matter, the day is about to be reprocessed
+    reprocess=False,        # True: files that are gone do not matter, the day is about to be reprocessed
 ):
     """Bring the partition in line with `commit`; the `Settled`.
     `LedgerDamaged` if a file of the day is gone, `StoreError` if one cannot be published."""
@@ -6035,10 +6037,14 @@ def mend_log(ledger, before):
     return [f'brought the Delta log up to commit {d.number} of {d.day}' for d in days if before.get(d.day) != d.number]
 
 
+def causes_of(commit):
+    "What a commit that no run made keeps of the report of the one that it repeats: why files are set aside"
+    return {name: told for name, told in commit.report.items() if name == 'set_aside'}
+
 def fence_after(ledger, head, run):
     "The commit that takes the number after `head` and changes nothing"
     if head:
-        return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report={}))
+        return Commit(**dict(head.__dict__, number=head.number + 1, run=run, kind='repair', report=causes_of(head)))
     return Commit(1, run, 'repair', str(ledger.day), (), (), '', '', {})
 
 
@@ -6231,9 +6237,13 @@ def steady_output():
         sys.stdout, sys.stderr = before
 
 
-def complain(message):
+def complain(
+    message,
+    laid_out=str,   # function of the line, for where a person looks
+):
     "One line on stderr, red where a person looks"
     words = shown(' '.join(message.split()))
+    if sys.stderr.isatty(): words = laid_out(words)
     red = sys.stderr.isatty() and 'NO_COLOR' not in os.environ
     print(f'\x1b[31m{words}\x1b[0m' if red else words, file=sys.stderr, flush=True)
 
@@ -6398,7 +6408,7 @@ def state_of(run, head, settled, before, inventory):
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
         head, settled, before, inventory, new, sources,
-        tuple(sorted(remembered(run.ledger, head, aside) + inventory.set_aside)),
+        tuple(sorted(remembered(head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
 
@@ -6408,13 +6418,10 @@ def consolidated_sources(ledger, head):
     return {CONSOLIDATED + i: Source(CONSOLIDATED + i, ledger.path(f.path), f.bytes, '', ledger.path(f.lineage))
             for i, f in enumerate(head.files)}
 
-def remembered(ledger, head, paths):
+def remembered(head, paths):
     "`SetAside` of files that an earlier execution set aside, with the causes that it gave"
-    told, commit = {}, head
-    while commit and not told.keys() >= set(paths):
-        for path, rule, cause in commit.report.get('set_aside', ()):
-            told.setdefault(path, SetAside(path, rule, cause))
-        commit = ledger.load(commit.held if commit.kind == 'rollback' else commit.number - 1)
+    told = {
+        path: SetAside(path, rule, cause) for path, rule, cause in (head.report.get('set_aside', ()) if head else ())}
     return tuple(told.get(path, SetAside(path, 'unreadable', 'set aside by an earlier execution')) for path in paths)
 
 
@@ -6745,7 +6752,7 @@ ATTEMPTS = 6
 def consolidate(run):
     """Consolidate one day; the `Report`.
     Raises ArgumentError, NoData, QualityFailed, ConservationBroken, Conflict, LedgerDamaged, StoreError, TaskFailed:
-    whichever it is, nothing of this run was published."""
+    nothing of this run was published, unless `LedgerDamaged` names its own commit."""
     bad = {}
     for _ in range(ATTEMPTS):
         state = look(run)
@@ -6852,7 +6859,7 @@ def run_report(run, state, **facts):
                          arguments=run.settings.as_arguments()))
 
 
-def final_report(run, state, plan, files, number):
+def final_report(run, state, files, number):
     "The report of a run that commits"
     written = sum(number_of(f.path) == number for f in files)
     return run_report(run, state, commit=number, output_files=len(files), files_written=written,
@@ -6913,7 +6920,7 @@ def commit_of(run, state, plan, written):
     aside = tuple(relative(run, c.quarantine) for c in written.slots.values() if c.quarantine)
     kept = () if state.reprocess or not state.head else state.head.quarantine
     schema = base64.b64encode(plan.schema.serialize().to_pybytes()).decode() if plan.schema else ''
-    report = final_report(run, state, plan, files, number)
+    report = final_report(run, state, files, number)
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
                   kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name,
@@ -6946,7 +6953,7 @@ def finish(run, state, plan, commit):
     try: settled = settle(run.ledger, commit, lambda: run.observe('settling', 0.0, {}))
     except StoreError as e: settled = Settled(0, f'its files are not visible yet: {e}')
     run.mark('settle', files=len(commit.files))
-    report = final_report(run, state, plan, commit.files, commit.number)
+    report = final_report(run, state, commit.files, commit.number)
     return with_aftermath(report, commit.number, settled, make_known(run, commit))
 
 

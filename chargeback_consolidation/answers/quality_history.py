@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ..settings import RULES, ArgumentError, read_date
+from ..ledger import RUNS
 from .answer import RECORD_TYPE, Finding, answered
-from chargeback_consolidation.answers.day import (RUNS, footers, landing_files, made_by, open_day, read_parameter,
-    standing)
+from .day import footers, landing_files, made_by, open_day, read_parameter, standing
 
 # %% ../../nbs/answers/quality_history.ipynb #6544ade5
 LIKE, LEAST_DAYS = 4.0, 5

@@ -17,8 +17,9 @@ import pyarrow as pa
 from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
 from ..landing import kept_out
+from ..ledger import RUNS
 from .answer import Finding, answered
-from .day import RUNS, footers, landing_files, listed, standing, unmoved, waiting_files
+from .day import footers, landing_files, listed, standing, unmoved, waiting_files
 from .records import (books_of, doubled, doubled_found, landing_sources, later,
     places_of, ranked, read_consolidated, read_threaded, same, stamps, values)
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['HISTORY', 'COUNTS', 'UNTRIED', 'commands', 'main', 'carry_out', 'consolidate', 'no_date', 'backfill',
-           'day_options', 'find_ledger', 'day_ledger', 'history_row', 'run_before', 'history_notes', 'history',
-           'snapshot', 'repair', 'run_name', 'rollback', 'release', 'expire', 'cells_shown', 'tell_run', 'folder_in',
-           'Investigations', 'recorded', 'investigation_options', 'investigate', 'ask', 'sample_options',
-           'land_sample_command', 'rules', 'check_rule_file', 'rule_row', 'try_rules', 'warm_up_command']
+           'day_options', 'find_ledger', 'day_ledger', 'history_row', 'history_notes', 'history', 'snapshot', 'repair',
+           'run_name', 'rollback', 'release', 'expire', 'cells_shown', 'tell_run', 'folder_in', 'Investigations',
+           'recorded', 'investigation_options', 'investigate', 'ask', 'sample_options', 'land_sample_command', 'rules',
+           'check_rule_file', 'rule_row', 'try_rules', 'warm_up_command']
 
 # %% ../../nbs/commands/cli.ipynb #7cd76033
 import inspect
@@ -32,7 +32,7 @@ from ..settings import (ARGUMENTS, ArgumentError, parse, read_date, read_flag, r
 from ..store import store_for
 from ..quality import stops
 from ..dqdl import ruleset_text
-from ..ledger import (Gone, Ledger, refuse_old_place, repair as repair_day,
+from ..ledger import (RUNS, Gone, Ledger, refuse_old_place, repair as repair_day,
     snapshot as snapshot_day, snapshot_of)
 from ..report import steady_output
 from ..plan import rules_of
@@ -147,7 +147,7 @@ COUNTS = 'files_taken', 'set_aside', 'records_processed', 'duplicates_removed', 
 
 def history_row(c):
     "A commit as a row of `history`"
-    r, ran = c.report, c.kind in ('consolidate', 'reprocess')
+    r, ran = c.report, c.kind in RUNS
     counts = [r.get(name, 0) for name in COUNTS]
     told = [f'{len(n) if isinstance(n, (list, tuple)) else n:,}' if ran else '' for n in counts]
     number = f'{c.number} {c.kind}' if c.kind != 'consolidate' else str(c.number)
@@ -156,23 +156,15 @@ def history_row(c):
     return (number, r.get('at', '')[:16], run, *told, seconds, f'{len(c.files):,}', f'{c.rows:,}')
 
 # %% ../../nbs/commands/cli.ipynb #9b35516e
-def run_before(commits):
-    "The commit whose causes hold for the last of `commits`: that of the last run that it stands on, or None"
-    by_number = {c.number: c for c in commits}
-    commit = commits[-1]
-    while commit and commit.kind not in ('consolidate', 'reprocess'):
-        commit = by_number.get(commit.held if commit.kind == 'rollback' else commit.number - 1)
-    return commit
-
 def history_notes(console, day, commits):
     "What the table of `history` has no column for"
     for c in commits:
         if c.kind in ('rollback', 'release'): say_line(console, f"commit {c.number}: {c.report.get('message', c.kind)}")
-    held, last = commits[-1].held, run_before(commits)
-    if held:
-        say_line(console, f'{day} is held at commit {held}: runs leave it alone until `release` or --reprocess',
+    last = commits[-1]
+    if last.held:
+        say_line(console, f'{day} is held at commit {last.held}: runs leave it alone until `release` or --reprocess',
                  style='yellow')
-    if last: tell_set_aside(console, last.report.get('set_aside', ()))
+    tell_set_aside(console, last.report.get('set_aside', ()))
 
 # %% ../../nbs/commands/cli.ipynb #4ca264f2
 @commands.command()

@@ -14,8 +14,8 @@ from ..settings import ArgumentError
 from ..store import SourceChanged, StoreError, attempt
 from ..parquet import footer
 from ..copying import create_once
-from ..ledger import (Commit, Gone, LedgerDamaged, drop_staged, log_refusal, open_ledger,
-    schema_of, settle, slot_paths, snapshot_of)
+from ..ledger import (Commit, Gone, LedgerDamaged, causes_of, drop_staged, log_refusal,
+    open_ledger, schema_of, settle, slot_paths, snapshot_of)
 from ..job import ATTEMPTS, Conflict
 
 # %% ../../nbs/commands/going_back.ipynb #cc4ed8bf
@@ -46,9 +46,9 @@ def copy_lineage(ledger, source, path):
     create_once(ledger.store, ledger.path(path), data)
 
 # %% ../../nbs/commands/going_back.ipynb #37204751
-def stamp(**facts):
-    "The report of a commit that no run made"
-    return dict(facts, at=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S'))
+def stamp(commit, message):
+    "The report of a commit that no run made and that repeats `commit`"
+    return dict(causes_of(commit), message=message, at=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M:%S'))
 
 def files_again(ledger, head, commit, run):
     "The files and the quarantine of `commit` for the commit after `head`: kept where `head` has them, else copied"
@@ -87,7 +87,7 @@ def roll_back(ledger, number, run):
             if not isinstance(e, StoreError) or ledger.head().number == head.number: raise
             continue        # others have committed, and swept away what is staged here
         made = Commit(head.number + 1, run, 'rollback', commit.day, files, quarantine, commit.manifest, commit.schema,
-                      stamp(message=f'rolled back to commit {number}'), commit.table, head.keep_hours, number)
+                      stamp(commit, f'rolled back to commit {number}'), commit.table, head.keep_hours, number)
         if ledger.publish_commit(made): return settled_or_fail(ledger, made)
         drop_staged(ledger, run)
     raise Conflict(f'other runs committed {ledger.day} again and again: nothing is rolled back, try again')
@@ -105,7 +105,7 @@ def release_day(ledger, run):
     for _ in range(ATTEMPTS):
         head, _ = open_ledger(ledger)
         if head is None or not head.held: return None
-        words = stamp(message=f'released from commit {head.held}')
+        words = stamp(head, f'released from commit {head.held}')
         made = replace(head, number=head.number + 1, run=run, kind='release', held=0, report=words)
         if ledger.publish_commit(made): return settled_or_fail(ledger, made)
     raise Conflict(f'other runs committed {ledger.day} again and again: it is not released, try again')

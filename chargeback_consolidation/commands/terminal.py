@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from ..store import shown as printable
-from ..report import BY_SNAPSHOT, json_line, log_stage, metrics_line
+from ..report import BY_SNAPSHOT, complain as say, json_line, log_stage, metrics_line
 
 # %% ../../nbs/commands/terminal.ipynb #542aece3
 STAGES = ('look', 'index', 'decide', 'copy', 'audit', 'prepare', 'commit', 'settle')
@@ -39,12 +39,8 @@ def wrapped(text, width):
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 def complain(message, code=1):
-    "Say `message` on stderr, in red and between words where a person looks; `code`"
-    words = printable(' '.join(message.split()))
-    if sys.stderr.isatty():
-        words = wrapped(words, os.get_terminal_size(sys.stderr.fileno()).columns or 80)
-        if 'NO_COLOR' not in os.environ: words = f'\x1b[31m{words}\x1b[0m'
-    print(words, file=sys.stderr, flush=True)
+    "Say `message` on stderr, broken between words where a person looks; `code`"
+    say(message, lambda line: wrapped(line, os.get_terminal_size(sys.stderr.fileno()).columns or 80))
     return code
 
 # %% ../../nbs/commands/terminal.ipynb #c2c4c636

@@ -350,6 +350,13 @@ def test_late_arrivals(good, bad):
     assert answer.tables['not in the day']['path'].tolist() == [done.waiting]
 
 
+def test_a_file_that_was_rewritten_has_not_arrived_late(good, tmp_path):
+    root = copy_of(good, tmp_path)
+    shutil.copyfile(root / FOLDER / 'part-0-0.parquet', root / FOLDER / 'part-3-1.parquet')
+    answer = late_arrivals(day_of(root))
+    assert 'not yet taken' not in found(answer) and dict(answer.facts)['waiting files'] == 0
+
+
 def test_sizes(good, bad):
     root, done = bad
     whole = sum(p.stat().st_size for p in (good/'out/year=2025').rglob('*.parquet'))

@@ -26,6 +26,7 @@ from chargeback_consolidation.ledger import (
     Gone,
     Ledger,
     LedgerDamaged,
+    fence_after,
     remove_superseded,
     repair,
     retained,
@@ -156,6 +157,7 @@ def test_c20_what_was_set_aside_keeps_its_cause(lake, ledger):
     held = lake.run(session=inline, **KEEP)
     assert held.status == 'held' and [tuple(a) for a in held.set_aside] == causes
     release_day(ledger, 'b' * 8)
+    assert ledger.publish_commit(fence_after(ledger, ledger.head(), 'c' * 8))
     land(lake, 'more', ['k12'], 6)
     report = lake.run(session=inline, **KEEP)
     assert report.status == 'done' and [tuple(a) for a in report.set_aside] == causes

@@ -18,7 +18,7 @@ from chargeback_consolidation.catalog import Partition, Table
 from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.copying import Copied, WrittenFile, create_once
 from chargeback_consolidation.layout import CONSOLIDATED, Held, add_readers, lay_out
-from chargeback_consolidation.ledger import read_manifest
+from chargeback_consolidation.ledger import causes_of, read_manifest
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import FileEntry, SourceChanged, store_for
@@ -163,7 +163,7 @@ PURE = (    # functions that are asked the same again and again
 
 STAND_INS = PURE + (
     (ledger, 'datetime', Clock), (delta, 'time', CLOCK), (going_back, 'footer', footer_of),
-    (going_back, 'stamp', lambda **facts: dict(facts, at=AT)),
+    (going_back, 'stamp', lambda commit, message: dict(causes_of(commit), message=message, at=AT)),
     (job, 'build_index', index_of), (job, 'decide', decide), (job, 'copy_slots', copy_slots),
     (job, 'forget', lambda index: None), (job, 'record_of', lambda report: dict(report.__dict__, at=AT, versions={})),
     (plan, 'check_verdict', lambda *args: None), (plan, 'check_versions', lambda schema: None))
