@@ -273,7 +273,7 @@ class LocalStore(LocalReading, LocalStaging):
 
     root, aside = '', ''    # what is to lie in `root` is staged in `aside`
 
-STORES.setdefault('local', LocalStore)
+if 'local' not in STORES: STORES['local'] = LocalStore
 
 # %% ../nbs/02_local.ipynb #2721dd8d
 def local_create(self, path, data):

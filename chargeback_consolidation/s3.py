@@ -308,7 +308,7 @@ class S3Store(S3Connection, S3Looking, S3Reading, S3Writing):
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
     threads = 32    # requests at once in a task, so that latency is hidden
 
-STORES.setdefault('s3', S3Store)
+if 's3' not in STORES: STORES['s3'] = S3Store
 
 # %% ../nbs/03_s3.ipynb #4472fe07
 def s3_waits(self, path, upload):

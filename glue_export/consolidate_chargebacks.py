@@ -828,7 +828,7 @@ class LocalStore(LocalReading, LocalStaging):
 
     root, aside = '', ''    # what is to lie in `root` is staged in `aside`
 
-STORES.setdefault('local', LocalStore)
+if 'local' not in STORES: STORES['local'] = LocalStore
 
 
 def local_create(self, path, data):
@@ -1190,7 +1190,7 @@ class S3Store(S3Connection, S3Looking, S3Reading, S3Writing):
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
     threads = 32    # requests at once in a task, so that latency is hidden
 
-STORES.setdefault('s3', S3Store)
+if 's3' not in STORES: STORES['s3'] = S3Store
 
 
 def s3_waits(self, path, upload):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chargeback_consolidation import copying, delta, job, ledger, local, plan, s3
+from chargeback_consolidation import copying, delta, job, ledger, local, plan, s3, store
 from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.store import SourceChanged
 
@@ -376,6 +376,7 @@ IN_MEMORY = (
     (local, 'os', MemoryOs()), (local, 'open', open_hidden), (local, 'open_local', open_to_read),
     (local, 'uuid', names()), (plan, 'uuid', names()), (s3, 'aws_client', lambda *args, **options: Bucket()),
     (s3, 'ThreadPoolExecutor', Now), (s3.S3Store, 'get_directly', QuickStore.get_directly),
+    (store, 'STORES', {'local': local.LocalStore, 's3': s3.S3Store}),     # whatever a notebook has put there
     (local, 'time', CLOCK), (plan, 'time', CLOCK), (job, 'time', CLOCK))
 
 MODULES = copying, delta, going_back, job, ledger, local, plan, s3
