@@ -8,7 +8,7 @@ __all__ = ['NumberColumn', 'TextColumn', 'CALLS', 'MOMENT', 'TEXT_TYPES', 'NO_RO
            'RuleRows', 'past', 'amount_of', 'holds', 'beyond', 'compared', 'micros_since', 'moment_of', 'moments_in',
            'any_of', 'number_condition', 'text_test', 'text_condition', 'values_meet', 'lengths_in', 'is_day',
            'is_moment', 'is_integer', 'is_real', 'has_type', 'freshness', 'row_answers', 'literal_compares',
-           'moment_compares', 'filtered', 'considered', 'row_fails', 'measures_of', 'plain_measure', 'rule_fields',
+           'moment_compares', 'filtered', 'considered', 'row_fails', 'plain_measure', 'rule_fields', 'measures_of',
            'rule_columns', 'exact_sums', 'tallied', 'exact', 'sum_text', 'added_all', 'tally_of', 'metric_of',
            'check_holds', 'tree_holds', 'tally_place', 'verdict_of', 'said', 'faults_of', 'schema_table', 'keyed',
            'key_faults', 'answerable', 'types_fit', 'quarantine_rules', 'first_broken', 'book_of', 'open_book']
@@ -389,19 +389,6 @@ def row_fails(rows, tree):
     answers = row_answers(rows, tree)
     return considered(rows, tree) & ~(rows.none() if answers is None else answers)
 
-# %% ../nbs/10_rules.ipynb #daa13bc8
-NO_ROW = 2**31 - 1
-
-def measures_of(rules):
-    "What `DayRule`s need measured: a list of trees, each once"
-    found = []
-    for rule in rules:
-        parts = [rule.tree] if about_rows(rule.tree) else checks_in(rule.tree)
-        for part in parts:
-            if isinstance(part, Check): part = plain_measure(part)
-            if part is not None and part not in found: found.append(part)
-    return found
-
 # %% ../nbs/10_rules.ipynb #432c0463
 def plain_measure(check):
     "What a `Check` needs measured, without what it asks of it; None if no row tells"
@@ -415,6 +402,19 @@ def rule_fields(columns, names):
     "Those of `names`, a file's columns, in which the columns that rules name lie"
     found = [find_column(name, names) or find_column(name.split('.')[0], names) for name in columns]
     return [name for name in dict.fromkeys(found) if name]
+
+# %% ../nbs/10_rules.ipynb #daa13bc8
+NO_ROW = 2**31 - 1
+
+def measures_of(rules):
+    "What `DayRule`s need measured: a list of trees, each once"
+    found = []
+    for rule in rules:
+        parts = [rule.tree] if about_rows(rule.tree) else checks_in(rule.tree)
+        for part in parts:
+            if isinstance(part, Check): part = plain_measure(part)
+            if part is not None and part not in found: found.append(part)
+    return found
 
 # %% ../nbs/10_rules.ipynb #9fa5d713
 def rule_columns(rules):

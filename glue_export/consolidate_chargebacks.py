@@ -3833,19 +3833,6 @@ def row_fails(rows, tree):
     return considered(rows, tree) & ~(rows.none() if answers is None else answers)
 
 
-NO_ROW = 2**31 - 1
-
-def measures_of(rules):
-    "What `DayRule`s need measured: a list of trees, each once"
-    found = []
-    for rule in rules:
-        parts = [rule.tree] if about_rows(rule.tree) else checks_in(rule.tree)
-        for part in parts:
-            if isinstance(part, Check): part = plain_measure(part)
-            if part is not None and part not in found: found.append(part)
-    return found
-
-
 def plain_measure(check):
     "What a `Check` needs measured, without what it asks of it; None if no row tells"
     about = SIGNATURES[check.kind].about
@@ -3858,6 +3845,19 @@ def rule_fields(columns, names):
     "Those of `names`, a file's columns, in which the columns that rules name lie"
     found = [find_column(name, names) or find_column(name.split('.')[0], names) for name in columns]
     return [name for name in dict.fromkeys(found) if name]
+
+
+NO_ROW = 2**31 - 1
+
+def measures_of(rules):
+    "What `DayRule`s need measured: a list of trees, each once"
+    found = []
+    for rule in rules:
+        parts = [rule.tree] if about_rows(rule.tree) else checks_in(rule.tree)
+        for part in parts:
+            if isinstance(part, Check): part = plain_measure(part)
+            if part is not None and part not in found: found.append(part)
+    return found
 
 
 def rule_columns(rules):
