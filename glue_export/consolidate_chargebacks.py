@@ -2710,17 +2710,19 @@ def audit_totals(balances):
     return balances
 
 
+def can_be_summed(kind): return pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+def can_group(kind): return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
 def total_fault(total, schema):
     "Why a `ControlTotal` cannot be had of a day's schema, or ''"
-    t = pa.types
-    for name, what in ((total.amount, 'numbers that add up exactly, integers or decimals'), (total.by, 'text')):
+    wanted = ((total.amount, can_be_summed, 'numbers that add up exactly, integers or decimals'),
+              (total.by, can_group, 'text'))
+    for name, fits, what in wanted:
         if name not in schema.names:
             near = difflib.get_close_matches(name, schema.names, n=1)
             return f'no file has a column {name}' + (f' (there is {near[0]})' if near else '')
         kind = schema.field(name).type
-        text = t.is_string(kind) or t.is_large_string(kind)
-        if not (text if name == total.by else t.is_integer(kind) or t.is_decimal(kind)):
-            return f'column {name} is {kind}, it must be {what}'
+        if not fits(kind): return f'column {name} is {kind}, it must be {what}'
     return ''
 
 
