@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'Conflict', 'AftermathFailed', 'consolidate', 'write',
-           'spark_versions', 'balance', 'day_files', 'kept_sums', 'totals_balance', 'check_conserved', 'readers_of',
+           'spark_versions', 'balance', 'day_files', 'kept_sums', 'control_balances', 'check_conserved', 'readers_of',
            'run_report', 'final_report', 'dry_report', 'nothing_new', 'ended', 'relative', 'commit_of', 'taken_now',
            'publish', 'finish', 'make_known', 'with_aftermath', 'clean_up', 'real', 'check_output', 'check_folder',
            'plan_runs', 'stopped_words', 'main', 'failed', 'is_outside_fault', 'run_day', 'run_all']
@@ -144,7 +144,7 @@ def kept_sums(run, state, plan, slot):
         return {key: number for key, number in told_sums(file.totals).items() if key[0] in names}
     return totals_in([plan.used[slot.keeps]], run.totals)
 
-def totals_balance(run, state, plan, written):
+def control_balances(run, state, plan, written):
     "The `TotalBalance`s of the run"
     def read(wanted): return totals_in([n for i, n in plan.used.items() if wanted(i)], run.totals)
     def told(records): return added(map(told_sums, records))
@@ -159,7 +159,7 @@ def totals_balance(run, state, plan, written):
 def check_conserved(run, state, plan, written):
     "`ConservationBroken` unless rows, keys and control totals came out as they went in"
     audit(balance(state, plan, written))
-    balances = audit_totals(totals_balance(run, state, plan, written)) if run.totals else []
+    balances = audit_totals(control_balances(run, state, plan, written)) if run.totals else []
     run.facts['totals'] = tuple(
         dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
         for b in balances)

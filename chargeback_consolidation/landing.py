@@ -432,12 +432,12 @@ def totalled(note, more):
     return note._replace(totals=found)
 
 def totals_in(notes, totals):
-    "What the notes of some sources add up to: {(total, value): Decimal}"
+    "What the notes of some sources add up to, as far as they tell: {(total, value): Decimal}"
     found = {}
     for note in notes:
-        for total, (scale, sums) in zip(totals, note.totals):
-            for value, number in sums:
-                key = total_name(total), value, scale
+        for total, told in zip(totals, note.totals):
+            for value, number in told[1] if told else ():
+                key = total_name(total), value, told[0]
                 found[key] = found.get(key, 0) + number
     return added({key[:2]: Decimal(number).scaleb(-key[2], WIDE)} for key, number in found.items())
 

@@ -4587,12 +4587,12 @@ def totalled(note, more):
     return note._replace(totals=found)
 
 def totals_in(notes, totals):
-    "What the notes of some sources add up to: {(total, value): Decimal}"
+    "What the notes of some sources add up to, as far as they tell: {(total, value): Decimal}"
     found = {}
     for note in notes:
-        for total, (scale, sums) in zip(totals, note.totals):
-            for value, number in sums:
-                key = total_name(total), value, scale
+        for total, told in zip(totals, note.totals):
+            for value, number in told[1] if told else ():
+                key = total_name(total), value, told[0]
                 found[key] = found.get(key, 0) + number
     return added({key[:2]: Decimal(number).scaleb(-key[2], WIDE)} for key, number in found.items())
 
@@ -7093,7 +7093,7 @@ def kept_sums(run, state, plan, slot):
         return {key: number for key, number in told_sums(file.totals).items() if key[0] in names}
     return totals_in([plan.used[slot.keeps]], run.totals)
 
-def totals_balance(run, state, plan, written):
+def control_balances(run, state, plan, written):
     "The `TotalBalance`s of the run"
     def read(wanted): return totals_in([n for i, n in plan.used.items() if wanted(i)], run.totals)
     def told(records): return added(map(told_sums, records))
@@ -7108,7 +7108,7 @@ def totals_balance(run, state, plan, written):
 def check_conserved(run, state, plan, written):
     "`ConservationBroken` unless rows, keys and control totals came out as they went in"
     audit(balance(state, plan, written))
-    balances = audit_totals(totals_balance(run, state, plan, written)) if run.totals else []
+    balances = audit_totals(control_balances(run, state, plan, written)) if run.totals else []
     run.facts['totals'] = tuple(
         dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
         for b in balances)
