@@ -166,7 +166,7 @@ def read_name(text, limits=None):
 ControlTotal = namedtuple('ControlTotal', 'amount by')
 ControlTotal.__doc__ = "A sum that must come out as it went in: of the column `amount`, for each value of the column `by`."
 
-def total_name(total): return f'{total.amount} by {total.by}'
+def total_name(total): return ' by '.join(total)
 
 def totals_of(text):
     "The `ControlTotal`s of CONTROL_TOTALS, a tuple"

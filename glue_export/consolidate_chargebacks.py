@@ -205,7 +205,7 @@ def read_name(text, limits=None):
 ControlTotal = namedtuple('ControlTotal', 'amount by')
 ControlTotal.__doc__ = "A sum that must come out as it went in: of the column `amount`, for each value of the column `by`."
 
-def total_name(total): return f'{total.amount} by {total.by}'
+def total_name(total): return ' by '.join(total)
 
 def totals_of(text):
     "The `ControlTotal`s of CONTROL_TOTALS, a tuple"
@@ -5069,27 +5069,36 @@ def from_plain(values):
     return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), *more)
 
 
+def raw_values(array, kind):
+    "The bytes of an Array's values as numpy has them, whatever stands where there is none"
+    return np.frombuffer(array.buffers()[1], kind)
+
+def are_there(array):
+    "Where an Array has a value: a bool array"
+    if not array.null_count: return np.ones(len(array), bool)
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder='little')
+    return bits[array.offset:array.offset + len(array)] > 0
+
 def digits_in(array):
     "Integers or decimals of an Array as (digits in base 65,536, the least first: rows x digits; where they are negative)"
-    n = len(array)
+    rows = slice(array.offset, array.offset + len(array))
     if pa.types.is_decimal(array.type):
-        wide = array.type.bit_width // 16
-        digits = np.frombuffer(array.buffers()[1], np.uint16).reshape(-1, wide)[array.offset:array.offset + n]
+        digits = raw_values(array, np.uint16).reshape(-1, array.type.bit_width // 16)[rows]
         return digits, digits[:, -1] >= 0x8000
-    numbers = array.fill_null(0).to_numpy()
-    digits = numbers.astype(np.uint64 if pa.types.is_uint64(array.type) else np.int64).view(np.uint16).reshape(n, 4)
-    return digits, numbers < 0
+    numbers = raw_values(array, str(array.type))[rows]
+    wide = numbers.astype(np.uint64 if pa.types.is_uint64(array.type) else np.int64)
+    return wide.view(np.uint16).reshape(-1, 4), numbers < 0
 
 
 def digit_sums(amounts, groups):
     "What the numbers of an Array come to for each value of an Array of texts: {text or None: Decimal}"
-    there = np.asarray(amounts.is_valid())
+    there, words = are_there(amounts), groups.dictionary_encode()
     if not there.any(): return {}
-    words = groups.dictionary_encode()
     texts = [str(value.as_buffer().to_pybytes(), 'utf-8', 'backslashreplace') for value in words.dictionary] + [None]
-    place = words.indices.fill_null(len(texts) - 1).to_numpy()
-    digits, negative = digits_in(amounts)
+    places = raw_values(words.indices, np.int32)[words.indices.offset:][:len(words)]
+    place = np.where(are_there(words.indices), places, len(texts) - 1)
     def count(weights): return np.bincount(place, np.where(there, weights, 0), len(texts))
+    digits, negative = digits_in(amounts)
     total = [-int(n) << 16 * digits.shape[1] for n in count(negative)]
     for i in range(digits.shape[1]):
         total = [t + (int(n) << 16 * i) for t, n in zip(total, count(digits[:, i]))]
@@ -5219,7 +5228,7 @@ Part = namedtuple('Part', 'source skip take aside drop totals')
 Part.__new__.__defaults__ = ((),)
 Part.__doc__ = """A piece as a task gets it.
 The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array), and
-the `ControlTotal`s that are asked for."""
+the `ControlTotal`s that are asked for (in a task plain pairs)."""
 
 def to_the_end(part):
     "True for the part that looks after the rows of its file that do not stay: it begins it"
@@ -5451,7 +5460,8 @@ def slot_parts(
 
 def slot_shares(parts, versions, tasks):
     "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
-    plain = [(slot, versions.get(slot, ''), [(tuple(p.source),) + p[1:] for p in pieces])
+    def plain_part(p): return (tuple(p.source),) + p[1:-1] + (tuple(map(tuple, p.totals)),)
+    plain = [(slot, versions.get(slot, ''), [plain_part(p) for p in pieces])
              for slot, pieces in parts.items()]
     tasks = max(1, min(tasks, len(plain)))
     return (
