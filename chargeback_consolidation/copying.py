@@ -65,7 +65,7 @@ def are_there(array):
     return bits[array.offset:array.offset + len(array)] > 0
 
 def digits_in(array):
-    "Integers or decimals of an Array as (digits in base 65,536, the least first: rows x digits; where they are negative)"
+    "Integers or decimals of an Array as (digits in base 65,536, rows x digits, least first; where they are negative)"
     rows = slice(array.offset, array.offset + len(array))
     if pa.types.is_decimal(array.type):
         digits = raw_values(array, np.uint16).reshape(-1, array.type.bit_width // 16)[rows]
@@ -260,7 +260,8 @@ def tables_of(parquet, small, part, sieve):
             break
         rows = meta.row_group(i).num_rows
         staying = rows_staying(parquet, i, part, first, sieve)
-        if passed + staying > part.skip or to_the_end(part):
+        inside = part.skip < passed + staying and passed < part.skip + part.take
+        if inside or (to_the_end(part) and staying < rows):
             yield from batches_of(parquet, i, part, first, passed, sieve)
         first, passed = first + rows, passed + staying
     if passed < part.skip + part.take:

@@ -414,7 +414,7 @@ def one_total(table, total, starts):
     return found
 
 def exact_totals(rows, tables, totals):
-    "`one_total` of each of `totals`, for each source in a batch of index rows. tables: those that the rows were made of"
+    "`one_total` of each of `totals`, for each source in a batch of index rows, which were made of `tables`"
     if not totals or not rows.num_rows: return []
     table, starts = pa.concat_tables(tables), starts_of(integers(field_of(rows, 'source')))
     return [list(found) for found in zip(*(one_total(table, total, starts) for total in totals))]

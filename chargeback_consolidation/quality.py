@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RuleResult', 'Balance', 'WIDE', 'TotalBalance', 'judge', 'sentence', 'named', 'QualityFailed',
            'check_verdict', 'stops', 'verdict_words', 'check_rules', 'check_versions', 'ConservationBroken', 'audit',
-           'added', 'told_sums', 'sums_record', 'total_balances', 'value_word', 'told_balance', 'is_balanced',
-           'audit_totals', 'can_be_summed', 'can_group', 'total_fault']
+           'added', 'told_sums', 'in_order', 'sums_record', 'total_balances', 'value_word', 'told_balance',
+           'is_balanced', 'audit_totals', 'can_be_summed', 'can_group', 'total_fault']
 
 # %% ../nbs/08_quality.ipynb #ef41c0a7
 import difflib
@@ -132,11 +132,13 @@ def told_sums(record):
     "The sums that a record tells, {total: [[value, text of the sum]]} or None"
     return {(name, value): Decimal(text) for name, pairs in (record or {}).items() for value, text in pairs}
 
+def in_order(key): return key[0], key[1] is not None, key[1] or ''
+
 def sums_record(sums):
     "How a record tells {(total, value): Decimal}; None for no sums"
     found = {}
-    for (name, value), number in sorted(sums.items(), key=lambda item: (item[0][0], item[0][1] or '')):
-        found.setdefault(name, []).append([value, format(number, 'f')])
+    for name, value in sorted(sums, key=in_order):
+        found.setdefault(name, []).append([value, format(sums[name, value], 'f')])
     return found or None
 
 # %% ../nbs/08_quality.ipynb #fa80e9cc
@@ -146,7 +148,7 @@ before, landed: read. after: in the day's files. duplicates, quarantined: left o
 
 def total_balances(*sides):
     "The `TotalBalance`s of {(total, value): Decimal} for each field from `before` on"
-    keys = sorted({key for side in sides for key in side}, key=lambda key: (key[0], key[1] is not None, key[1] or ''))
+    keys = sorted({key for side in sides for key in side}, key=in_order)
     return [TotalBalance(*key, *(side.get(key, Decimal()) for side in sides)) for key in keys]
 
 def value_word(value):

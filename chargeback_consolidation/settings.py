@@ -164,7 +164,7 @@ def read_name(text, limits=None):
 
 # %% ../nbs/00_settings.ipynb #69ad4a79
 ControlTotal = namedtuple('ControlTotal', 'amount by')
-ControlTotal.__doc__ = "A sum that must come out as it went in: of the column `amount`, for each value of the column `by`."
+ControlTotal.__doc__ = "A sum that must come out as it went in: of the column `amount`, for each value of `by`."
 
 def total_name(total): return ' by '.join(total)
 

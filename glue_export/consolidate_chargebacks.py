@@ -203,7 +203,7 @@ def read_name(text, limits=None):
 
 
 ControlTotal = namedtuple('ControlTotal', 'amount by')
-ControlTotal.__doc__ = "A sum that must come out as it went in: of the column `amount`, for each value of the column `by`."
+ControlTotal.__doc__ = "A sum that must come out as it went in: of the column `amount`, for each value of `by`."
 
 def total_name(total): return ' by '.join(total)
 
@@ -2673,11 +2673,13 @@ def told_sums(record):
     "The sums that a record tells, {total: [[value, text of the sum]]} or None"
     return {(name, value): Decimal(text) for name, pairs in (record or {}).items() for value, text in pairs}
 
+def in_order(key): return key[0], key[1] is not None, key[1] or ''
+
 def sums_record(sums):
     "How a record tells {(total, value): Decimal}; None for no sums"
     found = {}
-    for (name, value), number in sorted(sums.items(), key=lambda item: (item[0][0], item[0][1] or '')):
-        found.setdefault(name, []).append([value, format(number, 'f')])
+    for name, value in sorted(sums, key=in_order):
+        found.setdefault(name, []).append([value, format(sums[name, value], 'f')])
     return found or None
 
 
@@ -2687,7 +2689,7 @@ before, landed: read. after: in the day's files. duplicates, quarantined: left o
 
 def total_balances(*sides):
     "The `TotalBalance`s of {(total, value): Decimal} for each field from `before` on"
-    keys = sorted({key for side in sides for key in side}, key=lambda key: (key[0], key[1] is not None, key[1] or ''))
+    keys = sorted({key for side in sides for key in side}, key=in_order)
     return [TotalBalance(*key, *(side.get(key, Decimal()) for side in sides)) for key in keys]
 
 def value_word(value):
@@ -4569,7 +4571,7 @@ def one_total(table, total, starts):
     return found
 
 def exact_totals(rows, tables, totals):
-    "`one_total` of each of `totals`, for each source in a batch of index rows. tables: those that the rows were made of"
+    "`one_total` of each of `totals`, for each source in a batch of index rows, which were made of `tables`"
     if not totals or not rows.num_rows: return []
     table, starts = pa.concat_tables(tables), starts_of(integers(field_of(rows, 'source')))
     return [list(found) for found in zip(*(one_total(table, total, starts) for total in totals))]
@@ -5080,7 +5082,7 @@ def are_there(array):
     return bits[array.offset:array.offset + len(array)] > 0
 
 def digits_in(array):
-    "Integers or decimals of an Array as (digits in base 65,536, the least first: rows x digits; where they are negative)"
+    "Integers or decimals of an Array as (digits in base 65,536, rows x digits, least first; where they are negative)"
     rows = slice(array.offset, array.offset + len(array))
     if pa.types.is_decimal(array.type):
         digits = raw_values(array, np.uint16).reshape(-1, array.type.bit_width // 16)[rows]
@@ -5275,7 +5277,8 @@ def tables_of(parquet, small, part, sieve):
             break
         rows = meta.row_group(i).num_rows
         staying = rows_staying(parquet, i, part, first, sieve)
-        if passed + staying > part.skip or to_the_end(part):
+        inside = part.skip < passed + staying and passed < part.skip + part.take
+        if inside or (to_the_end(part) and staying < rows):
             yield from batches_of(parquet, i, part, first, passed, sieve)
         first, passed = first + rows, passed + staying
     if passed < part.skip + part.take:

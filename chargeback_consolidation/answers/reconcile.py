@@ -30,8 +30,8 @@ from .records import (books_of, doubled, doubled_found, landing_sources, later,
 # %% ../../nbs/answers/reconcile.ipynb #436981b1
 def balances_told(report):
     "The `TotalBalance`s that a report tells"
-    def one(line): return TotalBalance(line['total'], line['value'], *(Decimal(line[n]) for n in TotalBalance._fields[2:]))
-    return [one(line) for line in report.get('totals', ())]
+    def numbers(line): return (Decimal(line[name]) for name in TotalBalance._fields[2:])
+    return [TotalBalance(line['total'], line['value'], *numbers(line)) for line in report.get('totals', ())]
 
 # %% ../../nbs/answers/reconcile.ipynb #3377187b
 def executions(day):
