@@ -96,6 +96,7 @@ def one_day(folder, seed, split):
 @pytest.mark.parametrize('part', [pytest.param(i, marks=pytest.mark.slow if i > 2 else ()) for i in range(10)])
 def test_random_days(part, tmp_path, monkeypatch):
     if part % 2: monkeypatch.setattr(landing, 'SMALL', 100)
+    if part % 3 == 0: monkeypatch.setattr(landing, 'CHUNK', 5)
     monkeypatch.setattr(copying, 'BATCH_ROWS', 3)
     for seed in range(SEED + part, SEED + DAYS, 10):
         ends = [one_day(tmp_path / f'{seed}-{split}', seed, split) for split in range(2)]
