@@ -5,7 +5,8 @@
 `bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the
 files, after the others. DuckDB is measured in its fastest form, one query streamed into a file a thread, and writing
 ten equal files as the job does. `--narrow` is a day of another shape: nine columns, one of them a long text.
-`ruled` is our script with eight rules on four columns, in DQDL; `logged` is it with a Delta log.
+`ruled` is our script with eight rules on four columns, in DQDL; `logged` is it with a Delta log, `totals`
+with control totals, `amount by currency`.
 
 Prints medians, ratios to ours, peak memory of the process tree and output sizes. `--write` keeps them in
 bench/results.json, from which the README's table and plot are made. The day is generated once for each size and kept
@@ -43,7 +44,8 @@ RULES = """Rules = [
     Completeness "reason_code" > 0.5,
     RowCount > 1000
 ]"""
-EXTRAS = {'ruled': ['--RULES', RULES], 'logged': ['--DELTA_LOG', 'true']}
+EXTRAS = {'ruled': ['--RULES', RULES], 'logged': ['--DELTA_LOG', 'true'],
+          'totals': ['--CONTROL_TOTALS', 'amount by currency']}
 
 
 def land(files):

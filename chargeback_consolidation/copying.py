@@ -4,49 +4,105 @@
 
 # %% auto #0
 __all__ = ['WrittenFile', 'Copied', 'ROW_GROUP_BYTES', 'BLOCK_BYTES', 'BATCH_ROWS', 'Part', 'Block', 'as_plain',
-           'from_plain', 'SlotBuffer', 'SlotWriter', 'size_of', 'writing', 'rows_of_piece', 'is_whole', 'Sieve',
-           'tables_of', 'rows_staying', 'batches_of', 'blocks_of', 'LastRead', 'copy_slot', 'take_block', 'finish_slot',
-           'create_once', 'write_quarantine', 'slot_parts', 'slot_shares', 'copy_slots']
+           'from_plain', 'raw_values', 'are_there', 'digits_in', 'digit_sums', 'Till', 'SlotBuffer', 'SlotWriter',
+           'size_of', 'writing', 'rows_of_piece', 'to_the_end', 'is_whole', 'Sieve', 'tables_of', 'rows_staying',
+           'batches_of', 'lost_rows', 'blocks_of', 'LastRead', 'copy_slot', 'take_block', 'finish_slot', 'create_once',
+           'write_quarantine', 'slot_parts', 'slot_shares', 'copy_slots']
 
 # %% ../nbs/14_copying.ipynb #fa79b6c6
 from collections import namedtuple
 from contextlib import contextmanager
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .settings import total_name
 from .store import StoreError, attempt
 from .spark import collect, run_tasks
 from .parquet import (KEY_COLUMNS, WholeFile, arrow_array, arrow_texts, cause_of, footer,
     key_hashes, keyless_rows, keys_of, open_parquet, open_writer, read_lineage, write_lineage)
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
+from .quality import WIDE, added, sums_record
 from .dqdl import rule_text
 from chargeback_consolidation.rules import (NO_BOOK, RuleRows, first_broken, open_book, quarantine_rules, rule_columns,
     rule_fields)
 from .landing import Source, attempts, read_sources, rule_of
 
 # %% ../nbs/14_copying.ipynb #c5fcbafe
-WrittenFile = namedtuple('WrittenFile', 'path rows bytes token groups digest lineage')
-WrittenFile.__new__.__defaults__ = (0, 0, '')
+WrittenFile = namedtuple('WrittenFile', 'path rows bytes token groups digest lineage totals')
+WrittenFile.__new__.__defaults__ = (0, 0, '', None)
 WrittenFile.__doc__ = """A Parquet file as it was written.
 token: publishes it. groups: its row groups. digest: the sum of its keys' hashes, modulo 2**64.
-lineage: path of the origins of its rows."""
+lineage: path of the origins of its rows. totals: its control totals, as by `sums_record`."""
 
-Copied = namedtuple('Copied', 'file quarantine bad')
-Copied.__new__.__defaults__ = (None, None, ())
+Copied = namedtuple('Copied', 'file quarantine bad dropped')
+Copied.__new__.__defaults__ = (None, None, (), None)
 Copied.__doc__ = """What came of a slot. file, quarantine: WrittenFile or None.
-bad: (source id, rule, cause) of each source that turned out to be bad; then nothing was written."""
+bad: (source id, rule, cause) of each source that turned out to be bad; then nothing was written.
+dropped: control totals of the duplicates, as by `sums_record`."""
 
 def as_plain(copied):
     "A `Copied` as plain tuples, which is how it leaves a task"
-    return copied.file and tuple(copied.file), copied.quarantine and tuple(copied.quarantine), copied.bad
+    return (copied.file and tuple(copied.file), copied.quarantine and tuple(copied.quarantine)) + copied[2:]
 
 def from_plain(values):
     "The `Copied` that `as_plain` took apart"
-    file, quarantine, bad = values
-    return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), bad)
+    file, quarantine, *more = values
+    return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), *more)
 
+
+# %% ../nbs/14_copying.ipynb #10d6aa1b
+def raw_values(array, kind):
+    "The bytes of an Array's values as numpy has them, whatever stands where there is none"
+    return np.frombuffer(array.buffers()[1], kind)
+
+def are_there(array):
+    "Where an Array has a value: a bool array"
+    if not array.null_count: return np.ones(len(array), bool)
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder='little')
+    return bits[array.offset:array.offset + len(array)] > 0
+
+def digits_in(array):
+    "Integers or decimals of an Array as (digits in base 65,536, rows x digits, least first; where they are negative)"
+    rows = slice(array.offset, array.offset + len(array))
+    if pa.types.is_decimal(array.type):
+        digits = raw_values(array, np.uint16).reshape(-1, array.type.bit_width // 16)[rows]
+        return digits, digits[:, -1] >= 0x8000
+    numbers = raw_values(array, str(array.type))[rows]
+    wide = numbers.astype(np.uint64 if pa.types.is_uint64(array.type) else np.int64)
+    return wide.view(np.uint16).reshape(-1, 4), numbers < 0
+
+# %% ../nbs/14_copying.ipynb #36bd7e10
+def digit_sums(amounts, groups):
+    "What the numbers of an Array come to for each value of an Array of texts: {text or None: Decimal}"
+    there, words = are_there(amounts), groups.dictionary_encode()
+    if not there.any(): return {}
+    texts = [str(value.as_buffer().to_pybytes(), 'utf-8', 'backslashreplace') for value in words.dictionary] + [None]
+    places = raw_values(words.indices, np.int32)[words.indices.offset:][:len(words)]
+    place = np.where(are_there(words.indices), places, len(texts) - 1)
+    def count(weights): return np.bincount(place, np.where(there, weights, 0), len(texts))
+    digits, negative = digits_in(amounts)
+    total = [-int(n) << 16 * digits.shape[1] for n in count(negative)]
+    for i in range(digits.shape[1]):
+        total = [t + (int(n) << 16 * i) for t, n in zip(total, count(digits[:, i]))]
+    scale = amounts.type.scale if pa.types.is_decimal(amounts.type) else 0
+    return {text: Decimal(t).scaleb(-scale, WIDE) for text, t in zip(texts, total)}
+
+# %% ../nbs/14_copying.ipynb #589cb3cc
+class Till:
+    "Control totals of the rows that go one way"
+    def __init__(self, totals): self.totals, self.sums = totals, {}
+
+    def add(self, table):
+        "Count the rows of a table in the day's schema"
+        for total in self.totals:
+            amounts, groups = (pa.concat_arrays(table[name].chunks) for name in total)
+            found = digit_sums(amounts, groups)
+            self.sums = added([self.sums, {(total_name(total), text): number for text, number in found.items()}])
+
+    def record(self): return sums_record(self.sums)
 
 # %% ../nbs/14_copying.ipynb #7df7c050
 ROW_GROUP_BYTES = 64 << 20      # in memory
@@ -83,10 +139,10 @@ class SlotBuffer:
 # %% ../nbs/14_copying.ipynb #c35d0e8e
 class SlotWriter(SlotBuffer):
     "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec, spark=''):
+    def __init__(self, store, path, codec, spark='', totals=()):
         self.store, self.path, self.codec, self.spark = store, path, codec, spark
         self.sink = self.writer = None
-        self.digest = 0
+        self.digest, self.till = 0, Till(totals)
         self.forget()
 
     def flush(self):
@@ -100,6 +156,7 @@ class SlotWriter(SlotBuffer):
             self.writer = open_writer(self.sink, table, self.codec, self.spark)
         self.writer.write_table(table, row_group_size=max(1, table.num_rows))
         self.count_keys(table)
+        self.till.add(table)
 
     def count_keys(self, table):
         keys = key_hashes(keys_of(table))
@@ -111,7 +168,8 @@ class SlotWriter(SlotBuffer):
         if self.writer is None: return None
         self.writer.close(); self.sink.close()
         meta = footer(self.sink)
-        return WrittenFile(self.path, meta.num_rows, self.sink.size, self.sink.token, meta.num_row_groups, self.digest)
+        return WrittenFile(self.path, meta.num_rows, self.sink.size, self.sink.token, meta.num_row_groups, self.digest,
+                           totals=self.till.record())
 
     def abandon(self):
         "Drop what was staged"
@@ -151,9 +209,15 @@ def rows_of_piece(
     return keep, after
 
 # %% ../nbs/14_copying.ipynb #da523f7e
-Part = namedtuple('Part', 'source skip take aside drop')
+Part = namedtuple('Part', 'source skip take aside drop totals')
+Part.__new__.__defaults__ = ((),)
 Part.__doc__ = """A piece as a task gets it.
-The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array)."""
+The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array), and
+the `ControlTotal`s that are asked for (in a task plain pairs)."""
+
+def to_the_end(part):
+    "True for the part that looks after the rows of its file that do not stay: it begins it"
+    return not part.skip and bool(part.aside or (part.totals and len(part.drop)))
 
 def is_whole(part, metadata):
     "True if a part takes all that stays of its file"
@@ -192,11 +256,12 @@ def tables_of(parquet, small, part, sieve):
         yield 0, parquet.read(use_threads=False), 0
         passed = meta.num_rows - len(part.drop) - part.aside
     for i in range(0 if whole else meta.num_row_groups):
-        if passed >= part.skip + part.take and not (part.aside and not part.skip):
+        if passed >= part.skip + part.take and not to_the_end(part):
             break
         rows = meta.row_group(i).num_rows
         staying = rows_staying(parquet, i, part, first, sieve)
-        if passed + staying > part.skip or (part.aside and not part.skip):
+        inside = part.skip < passed + staying and passed < part.skip + part.take
+        if inside or (to_the_end(part) and staying < rows):
             yield from batches_of(parquet, i, part, first, passed, sieve)
         first, passed = first + rows, passed + staying
     if passed < part.skip + part.take:
@@ -224,11 +289,20 @@ def batches_of(parquet, group, part, first, passed, sieve):
         missing = int((sieve.reasons(table, part) >= 0).sum()) if part.aside else 0
         first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
 
+# %% ../nbs/14_copying.ipynb #48eb9639
+def lost_rows(part, first, rows):
+    "Which of some rows of a part, from position `first` on, lost and are to be counted by it: a bool array"
+    found = np.zeros(rows, bool)
+    if part.skip or not part.totals: return found
+    low, high = np.searchsorted(part.drop, (first, first + rows))
+    found[part.drop[low:high] - first] = True
+    return found
+
 # %% ../nbs/14_copying.ipynb #034de572
-Block = namedtuple('Block', 'table keep reasons file row')
+Block = namedtuple('Block', 'table keep reasons file row lost')
 Block.__doc__ = """Rows of a source in the day's schema.
 keep: those of the piece. reasons: numbers of `Sieve.texts` for those that it puts into quarantine, -1 for others.
-file, row: the origins of all. All but the table are arrays."""
+file, row: the origins of all. lost: those counted as duplicates, as by `lost_rows`. All but the table are arrays."""
 
 def blocks_of(part, content, schema, unit, side_store, sieve):
     "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
@@ -241,10 +315,11 @@ def blocks_of(part, content, schema, unit, side_store, sieve):
         reasons = sieve.reasons(table, part)
         keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
         if part.skip: reasons = np.full(n, -1, np.int32)
-        if not (keep.any() or (reasons >= 0).any()): continue
+        lost = lost_rows(part, first, n)
+        if not (keep.any() or (reasons >= 0).any() or lost.any()): continue
         own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
-        yield Block(adapt(table, schema), keep, reasons, file, row)
+        yield Block(adapt(table, schema), keep, reasons, file, row, lost)
 
 # %% ../nbs/14_copying.ipynb #bc6a60a7
 class LastRead:
@@ -273,7 +348,8 @@ def copy_slot(
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
     output, sieve = reading.stores[1], Sieve(schema, book)
-    writer, quarantine, bad = SlotWriter(output, paths.file, codec, spark), [], []
+    totals = parts[0].totals if parts else ()
+    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals), [], [], Till(totals)
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
             for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
@@ -284,8 +360,10 @@ def copy_slot(
                     writer.forget()
                     quarantine = []
                     continue
-                with writing(paths.file): take_block(block, writer, quarantine)
-        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
+                with writing(paths.file): take_block(block, writer, quarantine, dropped)
+        if not bad:
+            done = finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
+            return done._replace(dropped=dropped.record())
     except BaseException:
         writer.abandon()
         raise
@@ -293,10 +371,11 @@ def copy_slot(
     return Copied(bad=tuple(bad))
 
 # %% ../nbs/14_copying.ipynb #e9ae1ccf
-def take_block(block, writer, quarantine):
-    "Add the rows of a block to `writer`, and those that are set aside to `quarantine`"
+def take_block(block, writer, quarantine, dropped):
+    "Add the rows of a block to `writer`, those set aside to `quarantine`; those that lost are counted in `dropped`"
     if block.keep.any():
         writer.add(block.table, block.keep, block.file, block.row)
+    if block.lost.any(): dropped.add(block.table.filter(arrow_array(block.lost)))
     aside = block.reasons >= 0
     if not aside.any(): return
     rows = block.table.filter(arrow_array(aside))
@@ -308,7 +387,7 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
     with writing(paths.file):
         file = writer.close()
-        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts)
+        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts, writer.till.totals)
     if file:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
@@ -324,12 +403,13 @@ def create_once(store, path, data):
         raise StoreError(f'{path} is there already and is not what this run makes: start the run again')
 
 # %% ../nbs/14_copying.ipynb #573cf66b
-def write_quarantine(rows, store, path, codec, landing_path, texts):
+def write_quarantine(rows, store, path, codec, landing_path, texts, totals=()):
     """Stage the rows set aside by a slot; the `WrittenFile`, or None.
     rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
     ours give way."""
     if not rows: return None
-    table = pa.concat_tables([t for t, _, _, _ in rows])
+    table, till = pa.concat_tables([t for t, _, _, _ in rows]), Till(totals)
+    till.add(table)
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
     files, places, reasons = (np.concatenate([r[i] for r in rows]) for i in (1, 2, 3))
     table = table.append_column(REASON, arrow_texts(texts[r] for r in reasons.tolist()))
@@ -343,7 +423,7 @@ def write_quarantine(rows, store, path, codec, landing_path, texts):
         attempt(sink.abandon)
         attempt(store.discard, path, sink.token)
         raise
-    return WrittenFile(path, footer(sink).num_rows, sink.size, sink.token)
+    return WrittenFile(path, footer(sink).num_rows, sink.size, sink.token, totals=till.record())
 
 # %% ../nbs/14_copying.ipynb #6b0efd52
 def slot_parts(
@@ -351,12 +431,14 @@ def slot_parts(
     sources,    # {id: Source}
     aside,      # {id: rows that are set aside}
     lost,       # {id: sorted positions of the losers}
+    totals=(),  # ControlTotal
 ):
     "The `Part`s of each slot that is written: {slot: list of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
-            sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none))
+            sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none),
+            totals)
     return {
         i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
     }
@@ -364,7 +446,8 @@ def slot_parts(
 # %% ../nbs/14_copying.ipynb #2765ec55
 def slot_shares(parts, versions, tasks):
     "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
-    plain = [(slot, versions.get(slot, ''), [(tuple(p.source),) + p[1:] for p in pieces])
+    def plain_part(p): return (tuple(p.source),) + p[1:-1] + (tuple(map(tuple, p.totals)),)
+    plain = [(slot, versions.get(slot, ''), [plain_part(p) for p in pieces])
              for slot, pieces in parts.items()]
     tasks = max(1, min(tasks, len(plain)))
     return (

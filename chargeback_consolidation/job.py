@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'Conflict', 'AftermathFailed', 'consolidate', 'write',
-           'spark_versions', 'balance', 'day_files', 'readers_of', 'run_report', 'final_report', 'dry_report',
-           'nothing_new', 'ended', 'relative', 'commit_of', 'taken_now', 'publish', 'finish', 'make_known',
-           'with_aftermath', 'clean_up', 'real', 'check_output', 'check_folder', 'plan_runs', 'stopped_words', 'main',
-           'failed', 'is_outside_fault', 'run_day', 'run_all']
+           'spark_versions', 'balance', 'day_files', 'kept_sums', 'control_balances', 'check_conserved', 'readers_of',
+           'run_report', 'final_report', 'dry_report', 'nothing_new', 'ended', 'relative', 'commit_of', 'taken_now',
+           'publish', 'finish', 'make_known', 'with_aftermath', 'clean_up', 'real', 'check_output', 'check_folder',
+           'plan_runs', 'stopped_words', 'main', 'failed', 'is_outside_fault', 'run_day', 'run_all']
 
 # %% ../nbs/19_job.ipynb #8e82c42a
 import base64
@@ -17,12 +17,13 @@ import time
 from collections import namedtuple
 from dataclasses import replace
 
-from .settings import ArgumentError, help_text, ledger_path, lies_in, parse
+from .settings import ArgumentError, help_text, ledger_path, lies_in, parse, total_name
 from .store import StoreError, StoreUnfit, attempt, join, store_for
 from .catalog import CatalogError, GlueCatalog, open_catalog, register
 from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
-from .quality import Balance, ConservationBroken, QualityFailed, audit
-from .landing import SetAside, kept_out
+from chargeback_consolidation.quality import (Balance, ConservationBroken, QualityFailed, added, audit, audit_totals,
+    told_sums, total_balances)
+from .landing import SetAside, kept_out, totals_in
 from .versions import build_index, forget
 from .layout import CONSOLIDATED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
@@ -51,7 +52,7 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
-                            run.book)
+                            run.book, run.totals)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -65,7 +66,7 @@ def consolidate(run):
             if written.bad:
                 bad.update(written.bad)
                 continue
-            audit(balance(state, plan, written)); run.mark('audit')
+            check_conserved(run, state, plan, written)
             commit = commit_of(run, state, plan, written)
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
@@ -90,7 +91,7 @@ def write(run, state, plan):
     def paths(slot):
         return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
     set_aside = {i: kept_out(n) for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost)
+    parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost, run.totals)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan), run.book)
@@ -134,6 +135,35 @@ def day_files(state, plan, written):
         return written.slots[i].file
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]
+
+# %% ../nbs/19_job.ipynb #cbd56b7a
+def kept_sums(run, state, plan, slot):
+    "The control totals of a file that is kept: {(total, value): Decimal}"
+    file, names = state.head.files[slot.keeps - CONSOLIDATED], set(map(total_name, run.totals))
+    if file.totals and names <= set(file.totals):
+        return {key: number for key, number in told_sums(file.totals).items() if key[0] in names}
+    return totals_in([plan.used[slot.keeps]], run.totals)
+
+def control_balances(run, state, plan, written):
+    "The `TotalBalance`s of the run"
+    def read(wanted): return totals_in([n for i, n in plan.used.items() if wanted(i)], run.totals)
+    def told(records): return added(map(told_sums, records))
+    slots = written.slots.values()
+    after = [told(c.file.totals for c in slots if c.file)]
+    after += [kept_sums(run, state, plan, slot) for slot in plan.slots if slot.keeps is not None]
+    return total_balances(
+        read(lambda i: i >= CONSOLIDATED), read(lambda i: i < CONSOLIDATED), added(after),
+        told(c.dropped for c in slots), told(c.quarantine.totals for c in slots if c.quarantine))
+
+# %% ../nbs/19_job.ipynb #afc177e4
+def check_conserved(run, state, plan, written):
+    "`ConservationBroken` unless rows, keys and control totals came out as they went in"
+    audit(balance(state, plan, written))
+    balances = audit_totals(control_balances(run, state, plan, written)) if run.totals else []
+    run.facts['totals'] = tuple(
+        dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
+        for b in balances)
+    run.mark('audit', **({'totals': len(balances)} if run.totals else {}))
 
 # %% ../nbs/19_job.ipynb #faeb90d7
 def readers_of(run, state):

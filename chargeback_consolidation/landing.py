@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SetAside', 'UNFINISHED', 'MAGIC', 'Source', 'SMALL', 'INDEX_SCHEMA', 'DECIDING', 'CHUNK', 'SPAN', 'Shape',
-           'Note', 'UNCOUNTED', 'RECORD_RULES', 'Inventory', 'take_inventory', 'is_parquet', 'parquet_among',
-           'check_deciding', 'shape_of', 'make_shape', 'spans_of', 'read_span', 'deciding_tables', 'whole_tables',
-           'check_calendar', 'index_rows', 'keyless', 'kept_out', 'field_of', 'micros_of', 'RecordView', 'flagged',
-           'starts_of', 'judged', 'without_keys', 'measure', 'counted', 'note_row', 'read_notes', 'read_sources',
-           'reopen', 'rule_of', 'Gathering', 'attempts', 'index_pieces', 'read_index']
+           'Note', 'UNCOUNTED', 'RECORD_RULES', 'MOST_VALUES', 'LONGEST_VALUE', 'Inventory', 'take_inventory',
+           'is_parquet', 'parquet_among', 'check_deciding', 'shape_of', 'make_shape', 'spans_of', 'read_span',
+           'deciding_tables', 'whole_tables', 'check_calendar', 'index_rows', 'keyless', 'kept_out', 'field_of',
+           'micros_of', 'RecordView', 'flagged', 'starts_of', 'judged', 'without_keys', 'measure', 'counted',
+           'group_places', 'stretch_sums', 'one_total', 'exact_totals', 'totalled', 'totals_in', 'note_row',
+           'read_notes', 'read_sources', 'reopen', 'rule_of', 'Gathering', 'attempts', 'index_pieces', 'read_index']
 
 # %% ../nbs/11_landing.ipynb #6dc9da2b
 import base64
@@ -19,20 +20,22 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from decimal import Decimal
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from .settings import RULES
+from .settings import RULES, total_name
 from .store import FileEntry, SourceChanged, StoreError, attempt, is_hidden, read_each
 from .local import ODD
 from .parquet import (EVENT, KEY_COLUMNS, UPDATED, SchemaConflict, arrow_array, arrow_texts,
     cause_of, enum_leaves, has_ancient, instants, int96_columns, int96_unit, integers, is_legacy, key_fault,
     key_hashes, keys_of, keys_where, known, open_parquet, read_lineage, spark_version, whole)
 from .schema import enums_as_text, plain_field, plain_schema
-from chargeback_consolidation.rules import (NO_BOOK, RuleRows, added_all, first_broken, open_book, quarantine_rules,
-    rule_fields, tallied)
+from .quality import WIDE, added
+from .rules import (NO_BOOK, RuleRows, added_all, first_broken, numbers_in, open_book,
+    quarantine_rules, rule_fields, tallied)
 
 # %% ../nbs/11_landing.ipynb #71a4b10c
 SetAside = namedtuple('SetAside', 'path rule cause')
@@ -258,14 +261,14 @@ def index_rows(tables, files):
         schema=INDEX_SCHEMA)
 
 # %% ../nbs/11_landing.ipynb #5effae23
-Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
+Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies totals')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
 about records: how many it flags, 'set_aside': rows with a key that break a rule which sets rows aside}.
 first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
 error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
-tallies: what rules found in it, as by `tallied`."""
-UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [])
+tallies: what rules found in it, as by `tallied`. totals: of the control totals, as by `exact_totals`."""
+UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [], [])
 
 def keyless(note):
     "How many records of a file have no key"
@@ -371,6 +374,73 @@ def counted(note, more):
     tallies = added_all([note.tallies, more['tallies']]) if note.tallies else more['tallies']
     return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
+# %% ../nbs/11_landing.ipynb #ac81bfa1
+MOST_VALUES = LONGEST_VALUE = 100
+
+def group_places(array):
+    "(the values of an Array of texts and None, the place of each row's value among them)"
+    if pa.types.is_dictionary(array.type): array = array.cast(array.type.value_type)
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        return [None], np.zeros(len(array), np.int64)
+    found = array.dictionary_encode()
+    texts = [bytes(value.as_buffer()).decode('utf-8', 'backslashreplace') for value in found.dictionary]
+    return texts + [None], np.where(known(array), integers(found.indices), len(texts)).astype(np.int64)
+
+# %% ../nbs/11_landing.ipynb #8d6f9296
+def stretch_sums(numbers, places, count, starts):
+    "Of each stretch of a `NumberColumn` the sums for the places there: a list of (stretch, place, sum)"
+    values = np.where(numbers.known, numbers.values, 0)
+    if not len(values): return []
+    most = max(abs(int(values.max())), abs(int(values.min())))
+    if most * len(values) >= 2**63: values = values.astype(object)
+    stretch = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    group = stretch * count + places
+    order = np.argsort(group, kind='stable')
+    first = starts_of(group[order])
+    sums = np.add.reduceat(values[order], first).tolist()
+    return [divmod(g, count) + (total,) for g, total in zip(group[order][first].tolist(), sums)]
+
+# %% ../nbs/11_landing.ipynb #16691723
+def one_total(table, total, starts):
+    "A `ControlTotal` of each stretch of a table: [scale, [[value, sum without its point]]], None for too many values"
+    def column(name):
+        return whole(table[name]) if name in table.column_names else pa.nulls(table.num_rows)
+    numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
+    if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values): return [None] * len(starts)
+    if numbers is None or numbers.scale is None: return [[0, []] for _ in starts]   # the day's schema refuses it
+    found = [[numbers.scale, []] for _ in starts]
+    for stretch, place, number in stretch_sums(numbers, places, len(values), starts):
+        found[stretch][1].append([values[place], number])
+    return found
+
+def exact_totals(rows, tables, totals):
+    "`one_total` of each of `totals`, for each source in a batch of index rows, which were made of `tables`"
+    if not totals or not rows.num_rows: return []
+    table, starts = pa.concat_tables(tables), starts_of(integers(field_of(rows, 'source')))
+    return [list(found) for found in zip(*(one_total(table, total, starts) for total in totals))]
+
+# %% ../nbs/11_landing.ipynb #d05cdf21
+def totalled(note, more):
+    "A note with the totals of a further piece of its file"
+    if not note.totals: return note._replace(totals=more)
+    found = []
+    for mine, theirs in zip(note.totals, more):
+        sums = dict(mine[1]) if mine and theirs else {}
+        for value, number in theirs[1] if mine and theirs else (): sums[value] = sums.get(value, 0) + number
+        fit = mine and theirs and len(sums) <= MOST_VALUES + 1
+        found.append([mine[0], [list(pair) for pair in sums.items()]] if fit else None)
+    return note._replace(totals=found)
+
+def totals_in(notes, totals):
+    "What the notes of some sources add up to, as far as they tell: {(total, value): Decimal}"
+    found = {}
+    for note in notes:
+        for total, told in zip(totals, note.totals):
+            for value, number in told[1] if told else ():
+                key = total_name(total), value, told[0]
+                found[key] = found.get(key, 0) + number
+    return added({key[:2]: Decimal(number).scaleb(-key[2], WIDE)} for key, number in found.items())
+
 # %% ../nbs/11_landing.ipynb #44d3afb6
 def note_row(notes, schemas):
     "The index row that carries notes. notes: {source id: Note, its schema as a number}; schemas: the bytes of each"
@@ -430,8 +500,8 @@ def rule_of(error, path='.parquet', content=b''):
 # %% ../nbs/11_landing.ipynb #0eb7234b
 class Gathering:
     "Tables with the same columns, gathered until there are enough of them for a batch of index rows"
-    def __init__(self, day, book=NO_BOOK):
-        self.day, self.book, self.notes, self.schemas = day, open_book(book), {}, {}
+    def __init__(self, day, book=NO_BOOK, totals=()):
+        self.day, self.book, self.totals, self.notes, self.schemas = day, open_book(book), totals, {}, {}
         self.tables, self.files, self.rows = [], [], 0
 
     def add(self, table, *file):
@@ -449,8 +519,10 @@ class Gathering:
         rows = index_rows(self.tables, self.files)
         landed = self.files[0][2] is None
         judgement = judged(rows, self.tables, self.book) if landed else (None, None)
-        for id, more in measure(rows, self.day, self.tables, judgement=judgement).items():
-            self.notes[id] = counted(self.notes[id], more)
+        measured = measure(rows, self.day, self.tables, judgement=judgement)
+        for id, more in measured.items(): self.notes[id] = counted(self.notes[id], more)
+        for id, sums in zip(measured, exact_totals(rows, self.tables, self.totals)):
+            self.notes[id] = totalled(self.notes[id], sums)
         rows = without_keys(rows, judgement[0])
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
@@ -475,7 +547,8 @@ def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
     parquet, first = open_parquet(content), 0
-    asked = () if source.lineage else gathering.book.columns
+    summed = tuple(name for total in gathering.totals for name in total)
+    asked = summed if source.lineage else tuple(gathering.book.columns) + summed
     shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes, asked)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
@@ -487,9 +560,9 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 # %% ../nbs/11_landing.ipynb #3f5a41fc
-def read_index(sources, stores, day, book=NO_BOOK):
+def read_index(sources, stores, day, book=NO_BOOK, totals=()):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
-    gathering, shapes = Gathering(day, book), {}
+    gathering, shapes = Gathering(day, book, totals), {}
     for source, content in read_sources(sources, stores):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece

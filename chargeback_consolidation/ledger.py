@@ -84,7 +84,7 @@ class Commit:
 
     def data(self):
         "The bytes of the record"
-        files = [f._asdict() for f in self.files]
+        files = [{name: value for name, value in f._asdict().items() if value is not None} for f in self.files]
         aside = [{name: getattr(f, name) for name in ('path', 'rows', 'bytes', 'token')} for f in self.quarantine]
         fields = dict(self.__dict__, format=1, files=files, quarantine=aside)
         return (json.dumps(fields, indent=1, sort_keys=True) + '\n').encode()

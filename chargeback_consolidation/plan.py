@@ -7,8 +7,8 @@ __all__ = ['Plan', 'HISTORY_DAYS', 'NoData', 'Run', 'rule_source', 'rules_of', '
            'state_of', 'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'day_facts',
            'changed_rules', 'day_warnings', 'check_table', 'check_rolled_forward', 'check_complete', 'no_data_message',
            'decide', 'set_aside_now', 'name_of', 'remembering', 'slots_of', 'judge_run', 'verdicts_of', 'key_facts',
-           'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer', 'check_log', 'plan_facts',
-           'overtaken', 'next_number', 'lost_race', 'moved']
+           'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer', 'check_log', 'check_totals',
+           'plan_facts', 'overtaken', 'next_number', 'lost_race', 'moved']
 
 # %% ../nbs/18_plan.ipynb #1f88e555
 import os
@@ -20,17 +20,19 @@ from datetime import timedelta
 
 import pyarrow as pa
 
-from .settings import ArgumentError, Settings, read_path
+from .settings import ArgumentError, Settings, read_path, total_name, totals_of
 from .store import attempt, join, store_for
 from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
 from .parquet import KEY_COLUMNS
 from .schema import common_schema, in_unit
-from .quality import check_rules, check_verdict, check_versions, judge, sentence, verdict_words
+from chargeback_consolidation.quality import (check_rules, check_verdict, check_versions, judge, sentence,
+    total_fault, verdict_words)
 from .dqdl import RulesError, checks_in, past_commits, read_rules, rule_text
 from .rules import (NO_ROW, Facts, added_all, book_of, faults_of, key_faults, keyed,
     measures_of, tally_place, verdict_of)
-from .landing import RECORD_RULES, Inventory, SetAside, Source, kept_out, take_inventory
+from chargeback_consolidation.landing import (LONGEST_VALUE, MOST_VALUES, RECORD_RULES, Inventory, SetAside, Source,
+    kept_out, take_inventory)
 from .versions import find_losers, key_counts, path_ranks
 from .layout import CONSOLIDATED, Held, add_readers, lay_out
 from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, log_refusal,
@@ -62,6 +64,9 @@ class Run:
 
     @property
     def book(self): return book_of(self.rules, self.settings.execution_time)
+
+    @property
+    def totals(self): return totals_of(self.settings.control_totals)
 
     def mark(self, stage, **facts):
         "The end of a stage"
@@ -344,7 +349,8 @@ def slots_of(run, state, used, lost, schema, consolidated, new):
         return Held(i, n.rows - len(lost.get(i, ())) - kept_out(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in consolidated], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if kept_out(used[i])])
+    counted = [i for i in consolidated + new if run.totals and i in lost]     # what is dropped is read, too
+    return add_readers(slots, [i for i in new if kept_out(used[i])] + counted)
 
 # %% ../nbs/18_plan.ipynb #9f84f983
 def judge_run(run, state, aside, used, lost):
@@ -435,6 +441,7 @@ def check_plan(run, state, plan):
         there = {e.path for e in state.inventory.files} - {a.path for a in mine}
         check_complete(run, state.before or (), there, 'broken now')
         check_no_fewer(state, plan)
+    check_totals(run, plan)
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
     check_log(run, plan.schema)
@@ -457,6 +464,19 @@ def check_log(run, schema):
     if why:
         raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {why}; consolidate such '
                             'days under an OUTPUT_PATH of their own, without a log')
+
+# %% ../nbs/18_plan.ipynb #5e1415aa
+def check_totals(run, plan):
+    "`ArgumentError` if a control total cannot be had of the day's columns, or by the values that are there"
+    def refuse(total, why): raise ArgumentError(f'--CONTROL_TOTALS {total_name(total)}: {why}')
+    for i, total in enumerate(run.totals if plan.schema is not None else ()):
+        why = total_fault(total, plan.schema)
+        if why: refuse(total, why)
+        sums = [note.totals[i] for note in plan.used.values() if note.totals]
+        values = {value for found in sums if found for value, _ in found[1]}
+        if None in sums or len(values - {None}) > MOST_VALUES:
+            refuse(total, f'column {total.by} has more than {MOST_VALUES} values, or one of more than {LONGEST_VALUE} '
+                   'characters: choose one that groups records')
 
 # %% ../nbs/18_plan.ipynb #b9e92596
 def plan_facts(state, plan):

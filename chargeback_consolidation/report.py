@@ -49,6 +49,7 @@ class Report:
     set_aside: tuple = ()           # SetAside of landing files that are not in the day
     findings: tuple = ()            # dicts of the quality rules' findings
     rules: tuple = ()               # dicts of what came of the rules in DQDL: a Verdict, and the first offenders
+    totals: tuple = ()              # dicts of the control totals: a TotalBalance, its sums as texts
     warnings: tuple = ()
     serves: str = 'listing'         # 'snapshot': superseded files stay, so who lists the folder sees too much
     stages: tuple = ()              # (stage, seconds)
@@ -176,6 +177,7 @@ def tell(report):
     "The report on stdout: what a person should know, the METRICS line, the JSON line"
     for a in report.set_aside:
         print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
+    if report.totals: print(f'control totals: {len(report.totals):,} sums came out as they went in')
     for warning in report.warnings: print(shown(f'warning: {warning}'))
     if report.serves == 'snapshot': print(BY_SNAPSHOT)
     if report.message: print(shown(report.message))

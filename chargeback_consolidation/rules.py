@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from .parquet import instants, integers, known, whole
+from .quality import WIDE
 from .dqdl import (SIGNATURES, UNITS, Both, Check, about_rows, checks_in, filter_columns,
     kind_of, last_count, metric_text, minutes_of, read_rules, rule_hint, rule_text, ruleset_text)
 
@@ -49,7 +50,7 @@ def numbers_in(array):
     if str(kind).startswith('decimal128'):
         return NumberColumn(decimal_integers(array, there), there, kind.scale)
     if not t.is_decimal(kind): return None
-    digits = [int(v.scaleb(kind.scale)) if v is not None else 0 for v in array.to_pylist()]
+    digits = [int(v.scaleb(kind.scale, WIDE)) if v is not None else 0 for v in array.to_pylist()]
     return NumberColumn(np.array(digits + [None], object)[:-1], there, kind.scale)
 
 # %% ../nbs/10_rules.ipynb #0619cdd6

@@ -108,11 +108,12 @@ def build_index(
     stores,         # (of landing, of the output)
     day,            # date
     book=NO_BOOK,   # rules for the records that landed
+    totals=(),      # ControlTotal
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day, book), buckets)
+        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )

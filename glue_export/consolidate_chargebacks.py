@@ -38,7 +38,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import partial, wraps
 from itertools import product
@@ -127,6 +127,9 @@ ARGUMENTS = [
             'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
         *thresholds(RULES),
     ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
+        (
+            'CONTROL_TOTALS', 'totals', 'none',
+            "'amount by currency': sums that must come out as they went in, several with commas between", None),
         ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
@@ -199,6 +202,27 @@ def read_name(text, limits=None):
     return text
 
 
+ControlTotal = namedtuple('ControlTotal', 'amount by')
+ControlTotal.__doc__ = "A sum that must come out as it went in: of the column `amount`, for each value of `by`."
+
+def total_name(total): return ' by '.join(total)
+
+def totals_of(text):
+    "The `ControlTotal`s of CONTROL_TOTALS, a tuple"
+    found = []
+    for part in text.split(',') if text else ():
+        match = re.match(r'^(\S.*?)\s+by\s+(\S.*)$', part.strip(), re.I)
+        if not match: raise ValueError("must be such as 'amount by currency', several with commas between")
+        total = ControlTotal(*match.groups())
+        if total in found: raise ValueError(f'names {total_name(total)} twice')
+        found.append(total)
+    return tuple(found)
+
+def read_totals(text, limits=None):
+    "The names of control totals, written in one way"
+    return ', '.join(map(total_name, totals_of(read_text(text))))
+
+
 def read_path(text, limits=None):
     "A local path made absolute, or an S3 location as s3://bucket/prefix"
     scheme = re.match(r'^([a-z0-9A-Z+.-]+)://(.*)$', read_text(text))
@@ -211,7 +235,7 @@ def read_path(text, limits=None):
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
            'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path,
-           'rules': read_rule_argument}
+           'rules': read_rule_argument, 'totals': read_totals}
 
 
 @dataclass(frozen=True)
@@ -235,6 +259,7 @@ class Words:
     delta_log: bool = False
     keep_superseded_hours: int = 0
     rules: str = None
+    control_totals: str = None
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None
@@ -2635,6 +2660,74 @@ def audit(b):
                              f'{"are" if same else "are not"} the winners')
 
 
+WIDE = Context(prec=400, traps=[Inexact])
+
+def added(sums):
+    "What some {(total, value): Decimal} add up to"
+    found = {}
+    for some in sums:
+        for key, number in some.items(): found[key] = WIDE.add(found.get(key, Decimal()), number)
+    return found
+
+def told_sums(record):
+    "The sums that a record tells, {total: [[value, text of the sum]]} or None"
+    return {(name, value): Decimal(text) for name, pairs in (record or {}).items() for value, text in pairs}
+
+def in_order(key): return key[0], key[1] is not None, key[1] or ''
+
+def sums_record(sums):
+    "How a record tells {(total, value): Decimal}; None for no sums"
+    found = {}
+    for name, value in sorted(sums, key=in_order):
+        found.setdefault(name, []).append([value, format(sums[name, value], 'f')])
+    return found or None
+
+
+TotalBalance = namedtuple('TotalBalance', 'total value before landed after duplicates quarantined')
+TotalBalance.__doc__ = """Both sides of a control total for one value, as Decimals.
+before, landed: read. after: in the day's files. duplicates, quarantined: left out."""
+
+def total_balances(*sides):
+    "The `TotalBalance`s of {(total, value): Decimal} for each field from `before` on"
+    keys = sorted({key for side in sides for key in side}, key=in_order)
+    return [TotalBalance(*key, *(side.get(key, Decimal()) for side in sides)) for key in keys]
+
+def value_word(value):
+    "A value as people may see it: it is data, so it is quoted"
+    return 'no value' if value is None else repr(value)
+
+def told_balance(b):
+    "A `TotalBalance` as a line for people"
+    before, landed, after, duplicates, aside = (format(number, 'f') for number in b[2:])
+    return (f'{b.total}, {value_word(b.value)}: {before} before + {landed} landed, {after} after + {duplicates} '
+            f'duplicates + {aside} quarantined')
+
+
+def is_balanced(b): return WIDE.add(b.before, b.landed) == WIDE.add(WIDE.add(b.after, b.duplicates), b.quarantined)
+
+def audit_totals(balances):
+    "`ConservationBroken` unless before + landed = after + duplicates + quarantined in each `TotalBalance`"
+    broken = [told_balance(b) for b in balances if not is_balanced(b)]
+    if broken: raise ConservationBroken(f'nothing is published: {named(broken, 3)}')
+    return balances
+
+
+def can_be_summed(kind): return pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+def can_group(kind): return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+def total_fault(total, schema):
+    "Why a `ControlTotal` cannot be had of a day's schema, or ''"
+    wanted = ((total.amount, can_be_summed, 'numbers that add up exactly, integers or decimals'),
+              (total.by, can_group, 'text'))
+    for name, fits, what in wanted:
+        if name not in schema.names:
+            near = difflib.get_close_matches(name, schema.names, n=1)
+            return f'no file has a column {name}' + (f' (there is {near[0]})' if near else '')
+        kind = schema.field(name).type
+        if not fits(kind): return f'column {name} is {kind}, it must be {what}'
+    return ''
+
+
 # --- Rules in DQDL (09_dqdl.ipynb)
 
 
@@ -3492,7 +3585,7 @@ def numbers_in(array):
     if str(kind).startswith('decimal128'):
         return NumberColumn(decimal_integers(array, there), there, kind.scale)
     if not t.is_decimal(kind): return None
-    digits = [int(v.scaleb(kind.scale)) if v is not None else 0 for v in array.to_pylist()]
+    digits = [int(v.scaleb(kind.scale, WIDE)) if v is not None else 0 for v in array.to_pylist()]
     return NumberColumn(np.array(digits + [None], object)[:-1], there, kind.scale)
 
 
@@ -4325,14 +4418,14 @@ def index_rows(tables, files):
         schema=INDEX_SCHEMA)
 
 
-Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies')
+Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies totals')
 Note.__doc__ = """What the index found out about a source.
 rows: in it. bytes: uncompressed. int96: '', 'any', 'ns' or 'us'. schema: its pyarrow schema. counts: {name of a rule
 about records: how many it flags, 'set_aside': rows with a key that break a rule which sets rows aside}.
 first_event: microseconds since 1970. digest: sum of the key hashes modulo 2**64.
 error: '', or a rule as in `SetAside`; cause: one line of text. spark: version of the Spark that wrote it, or ''.
-tallies: what rules found in it, as by `tallied`."""
-UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [])
+tallies: what rules found in it, as by `tallied`. totals: of the control totals, as by `exact_totals`."""
+UNCOUNTED = Note(0, 0, '', None, {}, 2**63 - 1, 0, '', '', '', [], [])
 
 def keyless(note):
     "How many records of a file have no key"
@@ -4439,6 +4532,73 @@ def counted(note, more):
     return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
 
+MOST_VALUES = LONGEST_VALUE = 100
+
+def group_places(array):
+    "(the values of an Array of texts and None, the place of each row's value among them)"
+    if pa.types.is_dictionary(array.type): array = array.cast(array.type.value_type)
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        return [None], np.zeros(len(array), np.int64)
+    found = array.dictionary_encode()
+    texts = [bytes(value.as_buffer()).decode('utf-8', 'backslashreplace') for value in found.dictionary]
+    return texts + [None], np.where(known(array), integers(found.indices), len(texts)).astype(np.int64)
+
+
+def stretch_sums(numbers, places, count, starts):
+    "Of each stretch of a `NumberColumn` the sums for the places there: a list of (stretch, place, sum)"
+    values = np.where(numbers.known, numbers.values, 0)
+    if not len(values): return []
+    most = max(abs(int(values.max())), abs(int(values.min())))
+    if most * len(values) >= 2**63: values = values.astype(object)
+    stretch = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    group = stretch * count + places
+    order = np.argsort(group, kind='stable')
+    first = starts_of(group[order])
+    sums = np.add.reduceat(values[order], first).tolist()
+    return [divmod(g, count) + (total,) for g, total in zip(group[order][first].tolist(), sums)]
+
+
+def one_total(table, total, starts):
+    "A `ControlTotal` of each stretch of a table: [scale, [[value, sum without its point]]], None for too many values"
+    def column(name):
+        return whole(table[name]) if name in table.column_names else pa.nulls(table.num_rows)
+    numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
+    if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values): return [None] * len(starts)
+    if numbers is None or numbers.scale is None: return [[0, []] for _ in starts]   # the day's schema refuses it
+    found = [[numbers.scale, []] for _ in starts]
+    for stretch, place, number in stretch_sums(numbers, places, len(values), starts):
+        found[stretch][1].append([values[place], number])
+    return found
+
+def exact_totals(rows, tables, totals):
+    "`one_total` of each of `totals`, for each source in a batch of index rows, which were made of `tables`"
+    if not totals or not rows.num_rows: return []
+    table, starts = pa.concat_tables(tables), starts_of(integers(field_of(rows, 'source')))
+    return [list(found) for found in zip(*(one_total(table, total, starts) for total in totals))]
+
+
+def totalled(note, more):
+    "A note with the totals of a further piece of its file"
+    if not note.totals: return note._replace(totals=more)
+    found = []
+    for mine, theirs in zip(note.totals, more):
+        sums = dict(mine[1]) if mine and theirs else {}
+        for value, number in theirs[1] if mine and theirs else (): sums[value] = sums.get(value, 0) + number
+        fit = mine and theirs and len(sums) <= MOST_VALUES + 1
+        found.append([mine[0], [list(pair) for pair in sums.items()]] if fit else None)
+    return note._replace(totals=found)
+
+def totals_in(notes, totals):
+    "What the notes of some sources add up to, as far as they tell: {(total, value): Decimal}"
+    found = {}
+    for note in notes:
+        for total, told in zip(totals, note.totals):
+            for value, number in told[1] if told else ():
+                key = total_name(total), value, told[0]
+                found[key] = found.get(key, 0) + number
+    return added({key[:2]: Decimal(number).scaleb(-key[2], WIDE)} for key, number in found.items())
+
+
 def note_row(notes, schemas):
     "The index row that carries notes. notes: {source id: Note, its schema as a number}; schemas: the bytes of each"
     text = json.dumps({
@@ -4497,8 +4657,8 @@ def rule_of(error, path='.parquet', content=b''):
 
 class Gathering:
     "Tables with the same columns, gathered until there are enough of them for a batch of index rows"
-    def __init__(self, day, book=NO_BOOK):
-        self.day, self.book, self.notes, self.schemas = day, open_book(book), {}, {}
+    def __init__(self, day, book=NO_BOOK, totals=()):
+        self.day, self.book, self.totals, self.notes, self.schemas = day, open_book(book), totals, {}, {}
         self.tables, self.files, self.rows = [], [], 0
 
     def add(self, table, *file):
@@ -4516,8 +4676,10 @@ class Gathering:
         rows = index_rows(self.tables, self.files)
         landed = self.files[0][2] is None
         judgement = judged(rows, self.tables, self.book) if landed else (None, None)
-        for id, more in measure(rows, self.day, self.tables, judgement=judgement).items():
-            self.notes[id] = counted(self.notes[id], more)
+        measured = measure(rows, self.day, self.tables, judgement=judgement)
+        for id, more in measured.items(): self.notes[id] = counted(self.notes[id], more)
+        for id, sums in zip(measured, exact_totals(rows, self.tables, self.totals)):
+            self.notes[id] = totalled(self.notes[id], sums)
         rows = without_keys(rows, judgement[0])
         self.tables, self.files, self.rows = [], [], 0
         return [rows]
@@ -4542,7 +4704,8 @@ def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
     parquet, first = open_parquet(content), 0
-    asked = () if source.lineage else gathering.book.columns
+    summed = tuple(name for total in gathering.totals for name in total)
+    asked = summed if source.lineage else tuple(gathering.book.columns) + summed
     shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes, asked)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
@@ -4554,9 +4717,9 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 
-def read_index(sources, stores, day, book=NO_BOOK):
+def read_index(sources, stores, day, book=NO_BOOK, totals=()):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
-    gathering, shapes = Gathering(day, book), {}
+    gathering, shapes = Gathering(day, book, totals), {}
     for source, content in read_sources(sources, stores):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece
@@ -4658,11 +4821,12 @@ def build_index(
     stores,         # (of landing, of the output)
     day,            # date
     book=NO_BOOK,   # rules for the records that landed
+    totals=(),      # ControlTotal
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day, book), buckets)
+        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
@@ -4885,25 +5049,77 @@ def add_readers(slots, ids):
 # --- Copy (14_copying.ipynb)
 
 
-WrittenFile = namedtuple('WrittenFile', 'path rows bytes token groups digest lineage')
-WrittenFile.__new__.__defaults__ = (0, 0, '')
+WrittenFile = namedtuple('WrittenFile', 'path rows bytes token groups digest lineage totals')
+WrittenFile.__new__.__defaults__ = (0, 0, '', None)
 WrittenFile.__doc__ = """A Parquet file as it was written.
 token: publishes it. groups: its row groups. digest: the sum of its keys' hashes, modulo 2**64.
-lineage: path of the origins of its rows."""
+lineage: path of the origins of its rows. totals: its control totals, as by `sums_record`."""
 
-Copied = namedtuple('Copied', 'file quarantine bad')
-Copied.__new__.__defaults__ = (None, None, ())
+Copied = namedtuple('Copied', 'file quarantine bad dropped')
+Copied.__new__.__defaults__ = (None, None, (), None)
 Copied.__doc__ = """What came of a slot. file, quarantine: WrittenFile or None.
-bad: (source id, rule, cause) of each source that turned out to be bad; then nothing was written."""
+bad: (source id, rule, cause) of each source that turned out to be bad; then nothing was written.
+dropped: control totals of the duplicates, as by `sums_record`."""
 
 def as_plain(copied):
     "A `Copied` as plain tuples, which is how it leaves a task"
-    return copied.file and tuple(copied.file), copied.quarantine and tuple(copied.quarantine), copied.bad
+    return (copied.file and tuple(copied.file), copied.quarantine and tuple(copied.quarantine)) + copied[2:]
 
 def from_plain(values):
     "The `Copied` that `as_plain` took apart"
-    file, quarantine, bad = values
-    return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), bad)
+    file, quarantine, *more = values
+    return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), *more)
+
+
+def raw_values(array, kind):
+    "The bytes of an Array's values as numpy has them, whatever stands where there is none"
+    return np.frombuffer(array.buffers()[1], kind)
+
+def are_there(array):
+    "Where an Array has a value: a bool array"
+    if not array.null_count: return np.ones(len(array), bool)
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder='little')
+    return bits[array.offset:array.offset + len(array)] > 0
+
+def digits_in(array):
+    "Integers or decimals of an Array as (digits in base 65,536, rows x digits, least first; where they are negative)"
+    rows = slice(array.offset, array.offset + len(array))
+    if pa.types.is_decimal(array.type):
+        digits = raw_values(array, np.uint16).reshape(-1, array.type.bit_width // 16)[rows]
+        return digits, digits[:, -1] >= 0x8000
+    numbers = raw_values(array, str(array.type))[rows]
+    wide = numbers.astype(np.uint64 if pa.types.is_uint64(array.type) else np.int64)
+    return wide.view(np.uint16).reshape(-1, 4), numbers < 0
+
+
+def digit_sums(amounts, groups):
+    "What the numbers of an Array come to for each value of an Array of texts: {text or None: Decimal}"
+    there, words = are_there(amounts), groups.dictionary_encode()
+    if not there.any(): return {}
+    texts = [str(value.as_buffer().to_pybytes(), 'utf-8', 'backslashreplace') for value in words.dictionary] + [None]
+    places = raw_values(words.indices, np.int32)[words.indices.offset:][:len(words)]
+    place = np.where(are_there(words.indices), places, len(texts) - 1)
+    def count(weights): return np.bincount(place, np.where(there, weights, 0), len(texts))
+    digits, negative = digits_in(amounts)
+    total = [-int(n) << 16 * digits.shape[1] for n in count(negative)]
+    for i in range(digits.shape[1]):
+        total = [t + (int(n) << 16 * i) for t, n in zip(total, count(digits[:, i]))]
+    scale = amounts.type.scale if pa.types.is_decimal(amounts.type) else 0
+    return {text: Decimal(t).scaleb(-scale, WIDE) for text, t in zip(texts, total)}
+
+
+class Till:
+    "Control totals of the rows that go one way"
+    def __init__(self, totals): self.totals, self.sums = totals, {}
+
+    def add(self, table):
+        "Count the rows of a table in the day's schema"
+        for total in self.totals:
+            amounts, groups = (pa.concat_arrays(table[name].chunks) for name in total)
+            found = digit_sums(amounts, groups)
+            self.sums = added([self.sums, {(total_name(total), text): number for text, number in found.items()}])
+
+    def record(self): return sums_record(self.sums)
 
 
 ROW_GROUP_BYTES = 64 << 20      # in memory
@@ -4940,10 +5156,10 @@ class SlotBuffer:
 
 class SlotWriter(SlotBuffer):
     "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec, spark=''):
+    def __init__(self, store, path, codec, spark='', totals=()):
         self.store, self.path, self.codec, self.spark = store, path, codec, spark
         self.sink = self.writer = None
-        self.digest = 0
+        self.digest, self.till = 0, Till(totals)
         self.forget()
 
     def flush(self):
@@ -4957,6 +5173,7 @@ class SlotWriter(SlotBuffer):
             self.writer = open_writer(self.sink, table, self.codec, self.spark)
         self.writer.write_table(table, row_group_size=max(1, table.num_rows))
         self.count_keys(table)
+        self.till.add(table)
 
     def count_keys(self, table):
         keys = key_hashes(keys_of(table))
@@ -4968,7 +5185,8 @@ class SlotWriter(SlotBuffer):
         if self.writer is None: return None
         self.writer.close(); self.sink.close()
         meta = footer(self.sink)
-        return WrittenFile(self.path, meta.num_rows, self.sink.size, self.sink.token, meta.num_row_groups, self.digest)
+        return WrittenFile(self.path, meta.num_rows, self.sink.size, self.sink.token, meta.num_row_groups, self.digest,
+                           totals=self.till.record())
 
     def abandon(self):
         "Drop what was staged"
@@ -5008,9 +5226,15 @@ def rows_of_piece(
     return keep, after
 
 
-Part = namedtuple('Part', 'source skip take aside drop')
+Part = namedtuple('Part', 'source skip take aside drop totals')
+Part.__new__.__defaults__ = ((),)
 Part.__doc__ = """A piece as a task gets it.
-The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array)."""
+The Source, the range, how many rows are set aside, the positions that lost (sorted int32 array), and
+the `ControlTotal`s that are asked for (in a task plain pairs)."""
+
+def to_the_end(part):
+    "True for the part that looks after the rows of its file that do not stay: it begins it"
+    return not part.skip and bool(part.aside or (part.totals and len(part.drop)))
 
 def is_whole(part, metadata):
     "True if a part takes all that stays of its file"
@@ -5049,11 +5273,12 @@ def tables_of(parquet, small, part, sieve):
         yield 0, parquet.read(use_threads=False), 0
         passed = meta.num_rows - len(part.drop) - part.aside
     for i in range(0 if whole else meta.num_row_groups):
-        if passed >= part.skip + part.take and not (part.aside and not part.skip):
+        if passed >= part.skip + part.take and not to_the_end(part):
             break
         rows = meta.row_group(i).num_rows
         staying = rows_staying(parquet, i, part, first, sieve)
-        if passed + staying > part.skip or (part.aside and not part.skip):
+        inside = part.skip < passed + staying and passed < part.skip + part.take
+        if inside or (to_the_end(part) and staying < rows):
             yield from batches_of(parquet, i, part, first, passed, sieve)
         first, passed = first + rows, passed + staying
     if passed < part.skip + part.take:
@@ -5082,10 +5307,19 @@ def batches_of(parquet, group, part, first, passed, sieve):
         first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
 
 
-Block = namedtuple('Block', 'table keep reasons file row')
+def lost_rows(part, first, rows):
+    "Which of some rows of a part, from position `first` on, lost and are to be counted by it: a bool array"
+    found = np.zeros(rows, bool)
+    if part.skip or not part.totals: return found
+    low, high = np.searchsorted(part.drop, (first, first + rows))
+    found[part.drop[low:high] - first] = True
+    return found
+
+
+Block = namedtuple('Block', 'table keep reasons file row lost')
 Block.__doc__ = """Rows of a source in the day's schema.
 keep: those of the piece. reasons: numbers of `Sieve.texts` for those that it puts into quarantine, -1 for others.
-file, row: the origins of all. All but the table are arrays."""
+file, row: the origins of all. lost: those counted as duplicates, as by `lost_rows`. All but the table are arrays."""
 
 def blocks_of(part, content, schema, unit, side_store, sieve):
     "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
@@ -5098,10 +5332,11 @@ def blocks_of(part, content, schema, unit, side_store, sieve):
         reasons = sieve.reasons(table, part)
         keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
         if part.skip: reasons = np.full(n, -1, np.int32)
-        if not (keep.any() or (reasons >= 0).any()): continue
+        lost = lost_rows(part, first, n)
+        if not (keep.any() or (reasons >= 0).any() or lost.any()): continue
         own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
         file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
-        yield Block(adapt(table, schema), keep, reasons, file, row)
+        yield Block(adapt(table, schema), keep, reasons, file, row, lost)
 
 
 class LastRead:
@@ -5130,7 +5365,8 @@ def copy_slot(
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
     output, sieve = reading.stores[1], Sieve(schema, book)
-    writer, quarantine, bad = SlotWriter(output, paths.file, codec, spark), [], []
+    totals = parts[0].totals if parts else ()
+    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals), [], [], Till(totals)
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
             for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
@@ -5141,8 +5377,10 @@ def copy_slot(
                     writer.forget()
                     quarantine = []
                     continue
-                with writing(paths.file): take_block(block, writer, quarantine)
-        if not bad: return finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
+                with writing(paths.file): take_block(block, writer, quarantine, dropped)
+        if not bad:
+            done = finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
+            return done._replace(dropped=dropped.record())
     except BaseException:
         writer.abandon()
         raise
@@ -5150,10 +5388,11 @@ def copy_slot(
     return Copied(bad=tuple(bad))
 
 
-def take_block(block, writer, quarantine):
-    "Add the rows of a block to `writer`, and those that are set aside to `quarantine`"
+def take_block(block, writer, quarantine, dropped):
+    "Add the rows of a block to `writer`, those set aside to `quarantine`; those that lost are counted in `dropped`"
     if block.keep.any():
         writer.add(block.table, block.keep, block.file, block.row)
+    if block.lost.any(): dropped.add(block.table.filter(arrow_array(block.lost)))
     aside = block.reasons >= 0
     if not aside.any(): return
     rows = block.table.filter(arrow_array(aside))
@@ -5165,7 +5404,7 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
     with writing(paths.file):
         file = writer.close()
-        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts)
+        aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts, writer.till.totals)
     if file:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
@@ -5181,12 +5420,13 @@ def create_once(store, path, data):
         raise StoreError(f'{path} is there already and is not what this run makes: start the run again')
 
 
-def write_quarantine(rows, store, path, codec, landing_path, texts):
+def write_quarantine(rows, store, path, codec, landing_path, texts, totals=()):
     """Stage the rows set aside by a slot; the `WrittenFile`, or None.
     rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
     ours give way."""
     if not rows: return None
-    table = pa.concat_tables([t for t, _, _, _ in rows])
+    table, till = pa.concat_tables([t for t, _, _, _ in rows]), Till(totals)
+    till.add(table)
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
     files, places, reasons = (np.concatenate([r[i] for r in rows]) for i in (1, 2, 3))
     table = table.append_column(REASON, arrow_texts(texts[r] for r in reasons.tolist()))
@@ -5200,7 +5440,7 @@ def write_quarantine(rows, store, path, codec, landing_path, texts):
         attempt(sink.abandon)
         attempt(store.discard, path, sink.token)
         raise
-    return WrittenFile(path, footer(sink).num_rows, sink.size, sink.token)
+    return WrittenFile(path, footer(sink).num_rows, sink.size, sink.token, totals=till.record())
 
 
 def slot_parts(
@@ -5208,12 +5448,14 @@ def slot_parts(
     sources,    # {id: Source}
     aside,      # {id: rows that are set aside}
     lost,       # {id: sorted positions of the losers}
+    totals=(),  # ControlTotal
 ):
     "The `Part`s of each slot that is written: {slot: list of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
-            sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none))
+            sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none),
+            totals)
     return {
         i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
     }
@@ -5221,7 +5463,8 @@ def slot_parts(
 
 def slot_shares(parts, versions, tasks):
     "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
-    plain = [(slot, versions.get(slot, ''), [(tuple(p.source),) + p[1:] for p in pieces])
+    def plain_part(p): return (tuple(p.source),) + p[1:-1] + (tuple(map(tuple, p.totals)),)
+    plain = [(slot, versions.get(slot, ''), [plain_part(p) for p in pieces])
              for slot, pieces in parts.items()]
     tasks = max(1, min(tasks, len(plain)))
     return (
@@ -5661,7 +5904,7 @@ class Commit:
 
     def data(self):
         "The bytes of the record"
-        files = [f._asdict() for f in self.files]
+        files = [{name: value for name, value in f._asdict().items() if value is not None} for f in self.files]
         aside = [{name: getattr(f, name) for name in ('path', 'rows', 'bytes', 'token')} for f in self.quarantine]
         fields = dict(self.__dict__, format=1, files=files, quarantine=aside)
         return (json.dumps(fields, indent=1, sort_keys=True) + '\n').encode()
@@ -6136,6 +6379,7 @@ class Report:
     set_aside: tuple = ()           # SetAside of landing files that are not in the day
     findings: tuple = ()            # dicts of the quality rules' findings
     rules: tuple = ()               # dicts of what came of the rules in DQDL: a Verdict, and the first offenders
+    totals: tuple = ()              # dicts of the control totals: a TotalBalance, its sums as texts
     warnings: tuple = ()
     serves: str = 'listing'         # 'snapshot': superseded files stay, so who lists the folder sees too much
     stages: tuple = ()              # (stage, seconds)
@@ -6263,6 +6507,7 @@ def tell(report):
     "The report on stdout: what a person should know, the METRICS line, the JSON line"
     for a in report.set_aside:
         print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
+    if report.totals: print(f'control totals: {len(report.totals):,} sums came out as they went in')
     for warning in report.warnings: print(shown(f'warning: {warning}'))
     if report.serves == 'snapshot': print(BY_SNAPSHOT)
     if report.message: print(shown(report.message))
@@ -6298,6 +6543,9 @@ class Run:
 
     @property
     def book(self): return book_of(self.rules, self.settings.execution_time)
+
+    @property
+    def totals(self): return totals_of(self.settings.control_totals)
 
     def mark(self, stage, **facts):
         "The end of a stage"
@@ -6580,7 +6828,8 @@ def slots_of(run, state, used, lost, schema, consolidated, new):
         return Held(i, n.rows - len(lost.get(i, ())) - kept_out(n), n.rows, n.bytes, stale)
     count = run.settings.output_file_count
     slots = lay_out([held(i) for i in consolidated], [held(i) for i in new], count, state.reprocess)
-    return add_readers(slots, [i for i in new if kept_out(used[i])])
+    counted = [i for i in consolidated + new if run.totals and i in lost]     # what is dropped is read, too
+    return add_readers(slots, [i for i in new if kept_out(used[i])] + counted)
 
 
 def judge_run(run, state, aside, used, lost):
@@ -6671,6 +6920,7 @@ def check_plan(run, state, plan):
         there = {e.path for e in state.inventory.files} - {a.path for a in mine}
         check_complete(run, state.before or (), there, 'broken now')
         check_no_fewer(state, plan)
+    check_totals(run, plan)
     check_verdict(plan.findings, evidence_of(state, plan))
     check_versions(plan.schema)
     check_log(run, plan.schema)
@@ -6693,6 +6943,19 @@ def check_log(run, schema):
     if why:
         raise ArgumentError(f'--DELTA_LOG: the log of {ledger.root} cannot hold {ledger.day}: {why}; consolidate such '
                             'days under an OUTPUT_PATH of their own, without a log')
+
+
+def check_totals(run, plan):
+    "`ArgumentError` if a control total cannot be had of the day's columns, or by the values that are there"
+    def refuse(total, why): raise ArgumentError(f'--CONTROL_TOTALS {total_name(total)}: {why}')
+    for i, total in enumerate(run.totals if plan.schema is not None else ()):
+        why = total_fault(total, plan.schema)
+        if why: refuse(total, why)
+        sums = [note.totals[i] for note in plan.used.values() if note.totals]
+        values = {value for found in sums if found for value, _ in found[1]}
+        if None in sums or len(values - {None}) > MOST_VALUES:
+            refuse(total, f'column {total.by} has more than {MOST_VALUES} values, or one of more than {LONGEST_VALUE} '
+                   'characters: choose one that groups records')
 
 
 def plan_facts(state, plan):
@@ -6758,7 +7021,7 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
-                            run.book)
+                            run.book, run.totals)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -6772,7 +7035,7 @@ def consolidate(run):
             if written.bad:
                 bad.update(written.bad)
                 continue
-            audit(balance(state, plan, written)); run.mark('audit')
+            check_conserved(run, state, plan, written)
             commit = commit_of(run, state, plan, written)
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
@@ -6797,7 +7060,7 @@ def write(run, state, plan):
     def paths(slot):
         return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
     set_aside = {i: kept_out(n) for i, n in plan.used.items()}
-    parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost)
+    parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost, run.totals)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan), run.book)
@@ -6841,6 +7104,35 @@ def day_files(state, plan, written):
         return written.slots[i].file
     files = [file(i, slot) for i, slot in enumerate(plan.slots)]
     return [f for f in files if f]
+
+
+def kept_sums(run, state, plan, slot):
+    "The control totals of a file that is kept: {(total, value): Decimal}"
+    file, names = state.head.files[slot.keeps - CONSOLIDATED], set(map(total_name, run.totals))
+    if file.totals and names <= set(file.totals):
+        return {key: number for key, number in told_sums(file.totals).items() if key[0] in names}
+    return totals_in([plan.used[slot.keeps]], run.totals)
+
+def control_balances(run, state, plan, written):
+    "The `TotalBalance`s of the run"
+    def read(wanted): return totals_in([n for i, n in plan.used.items() if wanted(i)], run.totals)
+    def told(records): return added(map(told_sums, records))
+    slots = written.slots.values()
+    after = [told(c.file.totals for c in slots if c.file)]
+    after += [kept_sums(run, state, plan, slot) for slot in plan.slots if slot.keeps is not None]
+    return total_balances(
+        read(lambda i: i >= CONSOLIDATED), read(lambda i: i < CONSOLIDATED), added(after),
+        told(c.dropped for c in slots), told(c.quarantine.totals for c in slots if c.quarantine))
+
+
+def check_conserved(run, state, plan, written):
+    "`ConservationBroken` unless rows, keys and control totals came out as they went in"
+    audit(balance(state, plan, written))
+    balances = audit_totals(control_balances(run, state, plan, written)) if run.totals else []
+    run.facts['totals'] = tuple(
+        dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
+        for b in balances)
+    run.mark('audit', **({'totals': len(balances)} if run.totals else {}))
 
 
 def readers_of(run, state):

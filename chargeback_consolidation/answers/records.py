@@ -39,20 +39,20 @@ def books_of(day):
         found[commit.number] = Book(f'Rules = [{", ".join(texts)}]', '1970-01-01T00:00:00') if texts else NO_BOOK
     return {number: found.get(t.commit, NO_BOOK) for number, t in enumerate(day.taken)}
 
-def judged_apart(sources, books, day, stores):
+def judged_apart(sources, books, day, stores, totals=()):
     "Index rows of sources, ascending by id, each judged by its own rules; the notes of all come last"
     texts = []
     for book, own in groupby(sources, lambda s: books.get(s.id, NO_BOOK)):
-        for batch in read_index(list(own), stores, day.day, book):
+        for batch in read_index(list(own), stores, day.day, book, totals):
             note = batch.num_rows and batch.column(1)[0].as_py() < 0
             if note: texts += field_of(batch, 'note').to_pylist()
             else: yield batch
     yield texts
 
 # %% ../../nbs/answers/records.ipynb #e5b149c1
-def read_threaded(day, sources, stores, only=None, books=None):
+def read_threaded(day, sources, stores, only=None, books=None, totals=()):
     """`Records` of `sources`, ascending by id. only: int64 array, the key hashes wanted (then `start` is no use);
-    None for all. books: of `books_of`, for landing files"""
+    None for all. books: of `books_of`, for landing files; totals: ControlTotals that the notes are to have"""
     n = max(1, min(os.cpu_count() or 1, len(sources) // 50))
     parts = [sources[len(sources) * k // n:len(sources) * (k + 1) // n] for k in range(n)]
     def wanted(batch):
@@ -62,7 +62,7 @@ def read_threaded(day, sources, stores, only=None, books=None):
             else batch.filter(
                 pa.array(np.isin(batch.column(3).to_numpy(), only) & np.asarray(batch.column(2).is_valid()))))
     def work(part):
-        *batches, texts = judged_apart(part, books or {}, day, stores)
+        *batches, texts = judged_apart(part, books or {}, day, stores, totals)
         return [b if only is None else wanted(b) for b in batches], texts
     with ThreadPoolExecutor(n) as pool: done = list(pool.map(work, parts))
     notes = read_notes(text for _, texts in done for text in texts)
@@ -162,7 +162,7 @@ def read_plan(day):
     return found
 
 # %% ../../nbs/answers/records.ipynb #7e6a153d
-def read_consolidated(day, landing):
+def read_consolidated(day, landing, totals=()):
     "The `Consolidated` rows of the last commit's files that are there"
     there, store = {e.path: e for e in day.output}, day.stores[1]
     sources = [
@@ -170,7 +170,7 @@ def read_consolidated(day, landing):
         for slot, f in enumerate(day.head.files)
         for e in [there.get(day.ledger.path(f.path))]
         if e]
-    rows, plan = read_threaded(day, sources, (store, store)), read_plan(day)
+    rows, plan = read_threaded(day, sources, (store, store), totals=totals), read_plan(day)
     hashes, landed, origin = (
         values(rows.table, 'hash'), values(landing.table, 'hash'), np.full(rows.table.num_rows, -2, np.int64))
     for slot, note in rows.notes.items():

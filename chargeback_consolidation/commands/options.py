@@ -39,7 +39,8 @@ def sentence(text):
     return plain[:1].upper() + plain[1:]
 
 KINDS = {'name': 'NAME', 'path': 'PATH', 'integer': 'N', 'choice': 'WORD', 'date': 'YYYY-MM-DD', 'time': 'TIME',
-         'flag': 'true|false', 'number': 'SHARE', 'rules': 'DQDL|PATH', 'text': 'TEXT'}
+         'flag': 'true|false', 'number': 'SHARE', 'rules': 'DQDL|PATH', 'text': 'TEXT',
+         'totals': 'SUMS'}
 LONE = {'is_flag': False, 'flag_value': 'true'}     # an option that may stand without a value
 
 def job_options(without=()):

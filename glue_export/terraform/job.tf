@@ -25,6 +25,7 @@ locals {
     },
     var.delta_log ? { "--DELTA_LOG" = "true" } : {},
     var.keep_superseded_hours > 0 ? { "--KEEP_SUPERSEDED_HOURS" = tostring(var.keep_superseded_hours) } : {},
+    length(var.control_totals) > 0 ? { "--CONTROL_TOTALS" = join(", ", var.control_totals) } : {},
     { for path in local.rules_paths : "--RULES" => local.upload_locations[basename(path)] },
     local.registered ? { "--OUTPUT_DATABASE" = var.output_database, "--OUTPUT_TABLE" = var.output_table } : {},
     { for name, rate in var.thresholds : "--${name}" => tostring(rate) },

@@ -329,6 +329,17 @@ variable "thresholds" {
   }
 }
 
+variable "control_totals" {
+  description = "CONTROL_TOTALS: sums that must come out as they went in, such as \"amount by currency\": integers or decimals, by a column of text."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for total in var.control_totals : can(regex("^[^, ].* by [^, ]", total)) && !strcontains(total, ",")])
+    error_message = "Each of control_totals must be such as \"amount by currency\"."
+  }
+}
+
 variable "delta_log" {
   description = "DELTA_LOG: keep a Delta Lake log of the table, so that every engine sees one consistent day. A registered table is then a Delta table."
   type        = bool

@@ -28,6 +28,7 @@ BAD = {  # for each kind of argument: values that are not of it, and values that
     'path': ['ftp://host/x', 's3://', 's3://b ucket/x', 'a\nb', 'file://host/x'],
     'text': ['a\nb'],
     'rules': ['Rules = [ \a ]', 'a\x00b'],
+    'totals': ['amount', 'amount by', 'by currency', 'a by b,', 'a by b, a by b', 'a\tby b'],
 }
 
 

@@ -359,6 +359,12 @@ def test_rules_are_uploaded_by_hash_and_the_job_gets_them(stack, tmp_path):
     parse(as_words(job['default_arguments']))
 
 
+def test_control_totals_reach_the_job(stack):
+    planned = stack.plan('-refresh=false', control_totals=['amount by currency', 'fee by scheme'])
+    _, job = planned['aws_glue_job.this']
+    assert parse(as_words(job['default_arguments'])).control_totals == 'amount by currency, fee by scheme'
+
+
 def test_old_glue_gets_its_log_group_and_a_pyarrow(stack, tmp_path):
     libraries = [
         str(tmp_path / name)

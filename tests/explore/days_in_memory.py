@@ -52,7 +52,7 @@ def best_of(rows):
 def rank(row): return row.version, row.file, row.row
 
 
-def index_of(session, sources, stores, day, book):
+def index_of(session, sources, stores, day, *more):
     "Stand-in of `build_index`"
     notes = {}
     for s in sources:

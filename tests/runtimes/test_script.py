@@ -32,7 +32,8 @@ sys.meta_path.insert(0, OnlyTheRuntime())
 
 def words(output):
     return run_words(
-        'lake', output_path=output, output_file_count=5, max_unreadable_rate=0.2, max_null_key_rate=0.2)
+        'lake', output_path=output, output_file_count=5, max_unreadable_rate=0.2, max_null_key_rate=0.2,
+        control_totals='amount by currency, amount by status')
 
 
 def runtime_only(folder):
