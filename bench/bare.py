@@ -8,10 +8,11 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parent.parent / 'glue_export/consolidate_chargebacks.py'
 exec(compile(SCRIPT.read_text().split("\nif __name__ == '__main__':")[0], str(SCRIPT), 'exec'), globals())
 
-def measure(batch, day, tables=()):
+def measure(batch, day, tables=(), **more):
     source = field_of(batch, 'source').to_numpy()
     starts = np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
-    first = np.minimum.reduceat(field_of(batch, 'event').fill_null(2**62).to_numpy(), starts).tolist()
+    events = field_of(batch, moment_fields(COLUMNS.event)[0]).fill_null(2**62).to_numpy()
+    first = np.minimum.reduceat(events, starts).tolist()
     return {
         id: dict(counts={}, first_event=event, digest=0)
         for id, event in zip(source[starts].tolist(), first, strict=True)}

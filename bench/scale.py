@@ -44,9 +44,10 @@ def index_of(spark, files, records, lost):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from chargeback_consolidation.landing import INDEX_SCHEMA, UNCOUNTED, field_of, note_row, read_notes
+    from chargeback_consolidation.landing import UNCOUNTED, field_of, index_schema, note_row, read_notes
     from chargeback_consolidation.parquet import open_parquet
     from chargeback_consolidation.sample.records import schema
+    from chargeback_consolidation.settings import COLUMNS
     from chargeback_consolidation.versions import Index, pack
     sink = pa.BufferOutputStream()
     pq.write_table(schema().empty_table(), sink)
@@ -66,10 +67,12 @@ def index_of(spark, files, records, lost):
         ids, none = np.concatenate([pair, pair + lost // 2]), pa.nulls(2 * len(pair))
         columns = {
             'source': ids * 7919 % files, 'position': ids // files % records, 'key': np.tile(pair, 2),
-            'hash': np.tile(pair, 2), 'updated': ids, 'updated_ns': ids * 0, 'event': ids, 'event_ns': ids * 0}
+            'hash': np.tile(pair, 2)}
+        index = index_schema(COLUMNS)
+        columns.update({name: ids * name.endswith(' us') for name in index.names if ' ' in name})
         arrays = [
-            pa.array(columns[f.name]).cast(f.type) if f.name in columns else none.cast(f.type) for f in INDEX_SCHEMA]
-        yield pack(pa.RecordBatch.from_arrays(arrays, schema=INDEX_SCHEMA))
+            pa.array(columns[f.name]).cast(f.type) if f.name in columns else none.cast(f.type) for f in index]
+        yield pack(pa.RecordBatch.from_arrays(arrays, schema=index))
 
     return Index(
         read_notes(spark.sparkContext.range(0, files, 1, 16).mapPartitions(noted).collect()),

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .settings import total_name
+from .settings import COLUMNS, total_name
 from .store import StoreError, attempt
 from .spark import collect, run_tasks
-from .parquet import (KEY_COLUMNS, WholeFile, arrow_array, arrow_texts, cause_of, footer,
-    key_hashes, keyless_rows, keys_of, open_parquet, open_writer, read_lineage, write_lineage)
+from .parquet import (WholeFile, arrow_array, arrow_texts, cause_of, footer, key_hashes,
+    keyless_rows, keys_of, open_parquet, open_writer, read_lineage, write_lineage)
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
 from .quality import WIDE, added, sums_record
 from .dqdl import rule_text
@@ -139,8 +139,8 @@ class SlotBuffer:
 # %% ../nbs/14_copying.ipynb #c35d0e8e
 class SlotWriter(SlotBuffer):
     "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec, spark='', totals=()):
-        self.store, self.path, self.codec, self.spark = store, path, codec, spark
+    def __init__(self, store, path, codec, spark='', totals=(), key=COLUMNS.key):
+        self.store, self.path, self.codec, self.spark, self.key = store, path, codec, spark, key
         self.sink = self.writer = None
         self.digest, self.till = 0, Till(totals)
         self.forget()
@@ -159,7 +159,7 @@ class SlotWriter(SlotBuffer):
         self.till.add(table)
 
     def count_keys(self, table):
-        keys = key_hashes(keys_of(table))
+        keys = key_hashes(keys_of(table, self.key))
         self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
 
     def close(self):
@@ -226,7 +226,8 @@ def is_whole(part, metadata):
 # %% ../nbs/14_copying.ipynb #24c8ee62
 class Sieve:
     "What sets rows of landing files aside: no key, or a rule of a `Book`"
-    def __init__(self, schema, book=NO_BOOK):
+    def __init__(self, schema, book=NO_BOOK, key=COLUMNS.key):
+        self.key = key
         self.rules, self.now = quarantine_rules(open_book(book).rules), open_book(book).now
         self.texts = ['missing key'] + [rule_text(rule) for rule in self.rules]
         names = rule_fields(rule_columns(self.rules), schema.names)
@@ -235,12 +236,12 @@ class Sieve:
     def columns(self, names):
         "Those of `names`, a file's columns, that must be read to know"
         wanted = {name.lower() for name in self.schema.names}
-        return [name for name in names if name in KEY_COLUMNS or name.lower() in wanted]
+        return [name for name in names if name in self.key or name.lower() in wanted]
 
     def reasons(self, table, part):
         "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
         if not part.aside: return np.full(table.num_rows, -1, np.int32)
-        missing = keyless_rows(table)
+        missing = keyless_rows(table, self.key)
         found = np.full(table.num_rows, -1, np.int32)
         if self.rules and not part.source.lineage:
             found = first_broken(RuleRows(adapt(table, self.schema), self.now), self.rules)
@@ -345,11 +346,12 @@ def copy_slot(
     root,           # the table's location
     spark='',       # version of the Spark that wrote all sources, or ''
     book=NO_BOOK,   # rules that set rows aside
+    key=COLUMNS.key,
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
-    output, sieve = reading.stores[1], Sieve(schema, book)
+    output, sieve = reading.stores[1], Sieve(schema, book, key)
     totals = parts[0].totals if parts else ()
-    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals), [], [], Till(totals)
+    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals, key), [], [], Till(totals)
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
             for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
@@ -465,6 +467,7 @@ def copy_slots(
     root,           # the table's location
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
     book=NO_BOOK,   # rules that set rows aside
+    key=COLUMNS.key,
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
@@ -473,6 +476,6 @@ def copy_slots(
         reading = LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
-            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book))
+            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book, key))
     shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
     return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}

@@ -52,7 +52,7 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
-                            run.book, run.totals)
+                            run.book, run.totals, run.settings.columns)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -94,7 +94,8 @@ def write(run, state, plan):
     parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost, run.totals)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
-                           run.stores, run.table.location, spark_versions(parts, plan), run.book)
+                           run.stores, run.table.location, spark_versions(parts, plan), run.book,
+                           run.settings.columns.key)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
@@ -247,7 +248,7 @@ def commit_of(run, state, plan, written):
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
                   kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name,
-                  run.settings.keep_superseded_hours)
+                  run.settings.keep_superseded_hours, columns=run.settings.columns)
 
 # %% ../nbs/19_job.ipynb #95212de2
 def taken_now(state, plan, number):

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .settings import ArgumentError, ledger_path, lies_in
+from .settings import COLUMNS, ArgumentError, Columns, ledger_path, lies_in
 from .store import StoreError, join
 from .parquet import arrow_array, arrow_texts
 from .layout import SlotPaths
@@ -78,6 +78,7 @@ class Commit:
     table: str = ''     # database.table of the landing files; '' in records that do not know it
     keep_hours: int = 0 # how long superseded files stay, counted from the commit that superseded them
     held: int = 0       # the commit that the day was rolled back to and is held at, or 0
+    columns: Columns = COLUMNS  # by which the day was decided
 
     @property
     def rows(self): return sum(f.rows for f in self.files)
@@ -86,7 +87,8 @@ class Commit:
         "The bytes of the record"
         files = [{name: value for name, value in f._asdict().items() if value is not None} for f in self.files]
         aside = [{name: getattr(f, name) for name in ('path', 'rows', 'bytes', 'token')} for f in self.quarantine]
-        fields = dict(self.__dict__, format=1, files=files, quarantine=aside)
+        fields = dict(self.__dict__, format=1, files=files, quarantine=aside, columns=self.columns._asdict())
+        if self.columns == COLUMNS: del fields['columns']   # as records had it before there was a choice
         return (json.dumps(fields, indent=1, sort_keys=True) + '\n').encode()
 
 # %% ../nbs/16_ledger.ipynb #5e8cd4e6
@@ -95,7 +97,9 @@ def read_commit(data):
     fields = json.loads(data.decode())
     fields.pop('format')
     files, aside = (tuple(WrittenFile(**f) for f in fields[name]) for name in ('files', 'quarantine'))
-    return Commit(**dict(fields, files=files, quarantine=aside))
+    told = fields.get('columns')
+    columns = Columns(tuple(told['key']), tuple(told['version']), told['event']) if told else COLUMNS
+    return Commit(**dict(fields, files=files, quarantine=aside, columns=columns))
 
 # %% ../nbs/16_ledger.ipynb #bae6d1b7
 def schema_of(commit):

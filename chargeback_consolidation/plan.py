@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Plan', 'HISTORY_DAYS', 'NoData', 'Run', 'rule_source', 'rules_of', 'quiet', 'start_run', 'State', 'look',
            'state_of', 'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'day_facts',
-           'changed_rules', 'day_warnings', 'check_table', 'check_rolled_forward', 'check_complete', 'no_data_message',
-           'decide', 'set_aside_now', 'name_of', 'remembering', 'slots_of', 'judge_run', 'verdicts_of', 'key_facts',
-           'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer', 'check_log', 'check_totals',
-           'plan_facts', 'overtaken', 'next_number', 'lost_race', 'moved']
+           'changed_rules', 'day_warnings', 'check_table', 'check_columns', 'check_rolled_forward', 'check_complete',
+           'no_data_message', 'decide', 'set_aside_now', 'name_of', 'remembering', 'slots_of', 'judge_run',
+           'verdicts_of', 'key_facts', 'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer',
+           'check_log', 'check_totals', 'plan_facts', 'overtaken', 'next_number', 'lost_race', 'moved']
 
 # %% ../nbs/18_plan.ipynb #1f88e555
 import os
@@ -24,10 +24,9 @@ from .settings import ArgumentError, Settings, read_path, total_name, totals_of
 from .store import attempt, join, store_for
 from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
-from .parquet import KEY_COLUMNS
 from .schema import common_schema, in_unit
-from chargeback_consolidation.quality import (check_rules, check_verdict, check_versions, judge, sentence,
-    total_fault, verdict_words)
+from chargeback_consolidation.quality import (check_rules, check_verdict, check_versions, judge, sentence, total_fault,
+    verdict_words)
 from .dqdl import RulesError, checks_in, past_commits, read_rules, rule_text
 from .rules import (NO_ROW, Facts, added_all, book_of, faults_of, key_faults, keyed,
     measures_of, tally_place, verdict_of)
@@ -96,7 +95,7 @@ def rules_of(settings):
     try: rules = read_rules(text)
     except RulesError as e: raise ArgumentError(f'{name}: {e}') from None
     for rule in rules:
-        faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, KEY_COLUMNS)]
+        faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, settings.columns.key)]
         if faults:
             raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
     return rules
@@ -146,6 +145,7 @@ def look(run):
     check_table(run)
     head, settled = open_ledger(ledger, not s.dry_run, lambda: run.observe('settling', 0.0, {}), s.reprocess)
     if s.dry_run: check_rolled_forward(ledger, head)
+    check_columns(run, head)
     before = files_before(run, head)
     known = {t.path for t in before or () if t.commit}
     inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations, known)
@@ -260,6 +260,17 @@ def check_table(run, claim=False):
             f'--OUTPUT_PATH {s.output_path} holds the days of {owner}, not of {run.table.name}: choose '
             f'another (if the table was renamed, change its name in {s.ledger_path}/_ledger/source-table)')
 
+# %% ../nbs/18_plan.ipynb #60cddb59
+def check_columns(run, head):
+    "`ArgumentError` if the last commit, `head`, was decided by other columns than those of this run"
+    if head is None or not head.manifest or run.settings.reprocess: return
+    names = 'KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN'
+    for name, now, then in zip(names, run.settings.columns, head.columns):
+        if now == then: continue
+        now, then = (text if isinstance(text, str) else ','.join(text) for text in (now, then))
+        raise ArgumentError(f'--{name} {now}: {head.day} was consolidated with {then} (commit {head.number}): give '
+                            'that, or reprocess the day with --REPROCESS true')
+
 # %% ../nbs/18_plan.ipynb #83cc32e7
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
@@ -304,7 +315,8 @@ def decide(run, state, index, bad):
         {i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()}
     )
     used = {i: n for i, n in index.notes.items() if i not in aside}
-    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside)
+    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside,
+                               run.settings.columns.version)
     new = sorted(
         (i for i in used if i < CONSOLIDATED), key=lambda i: (used[i].first_event, state.new[i].path)
     )
@@ -314,7 +326,7 @@ def decide(run, state, index, bad):
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
                 sum(n.rows for n in used.values()), work,
                 verdicts_of(run, state, index, used, aside, schema))
-    run.facts.update(plan_facts(state, plan))
+    run.facts.update(plan_facts(run, state, plan))
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
 
@@ -377,7 +389,7 @@ def verdicts_of(run, state, index, used, aside, schema):
     past = history_of(run)
     found = []
     for rule in run.rules:
-        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, KEY_COLUMNS)
+        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, run.settings.columns.key)
         if faults:
             verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
         first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
@@ -442,8 +454,9 @@ def check_plan(run, state, plan):
         check_complete(run, state.before or (), there, 'broken now')
         check_no_fewer(state, plan)
     check_totals(run, plan)
-    check_verdict(plan.findings, evidence_of(state, plan))
-    check_versions(plan.schema)
+    columns = run.settings.columns
+    check_verdict(plan.findings, evidence_of(state, plan), columns)
+    check_versions(plan.schema, columns.version)
     check_log(run, plan.schema)
     check_rules(plan.verdicts)
 
@@ -479,7 +492,7 @@ def check_totals(run, plan):
                    'characters: choose one that groups records')
 
 # %% ../nbs/18_plan.ipynb #b9e92596
-def plan_facts(state, plan):
+def plan_facts(run, state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < CONSOLIDATED]
     aside_rows = sum(map(kept_out, plan.used.values()))
@@ -489,7 +502,8 @@ def plan_facts(state, plan):
         sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < CONSOLIDATED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
-    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, failing))
+    warnings = [sentence(f, run.settings.columns) for f in plan.findings if f.level == 'warn']
+    warnings += map(verdict_words, failing)
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),

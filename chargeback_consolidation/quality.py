@@ -15,8 +15,7 @@ from decimal import Context, Decimal, Inexact
 
 import pyarrow as pa
 
-from .settings import RULES
-from .parquet import EVENT, UPDATED
+from .settings import COLUMNS, RULES, told_rule
 
 # %% ../nbs/08_quality.ipynb #4965dba7
 RuleResult = namedtuple('RuleResult', 'rule count whole rate level limit')
@@ -43,10 +42,10 @@ def judge(
     return findings
 
 # %% ../nbs/08_quality.ipynb #fd0c8825
-def sentence(finding):
+def sentence(finding, columns=COLUMNS):
     "A finding as a line for people"
     rule = next(r for r in RULES if r.name == finding.rule)
-    return f'{finding.count:,} of {finding.whole:,} {rule.whole} {rule.meaning} ({finding.rate:.2%})'
+    return f'{finding.count:,} of {finding.whole:,} {rule.whole} {told_rule(rule, columns)} ({finding.rate:.2%})'
 
 def named(
     evidence,   # texts, the most telling first
@@ -65,12 +64,13 @@ class QualityFailed(Exception):
 def check_verdict(
     findings,       # list of RuleResult
     evidence=None,  # {rule name: texts that name a file and what is wrong with it}
+    columns=COLUMNS,
 ):
     "`QualityFailed` if a finding fails, with the threshold and the first causes"
     clauses = []
     for f in findings:
         if f.level != 'fail': continue
-        clause = f'{sentence(f)}, more than --MAX_{f.rule.upper()}_RATE {f.limit:g} allows'
+        clause = f'{sentence(f, columns)}, more than --MAX_{f.rule.upper()}_RATE {f.limit:g} allows'
         told = named((evidence or {}).get(f.rule, ()))
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
@@ -92,11 +92,10 @@ def check_rules(verdicts):
     if stopping: raise QualityFailed('nothing is published: ' + '; '.join(stopping))
 
 # %% ../nbs/08_quality.ipynb #c87036e2
-def check_versions(schema):
-    "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
-    versions = (UPDATED, EVENT)
-    if schema is not None and not set(versions) & set(schema.names):
-        raise QualityFailed(f'nothing is published: no file has a column {" or ".join(versions)}, so nothing tells '
+def check_versions(schema, names=COLUMNS.version):
+    "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest. names: version columns"
+    if schema is not None and not set(names) & set(schema.names):
+        raise QualityFailed(f'nothing is published: no file has a column {" or ".join(names)}, so nothing tells '
                             'which version of a chargeback is the latest')
 
 # %% ../nbs/08_quality.ipynb #cc88b4f9

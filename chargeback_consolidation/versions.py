@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUCKET_ROWS', 'Index', 'pack', 'unpack', 'scatter', 'sift', 'notes_in', 'task_count', 'rows_guessed',
-           'bucket_count', 'build_index', 'forget', 'path_ranks', 'latest_last', 'losers', 'gather', 'find_losers',
-           'key_counts']
+           'bucket_count', 'build_index', 'forget', 'path_ranks', 'version_times', 'latest_last', 'losers', 'gather',
+           'find_losers', 'key_counts']
 
 # %% ../nbs/12_versions.ipynb #2fc9f54e
 from collections import namedtuple
@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 from pyspark import StorageLevel
 
+from .settings import COLUMNS
 from .store import FileEntry, attempt
 from .spark import collect, run_tasks
 from .parquet import arrow_array, integers, known, open_parquet, whole
 from .rules import NO_BOOK
-from .landing import CHUNK, SMALL, Source, field_of, read_index, read_notes
+from .landing import CHUNK, SMALL, Source, field_of, moment_fields, read_index, read_notes
 
 # %% ../nbs/12_versions.ipynb #9ae5e7eb
 def pack(batch):
@@ -109,11 +110,12 @@ def build_index(
     day,            # date
     book=NO_BOOK,   # rules for the records that landed
     totals=(),      # ControlTotal
+    columns=COLUMNS,
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals), buckets)
+        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals, columns), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
@@ -133,24 +135,32 @@ def path_ranks(paths):
     return np.array([ranks[path] for path in paths], np.int32)
 
 # %% ../nbs/12_versions.ipynb #4d87555e
-def latest_last(rows, ranks):
+def version_times(rows, names):
+    """What orders versions by their times, the winner last: for each of the version columns `names` from which of them
+    on one has a value: is there one, its microseconds, nanoseconds within. A list of arrays"""
+    n = rows.num_rows
+    found, last = [], [np.zeros(n, bool), np.zeros(n, np.int64), np.zeros(n, np.int16)]
+    for name in reversed(names):
+        micros, nanos = (field_of(rows, field) for field in moment_fields(name))
+        there = known(micros)
+        last = [there | last[0], np.where(there, integers(micros), last[1]), np.where(there, integers(nanos), last[2])]
+        found = last + found
+    return found
+
+def latest_last(rows, ranks, names=COLUMNS.version):
     """The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of
-    `path_ranks`"""
-    def there(name): return known(field_of(rows, name))
+    `path_ranks`; names: of the version columns"""
     def values(name): return integers(field_of(rows, name))
-    updated, moved = there('updated'), there('file')
-    first = [
-        np.where(updated, values('updated'), values('event')),
-        np.where(updated, values('updated_ns'), values('event_ns'))]
+    moved = known(field_of(rows, 'file'))
     file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
-    return [updated | there('event')] + first + [there('event'), values('event'), values('event_ns'), ranks[file], row]
+    return version_times(rows, names) + [ranks[file], row]
 
 # %% ../nbs/12_versions.ipynb #2caa38aa
-def losers(rows, ranks):
+def losers(rows, ranks, names=COLUMNS.version):
     """Of index rows with keys, a RecordBatch with all versions of each: those that do not win, as arrays of source,
     position and hash"""
     key = integers(field_of(rows, 'key').dictionary_encode().indices)
-    order = np.lexsort(latest_last(rows, ranks)[::-1] + [key])
+    order = np.lexsort(latest_last(rows, ranks, names)[::-1] + [key])
     lost = order[:-1][key[order[1:]] == key[order[:-1]]]
     return tuple(integers(field_of(rows, name))[lost] for name in ('source', 'position', 'hash'))
 
@@ -170,6 +180,7 @@ def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
     set_aside,      # numbers of sources that take no part
+    names=COLUMNS.version,  # of the version columns
 ):
     "What `gather` makes of the contenders"
     out = np.array(sorted(set_aside), np.int64)
@@ -180,7 +191,7 @@ def find_losers(
         there = (integers(rows['position']) >= 0) & ~np.isin(integers(rows['source']), out)
         if not there.any(): return
         [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
-        yield losers(batch, ranks)
+        yield losers(batch, ranks, names)
     return gather(collect(contenders.mapPartitions(work)))
 
 # %% ../nbs/12_versions.ipynb #6b04b987

@@ -58,6 +58,18 @@ __version__ = '0.1.0'
 # --- Settings (00_settings.ipynb)
 
 
+Columns = namedtuple('Columns', 'key version event')
+Columns.__doc__ = """The names of the columns that decide, all as in the files.
+key: a tuple; together they tell one chargeback from another. version: a tuple; the first that has a value says how
+late a version is, and the next that has one settles a tie. event: says to which day a record belongs."""
+
+COLUMNS = Columns(('chargeback_id',), ('updated_at', 'event_timestamp'), 'event_timestamp')
+
+def times_of(columns):
+    "The names of the columns of `Columns` that hold times, each once"
+    return tuple(dict.fromkeys(columns.version + (columns.event,)))
+
+
 Rule = namedtuple('Rule', 'name whole meaning warn fail columns flags')
 Rule.__new__.__defaults__ = ((), None)
 Rule.__doc__ = """A rule of quality.
@@ -73,11 +85,16 @@ def outside_day(records):
 
 RULES = (
     Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback', 0.2, 0.5),
-    Rule('null_key', 'records', 'have no chargeback_id', 0.0, 0.01, (), lambda records: ~records.known('key')),
-    Rule('missing_version', 'records', 'have no updated_at', 0.1, 1.0, (), lambda records: ~records.known('updated')),
-    Rule('outside_day', 'records', 'have an event_timestamp outside the day', 0.05, 1.0, (), outside_day),
+    Rule('null_key', 'records', 'have no {key}', 0.0, 0.01, (), lambda records: ~records.known('key')),
+    Rule('missing_version', 'records', 'have no {version}', 0.1, 1.0, (), lambda records: ~records.known('version')),
+    Rule('outside_day', 'records', 'have an {event} outside the day', 0.05, 1.0, (), outside_day),
     Rule('unreadable', 'files', 'cannot be read', 0.0, 0.01),
     Rule('schema_conflict', 'files', 'have columns that fit no common schema', 0.0, 0.01))
+
+
+def told_rule(rule, columns):
+    "What a rule says of what it counts, with the names of the columns; for the version the first, which may be missing"
+    return rule.meaning.format(key=' or '.join(columns.key), version=columns.version[0], event=columns.event)
 
 
 Argument = namedtuple('Argument', 'name kind default meaning limits')
@@ -88,11 +105,12 @@ RATE = (0.0, 1.0)
 def thresholds(rules):
     "The arguments that set when `rules` warn and fail, as rows of `ARGUMENTS`"
     for r in rules:
-        what = f'share of {r.whole} that {r.meaning}'
+        what = f'share of {r.whole} that {told_rule(r, COLUMNS)}'
         yield f'MAX_{r.name}_RATE'.upper(), 'number', f'{r.fail:g}', f'fail above this {what}', RATE
         yield f'WARN_{r.name}_RATE'.upper(), 'number', f'{r.warn:g}', 'warn above it', RATE
 
 
+MOST_COLUMNS = (1, 16)
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
 ARGUMENTS = [
@@ -125,8 +143,17 @@ ARGUMENTS = [
         (
             'KEEP_SUPERSEDED_HOURS', 'integer', '0',
             'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
+        (
+            'KEY_COLUMNS', 'columns', ','.join(COLUMNS.key),
+            'columns that together tell one chargeback from another, with commas between', MOST_COLUMNS),
+        (
+            'VERSION_COLUMNS', 'columns', ','.join(COLUMNS.version),
+            'columns that say how late a version is: the first that has a value, the next for a tie', MOST_COLUMNS),
+        (
+            'EVENT_COLUMN', 'column', 'the last of VERSION_COLUMNS',
+            'column that says to which day a record belongs', None),
         *thresholds(RULES),
-    ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
+        ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
         (
             'CONTROL_TOTALS', 'totals', 'none',
             "'amount by currency': sums that must come out as they went in, several with commas between", None),
@@ -223,6 +250,29 @@ def read_totals(text, limits=None):
     return ', '.join(map(total_name, totals_of(read_text(text))))
 
 
+def columns_of(text):
+    "The names of columns in a text with commas between, a tuple"
+    return tuple(name.strip() for name in text.split(','))
+
+def columns_named(key, version, event=None):
+    "The `Columns` of the texts of KEY_COLUMNS, VERSION_COLUMNS and EVENT_COLUMN"
+    versions = columns_of(version)
+    return Columns(columns_of(key), versions, event or versions[-1])
+
+def read_columns(text, limits=MOST_COLUMNS):
+    "The names of columns, written in one way"
+    names = columns_of(read_text(text))
+    if not all(names): raise ValueError('must be names of columns with one comma between')
+    if len(set(names)) < len(names): raise ValueError('names a column twice')
+    if len(names) > limits[1]: raise ValueError(f'must be at most {limits[1]} columns')
+    return ','.join(names)
+
+def read_column(text, limits=None):
+    "The name of a column"
+    if ',' in text: raise ValueError('must be the name of one column')
+    return read_text(text)
+
+
 def read_path(text, limits=None):
     "A local path made absolute, or an S3 location as s3://bucket/prefix"
     scheme = re.match(r'^([a-z0-9A-Z+.-]+)://(.*)$', read_text(text))
@@ -235,7 +285,7 @@ def read_path(text, limits=None):
 
 READERS = {'integer': read_integer, 'number': read_number, 'flag': read_flag, 'choice': read_choice,
            'date': read_date, 'time': read_time, 'text': read_text, 'name': read_name, 'path': read_path,
-           'rules': read_rule_argument, 'totals': read_totals}
+           'columns': read_columns, 'column': read_column, 'rules': read_rule_argument, 'totals': read_totals}
 
 
 @dataclass(frozen=True)
@@ -258,12 +308,20 @@ class Words:
     allow_empty: bool = False
     delta_log: bool = False
     keep_superseded_hours: int = 0
+    key_columns: str = ','.join(COLUMNS.key)
+    version_columns: str = ','.join(COLUMNS.version)
+    event_column: str = None
     rules: str = None
     control_totals: str = None
     metrics_namespace: str = None
     output_database: str = None
     output_table: str = None
     kms_key_id: str = None
+
+    @property
+    def columns(self):
+        "The `Columns` that decide"
+        return columns_named(self.key_columns, self.version_columns, self.event_column)
 
     def as_arguments(self):
         "The settings as a dict of argument name to text, for records and reports"
@@ -366,6 +424,8 @@ def check_together(s):
     if s.execution_sequence > s.total_executions:
         raise ArgumentError(
             f'--EXECUTION_SEQUENCE {s.execution_sequence} is more than --TOTAL_EXECUTIONS {s.total_executions}')
+    both = set(s.columns.key) & set(s.columns.version)
+    if both: raise ArgumentError(f'--KEY_COLUMNS and --VERSION_COLUMNS both name {min(both)}: choose one of them')
     if bool(s.output_database) != bool(s.output_table):
         raise ArgumentError('--OUTPUT_DATABASE and --OUTPUT_TABLE go together: give both or neither')
     if s.output_table and not (s.catalog == 'glue' and s.output_path.startswith('s3://')):
@@ -2047,8 +2107,6 @@ def cause_of(error):
     return (words if isinstance(error, (SchemaConflict, SourceChanged)) else f'{type(error).__name__}: {words}')[:200]
 
 
-KEY, UPDATED, EVENT = 'chargeback_id', 'updated_at', 'event_timestamp'
-
 def is_bytes(kind):
     return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
@@ -2067,8 +2125,6 @@ def key_texts(column):
     return pa.Array.from_buffers(pa.string(), n, [bits] + texts.buffers()[1:], offset=texts.offset)
 
 
-KEY_COLUMNS = (KEY,)
-
 def whole(column):
     "A ChunkedArray as one Array"
     chunks = column.chunks
@@ -2080,24 +2136,37 @@ def keys_where(keys, keep):
     bits = packed_bits(np.concatenate([np.zeros(keys.offset, bool), known(keys) & keep]))
     return pa.Array.from_buffers(pa.string(), len(keys), [bits] + keys.buffers()[1:], offset=keys.offset)
 
-def keys_of(table):
-    "The keys of a table's rows: a string array, null where there is none"
-    return key_texts(whole(table[KEY]))
+def joined_keys(parts):
+    "The keys of which string arrays are the parts, as one"
+    import pyarrow.compute as pc    # which takes a while, and a key of one column does without
+    def escaped(part, mark):
+        there = pc.any(pc.match_substring(part, pattern=mark)).as_py()
+        return pc.replace_substring(part, pattern=mark, replacement='\\' + mark) if there else part
+    return pc.binary_join_element_wise(*[escaped(escaped(part, '\\'), '|') for part in parts], '|')
+
+def keys_of(table, names):
+    "The keys of a table's rows, of the columns `names`: a string array, null where there is none"
+    parts = [key_texts(whole(table[name])) for name in names]
+    return parts[0] if len(parts) == 1 else joined_keys(parts)
 
 
-def key_fault(schema):
-    "Why the rows of a schema have no keys, or ''"
-    if KEY not in schema.names:
-        near = ', '.join(name for name in schema.names if name.lower().endswith('_id'))
-        return f'there is no column {KEY}' + (f' (there is {near})' if near else '')
-    kind, t = schema.field(KEY).type, pa.types
-    if t.is_string(kind) or t.is_integer(kind) or is_bytes(kind): return ''
-    return f'column {KEY} is {kind}: a key must be text, an integer or binary'
+def key_fault(schema, names):
+    "Why the rows of a schema have no keys of the columns `names`, or ''"
+    t = pa.types
+    for name in names:
+        if name not in schema.names:
+            near = ', '.join(difflib.get_close_matches(name, schema.names)) or ', '.join(
+                other for other in schema.names if other.lower().endswith('_id'))
+            return f'there is no column {name}' + (f' (there is {near})' if near else '')
+        kind = schema.field(name).type
+        if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
+            return f'column {name} is {kind}: a key must be text, an integer or binary'
+    return ''
 
 
-def keyless_rows(table):
+def keyless_rows(table, names):
     "Where a table's rows have no key: a bool array"
-    return ~known(keys_of(table))
+    return ~known(keys_of(table, names))
 
 
 def instants(column):
@@ -2584,10 +2653,10 @@ def judge(
     return findings
 
 
-def sentence(finding):
+def sentence(finding, columns=COLUMNS):
     "A finding as a line for people"
     rule = next(r for r in RULES if r.name == finding.rule)
-    return f'{finding.count:,} of {finding.whole:,} {rule.whole} {rule.meaning} ({finding.rate:.2%})'
+    return f'{finding.count:,} of {finding.whole:,} {rule.whole} {told_rule(rule, columns)} ({finding.rate:.2%})'
 
 def named(
     evidence,   # texts, the most telling first
@@ -2606,12 +2675,13 @@ class QualityFailed(Exception):
 def check_verdict(
     findings,       # list of RuleResult
     evidence=None,  # {rule name: texts that name a file and what is wrong with it}
+    columns=COLUMNS,
 ):
     "`QualityFailed` if a finding fails, with the threshold and the first causes"
     clauses = []
     for f in findings:
         if f.level != 'fail': continue
-        clause = f'{sentence(f)}, more than --MAX_{f.rule.upper()}_RATE {f.limit:g} allows'
+        clause = f'{sentence(f, columns)}, more than --MAX_{f.rule.upper()}_RATE {f.limit:g} allows'
         told = named((evidence or {}).get(f.rule, ()))
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
@@ -2633,11 +2703,10 @@ def check_rules(verdicts):
     if stopping: raise QualityFailed('nothing is published: ' + '; '.join(stopping))
 
 
-def check_versions(schema):
-    "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest"
-    versions = (UPDATED, EVENT)
-    if schema is not None and not set(versions) & set(schema.names):
-        raise QualityFailed(f'nothing is published: no file has a column {" or ".join(versions)}, so nothing tells '
+def check_versions(schema, names=COLUMNS.version):
+    "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest. names: version columns"
+    if schema is not None and not set(names) & set(schema.names):
+        raise QualityFailed(f'nothing is published: no file has a column {" or ".join(names)}, so nothing tells '
                             'which version of a chargeback is the latest')
 
 
@@ -4268,21 +4337,31 @@ for consolidated files. lineage: path of the sidecar with the origins of its row
 SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in ranges
 
 
-INDEX_SCHEMA = pa.schema([
-    ('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64()),
-    ('updated', pa.int64()), ('updated_ns', pa.int16()), ('event', pa.int64()), ('event_ns', pa.int16()),
-    ('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
-DECIDING = tuple(
-    dict.fromkeys([*KEY_COLUMNS, UPDATED, EVENT, *(name for rule in RULES for name in rule.columns)])
-)
+def moment_fields(name):
+    "The fields of index rows for a column of times: whole microseconds since 1970, and nanoseconds within them"
+    return name + ' us', name + ' ns'
+
+def index_schema(columns):
+    "The schema of index rows; their fields for times follow from `Columns`"
+    moments = [field for name in times_of(columns) for field in zip(moment_fields(name), (pa.int64(), pa.int16()))]
+    return pa.schema(
+        [('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64())] + moments
+        + [('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
+
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
-def check_deciding(schema):
+
+def deciding_names(columns):
+    "The columns that decide, with those that the built-in rules read: a tuple"
+    asked = [name for rule in RULES for name in rule.columns]
+    return tuple(dict.fromkeys([*columns.key, *times_of(columns), *asked]))
+
+def check_deciding(schema, columns):
     "`SchemaConflict` where the columns that decide are missing or cannot decide"
-    t, fault = pa.types, key_fault(schema)
+    t, fault = pa.types, key_fault(schema, columns.key)
     if fault: raise SchemaConflict(fault)
-    for name in (UPDATED, EVENT):
+    for name in times_of(columns):
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
             raise SchemaConflict(f'column {name} is {kind}: a version must be a timestamp, a date or an integer')
@@ -4293,25 +4372,26 @@ Shape.__doc__ = """What files with the same columns have in common.
 schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
-def shape_of(parquet, shapes, asked=()):
+def shape_of(parquet, shapes, asked=(), columns=COLUMNS):
     """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
     asked: columns that rules name"""
     raw = parquet.schema_arrow
     key = raw.serialize().to_pybytes(), asked
-    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked)
+    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked, columns)
     if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
         enums = enum_leaves(parquet)
         key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked)
+        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked, columns)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 
-def make_shape(raw, enums=(), asked=()):
+def make_shape(raw, enums=(), asked=(), columns=COLUMNS):
     "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
-    check_deciding(schema)
-    names = dict.fromkeys([*(n for n in DECIDING if n in schema.names), *rule_fields(asked, schema.names)])
+    check_deciding(schema, columns)
+    decide = [name for name in deciding_names(columns) if name in schema.names]
+    names = dict.fromkeys([*decide, *rule_fields(asked, schema.names)])
     deciding = pa.schema([schema.field(name) for name in names])
     old = any('timestamp[ns' in str(f.type) for f in schema)
     return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
@@ -4340,10 +4420,11 @@ def deciding_tables(
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
     asked=(),   # columns that rules name
+    columns=COLUMNS,
 ):
     """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
     columns). `SchemaConflict` and ValueError, also while iterating."""
-    shape = shape_of(parquet, shapes, asked)
+    shape = shape_of(parquet, shapes, asked, columns)
     spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     old = int96_columns(parquet) if shape.maybe_old else []
@@ -4390,15 +4471,17 @@ def check_calendar(parquet, reopened, spans):
                                  'of Spark: write it with rebase mode CORRECTED')
 
 
-def index_rows(tables, files):
+def index_rows(tables, files, columns=COLUMNS):
     """Index rows of gathered tables with the same columns. files: for each table (source id, first position, None or
     its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
     def column(name):
         return whole(table[name]) if name in table.column_names else pa.nulls(n)
-    keys = keys_of(table)
-    (updated, updated_ns), (event, event_ns) = instants(column(UPDATED)), instants(column(EVENT))
+    keys, moments = keys_of(table, columns.key), []
+    for name in times_of(columns):
+        micros, nanos = instants(column(name))
+        moments += [micros, arrow_array(nanos)]
     lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)
     position = np.concatenate(
@@ -4412,10 +4495,9 @@ def index_rows(tables, files):
     )
     return pa.RecordBatch.from_arrays(
         [
-            arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), updated,
-            arrow_array(updated_ns), event, arrow_array(event_ns), arrow_array(file, file < 0),
-            arrow_array(row, file < 0), pa.nulls(n, pa.string())],
-        schema=INDEX_SCHEMA)
+            arrow_array(source), arrow_array(position), keys, arrow_array(key_hashes(keys)), *moments,
+            arrow_array(file, file < 0), arrow_array(row, file < 0), pa.nulls(n, pa.string())],
+        schema=index_schema(columns))
 
 
 Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies totals')
@@ -4448,18 +4530,22 @@ def micros_of(day):
 
 class RecordView:
     "The records of some files of one kind, as a rule sees them. `begins`, `ends`: of the day, as event times"
-    def __init__(self, rows, day, tables=()):
+    def __init__(self, rows, day, tables=(), columns=COLUMNS):
         self.rows, self.tables = rows, tables
+        self.moments = {'version': columns.version[0], 'event': columns.event}
         self.begins = micros_of(day)
         self.ends = self.begins + 86400 * 10**6
 
-    def known(self, name):
-        "Where the index field 'key', 'updated' or 'event' has a value: a bool array"
-        return known(field_of(self.rows, name))
+    def field(self, what):
+        return field_of(self.rows, 'key' if what == 'key' else moment_fields(self.moments[what])[0])
 
-    def values(self, name):
-        "The microseconds of 'updated' or 'event', 0 where there are none: an int64 array"
-        return integers(field_of(self.rows, name))
+    def known(self, what):
+        "Where the 'key', the first 'version' column or the 'event' has a value: a bool array"
+        return known(self.field(what))
+
+    def values(self, what):
+        "The microseconds of the first 'version' column or the 'event', 0 where there are none: an int64 array"
+        return integers(self.field(what))
 
     def column(self, name):
         "A column that the rule asked for: an Array, null where the files lack it"
@@ -4496,16 +4582,16 @@ def without_keys(rows, set_aside):
     "Index rows, those that are set aside without their keys: they have no rival"
     if set_aside is None or not set_aside.any(): return rows
     keys = keys_where(field_of(rows, 'key'), ~set_aside)
-    columns = [field_of(rows, name) for name in INDEX_SCHEMA.names]
-    columns[2:4] = [keys, arrow_array(key_hashes(keys))]
-    return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+    fields = [field_of(rows, name) for name in rows.schema.names]
+    fields[2:4] = [keys, arrow_array(key_hashes(keys))]
+    return pa.RecordBatch.from_arrays(fields, schema=rows.schema)
 
 
-def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None)):
+def measure(rows, day, tables=(), rules=RECORD_RULES, judgement=(None, None), columns=COLUMNS):
     """What is counted in a batch of index rows: {source id: {'counts', 'first_event', 'digest', 'tallies'}}. Records
     come source by source. tables: those that the rows were made of; judgement: of `judged`"""
     if not rows.num_rows: return {}
-    source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables)
+    source, records = integers(field_of(rows, 'source')), RecordView(rows, day, tables, columns)
     starts, (set_aside, tallies) = starts_of(source), judgement
     def count(flags): return np.add.reduceat(flags.astype(np.int64), starts).tolist()
     found = {rule.name: count(flagged(rule, records)) for rule in rules}
@@ -4599,15 +4685,14 @@ def totals_in(notes, totals):
     return added({key[:2]: Decimal(number).scaleb(-key[2], WIDE)} for key, number in found.items())
 
 
-def note_row(notes, schemas):
+def note_row(notes, schemas, columns=COLUMNS):
     "The index row that carries notes. notes: {source id: Note, its schema as a number}; schemas: the bytes of each"
     text = json.dumps({
         'schemas': [base64.b64encode(packed).decode() for packed in schemas],
         'notes': [(id,) + note for id, note in notes.items()]})
-    none = arrow_array(np.array([-1], np.int32))
+    none, schema = arrow_array(np.array([-1], np.int32)), index_schema(columns)
     return pa.RecordBatch.from_arrays(
-        [none, none] + [pa.nulls(1, f.type) for f in list(INDEX_SCHEMA)[2:-1]] + [arrow_texts([text])],
-        schema=INDEX_SCHEMA)
+        [none, none] + [pa.nulls(1, f.type) for f in list(schema)[2:-1]] + [arrow_texts([text])], schema=schema)
 
 
 def read_notes(
@@ -4657,8 +4742,9 @@ def rule_of(error, path='.parquet', content=b''):
 
 class Gathering:
     "Tables with the same columns, gathered until there are enough of them for a batch of index rows"
-    def __init__(self, day, book=NO_BOOK, totals=()):
-        self.day, self.book, self.totals, self.notes, self.schemas = day, open_book(book), totals, {}, {}
+    def __init__(self, day, book=NO_BOOK, totals=(), columns=COLUMNS):
+        self.day, self.book, self.totals, self.columns = day, open_book(book), totals, columns
+        self.notes, self.schemas = {}, {}
         self.tables, self.files, self.rows = [], [], 0
 
     def add(self, table, *file):
@@ -4673,10 +4759,10 @@ class Gathering:
     def flush(self):
         "What is gathered as a list of at most one RecordBatch"
         if not self.tables: return []
-        rows = index_rows(self.tables, self.files)
+        rows = index_rows(self.tables, self.files, self.columns)
         landed = self.files[0][2] is None
         judgement = judged(rows, self.tables, self.book) if landed else (None, None)
-        measured = measure(rows, self.day, self.tables, judgement=judgement)
+        measured = measure(rows, self.day, self.tables, judgement=judgement, columns=self.columns)
         for id, more in measured.items(): self.notes[id] = counted(self.notes[id], more)
         for id, sums in zip(measured, exact_totals(rows, self.tables, self.totals)):
             self.notes[id] = totalled(self.notes[id], sums)
@@ -4706,7 +4792,8 @@ def index_pieces(source, content, stores, gathering, shapes):
     parquet, first = open_parquet(content), 0
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else tuple(gathering.book.columns) + summed
-    shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes, asked)
+    shape, need, tables = deciding_tables(
+        parquet, partial(reopen, source, content, stores), shapes, asked, gathering.columns)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
@@ -4717,9 +4804,9 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 
-def read_index(sources, stores, day, book=NO_BOOK, totals=()):
+def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
-    gathering, shapes = Gathering(day, book, totals), {}
+    gathering, shapes = Gathering(day, book, totals, columns), {}
     for source, content in read_sources(sources, stores):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece
@@ -4728,7 +4815,7 @@ def read_index(sources, stores, day, book=NO_BOOK, totals=()):
                 rule = rule_of(piece, source.path, content)
                 gathering.notes[source.id] = UNCOUNTED._replace(error=rule, cause=cause_of(piece))
     yield from gathering.flush()
-    yield note_row(gathering.notes, gathering.schemas)
+    yield note_row(gathering.notes, gathering.schemas, columns)
 
 
 # --- Versions (12_versions.ipynb)
@@ -4822,11 +4909,12 @@ def build_index(
     day,            # date
     book=NO_BOOK,   # rules for the records that landed
     totals=(),      # ControlTotal
+    columns=COLUMNS,
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals), buckets)
+        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals, columns), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
@@ -4846,24 +4934,32 @@ def path_ranks(paths):
     return np.array([ranks[path] for path in paths], np.int32)
 
 
-def latest_last(rows, ranks):
+def version_times(rows, names):
+    """What orders versions by their times, the winner last: for each of the version columns `names` from which of them
+    on one has a value: is there one, its microseconds, nanoseconds within. A list of arrays"""
+    n = rows.num_rows
+    found, last = [], [np.zeros(n, bool), np.zeros(n, np.int64), np.zeros(n, np.int16)]
+    for name in reversed(names):
+        micros, nanos = (field_of(rows, field) for field in moment_fields(name))
+        there = known(micros)
+        last = [there | last[0], np.where(there, integers(micros), last[1]), np.where(there, integers(nanos), last[2])]
+        found = last + found
+    return found
+
+def latest_last(rows, ranks, names=COLUMNS.version):
     """The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of
-    `path_ranks`"""
-    def there(name): return known(field_of(rows, name))
+    `path_ranks`; names: of the version columns"""
     def values(name): return integers(field_of(rows, name))
-    updated, moved = there('updated'), there('file')
-    first = [
-        np.where(updated, values('updated'), values('event')),
-        np.where(updated, values('updated_ns'), values('event_ns'))]
+    moved = known(field_of(rows, 'file'))
     file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
-    return [updated | there('event')] + first + [there('event'), values('event'), values('event_ns'), ranks[file], row]
+    return version_times(rows, names) + [ranks[file], row]
 
 
-def losers(rows, ranks):
+def losers(rows, ranks, names=COLUMNS.version):
     """Of index rows with keys, a RecordBatch with all versions of each: those that do not win, as arrays of source,
     position and hash"""
     key = integers(field_of(rows, 'key').dictionary_encode().indices)
-    order = np.lexsort(latest_last(rows, ranks)[::-1] + [key])
+    order = np.lexsort(latest_last(rows, ranks, names)[::-1] + [key])
     lost = order[:-1][key[order[1:]] == key[order[:-1]]]
     return tuple(integers(field_of(rows, name))[lost] for name in ('source', 'position', 'hash'))
 
@@ -4883,6 +4979,7 @@ def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
     set_aside,      # numbers of sources that take no part
+    names=COLUMNS.version,  # of the version columns
 ):
     "What `gather` makes of the contenders"
     out = np.array(sorted(set_aside), np.int64)
@@ -4893,7 +4990,7 @@ def find_losers(
         there = (integers(rows['position']) >= 0) & ~np.isin(integers(rows['source']), out)
         if not there.any(): return
         [batch] = rows.filter(arrow_array(there)).combine_chunks().to_batches()    # all versions of a key at once
-        yield losers(batch, ranks)
+        yield losers(batch, ranks, names)
     return gather(collect(contenders.mapPartitions(work)))
 
 
@@ -5156,8 +5253,8 @@ class SlotBuffer:
 
 class SlotWriter(SlotBuffer):
     "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec, spark='', totals=()):
-        self.store, self.path, self.codec, self.spark = store, path, codec, spark
+    def __init__(self, store, path, codec, spark='', totals=(), key=COLUMNS.key):
+        self.store, self.path, self.codec, self.spark, self.key = store, path, codec, spark, key
         self.sink = self.writer = None
         self.digest, self.till = 0, Till(totals)
         self.forget()
@@ -5176,7 +5273,7 @@ class SlotWriter(SlotBuffer):
         self.till.add(table)
 
     def count_keys(self, table):
-        keys = key_hashes(keys_of(table))
+        keys = key_hashes(keys_of(table, self.key))
         self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
 
     def close(self):
@@ -5243,7 +5340,8 @@ def is_whole(part, metadata):
 
 class Sieve:
     "What sets rows of landing files aside: no key, or a rule of a `Book`"
-    def __init__(self, schema, book=NO_BOOK):
+    def __init__(self, schema, book=NO_BOOK, key=COLUMNS.key):
+        self.key = key
         self.rules, self.now = quarantine_rules(open_book(book).rules), open_book(book).now
         self.texts = ['missing key'] + [rule_text(rule) for rule in self.rules]
         names = rule_fields(rule_columns(self.rules), schema.names)
@@ -5252,12 +5350,12 @@ class Sieve:
     def columns(self, names):
         "Those of `names`, a file's columns, that must be read to know"
         wanted = {name.lower() for name in self.schema.names}
-        return [name for name in names if name in KEY_COLUMNS or name.lower() in wanted]
+        return [name for name in names if name in self.key or name.lower() in wanted]
 
     def reasons(self, table, part):
         "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
         if not part.aside: return np.full(table.num_rows, -1, np.int32)
-        missing = keyless_rows(table)
+        missing = keyless_rows(table, self.key)
         found = np.full(table.num_rows, -1, np.int32)
         if self.rules and not part.source.lineage:
             found = first_broken(RuleRows(adapt(table, self.schema), self.now), self.rules)
@@ -5362,11 +5460,12 @@ def copy_slot(
     root,           # the table's location
     spark='',       # version of the Spark that wrote all sources, or ''
     book=NO_BOOK,   # rules that set rows aside
+    key=COLUMNS.key,
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
-    output, sieve = reading.stores[1], Sieve(schema, book)
+    output, sieve = reading.stores[1], Sieve(schema, book, key)
     totals = parts[0].totals if parts else ()
-    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals), [], [], Till(totals)
+    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals, key), [], [], Till(totals)
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
             for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
@@ -5482,6 +5581,7 @@ def copy_slots(
     root,           # the table's location
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
     book=NO_BOOK,   # rules that set rows aside
+    key=COLUMNS.key,
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
@@ -5490,7 +5590,7 @@ def copy_slots(
         reading = LastRead(stores)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
-            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book))
+            yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book, key))
     shares = slot_shares(parts, versions or {}, max(64, 8 * spark.sparkContext.defaultParallelism))
     return {slot: from_plain(values) for slot, values in sorted(collect(run_tasks(spark, shares, work)))}
 
@@ -5898,6 +5998,7 @@ class Commit:
     table: str = ''     # database.table of the landing files; '' in records that do not know it
     keep_hours: int = 0 # how long superseded files stay, counted from the commit that superseded them
     held: int = 0       # the commit that the day was rolled back to and is held at, or 0
+    columns: Columns = COLUMNS  # by which the day was decided
 
     @property
     def rows(self): return sum(f.rows for f in self.files)
@@ -5906,7 +6007,8 @@ class Commit:
         "The bytes of the record"
         files = [{name: value for name, value in f._asdict().items() if value is not None} for f in self.files]
         aside = [{name: getattr(f, name) for name in ('path', 'rows', 'bytes', 'token')} for f in self.quarantine]
-        fields = dict(self.__dict__, format=1, files=files, quarantine=aside)
+        fields = dict(self.__dict__, format=1, files=files, quarantine=aside, columns=self.columns._asdict())
+        if self.columns == COLUMNS: del fields['columns']   # as records had it before there was a choice
         return (json.dumps(fields, indent=1, sort_keys=True) + '\n').encode()
 
 
@@ -5915,7 +6017,9 @@ def read_commit(data):
     fields = json.loads(data.decode())
     fields.pop('format')
     files, aside = (tuple(WrittenFile(**f) for f in fields[name]) for name in ('files', 'quarantine'))
-    return Commit(**dict(fields, files=files, quarantine=aside))
+    told = fields.get('columns')
+    columns = Columns(tuple(told['key']), tuple(told['version']), told['event']) if told else COLUMNS
+    return Commit(**dict(fields, files=files, quarantine=aside, columns=columns))
 
 
 def schema_of(commit):
@@ -6575,7 +6679,7 @@ def rules_of(settings):
     try: rules = read_rules(text)
     except RulesError as e: raise ArgumentError(f'{name}: {e}') from None
     for rule in rules:
-        faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, KEY_COLUMNS)]
+        faults = [f for check in checks_in(rule.tree) if keyed(check) for f in key_faults(check, settings.columns.key)]
         if faults:
             raise ArgumentError(f'{name}: {rule_text(rule)}: {faults[0]}')
     return rules
@@ -6625,6 +6729,7 @@ def look(run):
     check_table(run)
     head, settled = open_ledger(ledger, not s.dry_run, lambda: run.observe('settling', 0.0, {}), s.reprocess)
     if s.dry_run: check_rolled_forward(ledger, head)
+    check_columns(run, head)
     before = files_before(run, head)
     known = {t.path for t in before or () if t.commit}
     inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations, known)
@@ -6740,6 +6845,17 @@ def check_table(run, claim=False):
             f'another (if the table was renamed, change its name in {s.ledger_path}/_ledger/source-table)')
 
 
+def check_columns(run, head):
+    "`ArgumentError` if the last commit, `head`, was decided by other columns than those of this run"
+    if head is None or not head.manifest or run.settings.reprocess: return
+    names = 'KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN'
+    for name, now, then in zip(names, run.settings.columns, head.columns):
+        if now == then: continue
+        now, then = (text if isinstance(text, str) else ','.join(text) for text in (now, then))
+        raise ArgumentError(f'--{name} {now}: {head.day} was consolidated with {then} (commit {head.number}): give '
+                            'that, or reprocess the day with --REPROCESS true')
+
+
 def check_rolled_forward(ledger, head):
     "`LedgerDamaged` if the last commit was interrupted: a dry run may not even finish it"
     if head and {ledger.path(f.path) for f in head.files} - {e.path for e in ledger.visible()}:
@@ -6783,7 +6899,8 @@ def decide(run, state, index, bad):
         {i: SetAside(name_of(state, i), 'schema', cause) for i, cause in conflicts.items()}
     )
     used = {i: n for i, n in index.notes.items() if i not in aside}
-    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside)
+    lost, digest = find_losers(index.contenders, path_ranks(landing_paths(state)), aside,
+                               run.settings.columns.version)
     new = sorted(
         (i for i in used if i < CONSOLIDATED), key=lambda i: (used[i].first_event, state.new[i].path)
     )
@@ -6793,7 +6910,7 @@ def decide(run, state, index, bad):
     plan = Plan(used, aside, schema, unit, lost, digest, findings, slots, sum(used[i].rows for i in new),
                 sum(n.rows for n in used.values()), work,
                 verdicts_of(run, state, index, used, aside, schema))
-    run.facts.update(plan_facts(state, plan))
+    run.facts.update(plan_facts(run, state, plan))
     run.mark('decide', duplicates=sum(map(len, lost.values())))
     return plan
 
@@ -6856,7 +6973,7 @@ def verdicts_of(run, state, index, used, aside, schema):
     past = history_of(run)
     found = []
     for rule in run.rules:
-        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, KEY_COLUMNS)
+        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, run.settings.columns.key)
         if faults:
             verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
         first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
@@ -6921,8 +7038,9 @@ def check_plan(run, state, plan):
         check_complete(run, state.before or (), there, 'broken now')
         check_no_fewer(state, plan)
     check_totals(run, plan)
-    check_verdict(plan.findings, evidence_of(state, plan))
-    check_versions(plan.schema)
+    columns = run.settings.columns
+    check_verdict(plan.findings, evidence_of(state, plan), columns)
+    check_versions(plan.schema, columns.version)
     check_log(run, plan.schema)
     check_rules(plan.verdicts)
 
@@ -6958,7 +7076,7 @@ def check_totals(run, plan):
                    'characters: choose one that groups records')
 
 
-def plan_facts(state, plan):
+def plan_facts(run, state, plan):
     "What the plan adds to a report"
     used = [i for i in plan.used if i < CONSOLIDATED]
     aside_rows = sum(map(kept_out, plan.used.values()))
@@ -6968,7 +7086,8 @@ def plan_facts(state, plan):
         sorted(state.remembered + tuple(a for i, a in plan.set_aside.items() if i < CONSOLIDATED))
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
-    warnings = [sentence(f) for f in plan.findings if f.level == 'warn'] + list(map(verdict_words, failing))
+    warnings = [sentence(f, run.settings.columns) for f in plan.findings if f.level == 'warn']
+    warnings += map(verdict_words, failing)
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
                 unreadable_files=sum(a.rule in ('unreadable', 'changed') for a in aside),
@@ -7021,7 +7140,7 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
-                            run.book, run.totals)
+                            run.book, run.totals, run.settings.columns)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -7063,7 +7182,8 @@ def write(run, state, plan):
     parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost, run.totals)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
-                           run.stores, run.table.location, spark_versions(parts, plan), run.book)
+                           run.stores, run.table.location, spark_versions(parts, plan), run.book,
+                           run.settings.columns.key)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise
@@ -7216,7 +7336,7 @@ def commit_of(run, state, plan, written):
     run.mark('prepare')
     return Commit(number, run.name, 'reprocess' if state.reprocess else 'consolidate', str(run.partition.day), files,
                   kept + aside, ledger.relative(manifest), schema, record_of(report), run.table.name,
-                  run.settings.keep_superseded_hours)
+                  run.settings.keep_superseded_hours, columns=run.settings.columns)
 
 
 def taken_now(state, plan, number):

@@ -39,7 +39,8 @@ def missed(day, files, landing):
     taken[files['number'].to_numpy(int)] = np.where(files['state'] == 'taken', files['commit'], after)
     commit = taken[values(landing.table, 'source')]
     order, wins = ranked(
-        landing.table, dict(zip(files['number'], files['path'])), np.ones(landing.table.num_rows, bool))
+        landing.table, dict(zip(files['number'], files['path'])), np.ones(landing.table.num_rows, bool),
+        day.columns.version)
     edges = np.flatnonzero(wins)
     first = np.minimum.reduceat(commit[order], edges) if len(order) else np.zeros(0, int)
     last = commit[order[wins]]

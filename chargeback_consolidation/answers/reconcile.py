@@ -19,11 +19,10 @@ import pyarrow as pa
 from ..settings import totals_of
 from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
-from chargeback_consolidation.quality import (WIDE, TotalBalance, is_balanced, told_sums, total_balances,
-    value_word)
+from ..quality import WIDE, TotalBalance, is_balanced, told_sums, total_balances, value_word
 from ..landing import Source, kept_out, totals_in
 from ..ledger import RUNS
-from .answer import IDENTIFIERS, Finding, answered
+from .answer import Finding, answered
 from .day import footers, landing_files, listed, standing, unmoved, waiting_files
 from .records import (books_of, doubled, doubled_found, landing_sources, later,
     places_of, ranked, read_consolidated, read_threaded, same, stamps, values)
@@ -81,9 +80,9 @@ older: an older version than the winner; other: as late as the winner, and not i
 the lineage names."""
 
 # %% ../../nbs/answers/reconcile.ipynb #50a5709f
-def differences(landing, rows, order, wins):
-    "The `Differences`. landing: Records; rows: Consolidated; order, wins: of `ranked`"
-    winners, (theirs, mine) = order[wins], (stamps(landing.table), stamps(rows.table))
+def differences(landing, rows, order, wins, names):
+    "The `Differences`. landing: Records; rows: Consolidated; order, wins: of `ranked`; names: of the version columns"
+    winners, theirs, mine = order[wins], stamps(landing.table, names), stamps(rows.table, names)
     hashes, own = values(landing.table, 'hash'), values(rows.table, 'hash')
     sought = hashes[winners]        # ascending
     if not len(sought): return Differences(winners, rows.origin != -1, repeated(own), *np.zeros((3, len(own)), bool))
@@ -147,7 +146,7 @@ def compare_quarantine(day, files, landing, keyless):
     if missing:
         found.append(Finding(
             'quarantine rows missing', 'fail', len(missing), tuple(sorted({p for p, _ in missing})),
-            f'{len(missing):,} records without a chargeback_id, or that broke a rule, are not in quarantine'))
+            f'{len(missing):,} records without a key, or that broke a rule, are not in quarantine'))
     if extra:
         found.append(Finding(
             'quarantine rows extra', 'fail', len(extra), tuple(sorted({p for p, _ in extra})),
@@ -230,7 +229,7 @@ def totals_table(day, files, landing, rows, totals):
     inside, aside = totals_in(rows.notes.values(), totals), quarantined_totals(day, totals)
     whole = set(files.loc[files['commit'] > 0, 'state']) <= {'taken'}
     def line(b):
-        value = day.mask(b.value) if b.total.rpartition(' by ')[2] in IDENTIFIERS else b.value
+        value = day.mask(b.value) if b.total.rpartition(' by ')[2] in day.mask.identifiers else b.value
         left = WIDE.subtract(b.landed, WIDE.add(b.after, b.quarantined))
         landed, after, left, out = (format(n, 'f') for n in (b.landed, b.after, left, b.quarantined))
         return b.total, value_word(value), landed, after, left if whole else 'not known', out
@@ -259,7 +258,8 @@ def landed_records(day, files, totals=()):
     order and winners as by `ranked`)"""
     landing = read_threaded(day, landing_sources(day, files), day.stores, books=books_of(day), totals=totals)
     took = records_of(files, landing)
-    order, wins = ranked(landing.table, dict(zip(files['number'], files['path'])), took)
+    order, wins = ranked(
+        landing.table, dict(zip(files['number'], files['path'])), took, day.columns.version)
     return landing, took, order, wins
 
 # %% ../../nbs/answers/reconcile.ipynb #04da5bf0
@@ -273,7 +273,7 @@ def reconcile(day):
     keyless = np.flatnonzero(took & ~np.asarray(landing.table['key'].is_valid()))
     if day.head:
         rows = read_consolidated(day, landing, totals)
-        differ = differences(landing, rows, order, wins)
+        differ = differences(landing, rows, order, wins, day.columns.version)
         lost = differ.lost
         found += (
             compare_keys(day, files, landing, rows, differ)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Records', 'LOWEST', 'Consolidated', 'books_of', 'judged_apart', 'read_threaded', 'landing_sources',
-           'values', 'stamps', 'later', 'same', 'ranked', 'places_of', 'match', 'read_plan', 'read_consolidated',
-           'row_origin', 'cell_value', 'read_rows', 'instant', 'doubled', 'doubled_found']
+           'values', 'stamps', 'stamp_names', 'later', 'same', 'ranked', 'places_of', 'match', 'read_plan',
+           'read_consolidated', 'row_origin', 'cell_value', 'read_rows', 'instant', 'doubled', 'doubled_found']
 
 # %% ../../nbs/answers/records.ipynb #24b3cbf9
 import hashlib
@@ -22,7 +22,7 @@ from ..settings import ArgumentError
 from ..store import FileEntry, StoreError, join, read_each
 from ..parquet import open_parquet, read_lineage
 from ..rules import NO_BOOK, Book
-from ..landing import INDEX_SCHEMA, Source, field_of, read_index, read_notes
+from ..landing import Source, field_of, index_schema, moment_fields, read_index, read_notes
 from .day import Overtaken, listed
 
 # %% ../../nbs/answers/records.ipynb #b41f2c3f
@@ -43,7 +43,7 @@ def judged_apart(sources, books, day, stores, totals=()):
     "Index rows of sources, ascending by id, each judged by its own rules; the notes of all come last"
     texts = []
     for book, own in groupby(sources, lambda s: books.get(s.id, NO_BOOK)):
-        for batch in read_index(list(own), stores, day.day, book, totals):
+        for batch in read_index(list(own), stores, day.day, book, totals, day.columns):
             note = batch.num_rows and batch.column(1)[0].as_py() < 0
             if note: texts += field_of(batch, 'note').to_pylist()
             else: yield batch
@@ -72,7 +72,8 @@ def read_threaded(day, sources, stores, only=None, books=None, totals=()):
     for s in sources:
         if not notes[s.id].error: start[s.id] = at; at += notes[s.id].rows
     batches = [b for part, _ in done for b in part]
-    return Records(pa.Table.from_batches(batches, INDEX_SCHEMA).drop_columns(['file', 'row', 'note']), start, notes)
+    table = pa.Table.from_batches(batches, index_schema(day.columns))
+    return Records(table.drop_columns(['file', 'row', 'note']), start, notes)
 
 # %% ../../nbs/answers/records.ipynb #0898a89b
 def landing_sources(day, files):
@@ -88,13 +89,22 @@ def values(table, name, missing=0):
 # %% ../../nbs/answers/records.ipynb #9d2d4449
 LOWEST = np.iinfo(np.int64).min
 
-def stamps(table):
-    "What orders versions, the greater the later: four int64 arrays, missing values lowest"
-    updated = np.asarray(table['updated'].is_valid())
-    first = np.where(updated, values(table, 'updated'), values(table, 'event', LOWEST))
-    return (
-        first, np.where(updated, values(table, 'updated_ns'), values(table, 'event_ns')).astype(np.int64),
-        values(table, 'event', LOWEST), values(table, 'event_ns').astype(np.int64))
+def stamps(table, names):
+    """What orders versions, the greater the later: for each of the version columns `names` two int64 arrays,
+    microseconds, LOWEST where neither it nor a later one has a value, and nanoseconds within"""
+    micros = np.full(table.num_rows, LOWEST)
+    nanos, found = np.zeros(table.num_rows, np.int64), ()
+    for name in reversed(names):
+        field, within = moment_fields(name)
+        there = np.asarray(table[field].is_valid())
+        micros = np.where(there, values(table, field, LOWEST), micros)
+        nanos = np.where(there, values(table, within), nanos).astype(np.int64)
+        found = (micros, nanos) + found
+    return found
+
+def stamp_names(names):
+    "What the columns of a DataFrame are called that hold the `stamps`"
+    return [word for i in range(len(names)) for word in (f'time{i}', f'nanos{i}')]
 
 # %% ../../nbs/answers/records.ipynb #61ecb4fb
 def later(a, b):
@@ -106,9 +116,9 @@ def later(a, b):
 def same(a, b): return np.logical_and.reduce([x == y for x, y in zip(a, b)])
 
 # %% ../../nbs/answers/records.ipynb #6fd5d08b
-def ranked(table, paths, among):
+def ranked(table, paths, among, names):
     """The records `among` (bool array) in the order of their keys' hashes, the winner of each key first: (their
-    places, bool array that marks the winners). paths: {source: landing path}"""
+    places, bool array that marks the winners). paths: {source: landing path}; names: of the version columns"""
     places = np.flatnonzero(among & np.asarray(table['key'].is_valid()))
     hashes = values(table, 'hash')[places]
     by_path = {number: rank for rank, number in enumerate(sorted(paths, key=lambda n: paths[n].encode()))}
@@ -122,7 +132,7 @@ def ranked(table, paths, among):
         again[:-1] |= again[1:]
         some = order[again]
         keys = (values(table, 'position')[some], lookup[values(table, 'source')[some]]) + tuple(
-            s[some] for s in reversed(stamps(table)))
+            s[some] for s in reversed(stamps(table, names)))
         order[again] = some[np.lexsort(tuple(~k.astype(np.int64) for k in keys) + (hashes[again],))]
     wins = np.ones(len(order), bool)
     wins[1:] = hashes[1:] != hashes[:-1]

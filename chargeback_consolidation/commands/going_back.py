@@ -87,7 +87,8 @@ def roll_back(ledger, number, run):
             if not isinstance(e, StoreError) or ledger.head().number == head.number: raise
             continue        # others have committed, and swept away what is staged here
         made = Commit(head.number + 1, run, 'rollback', commit.day, files, quarantine, commit.manifest, commit.schema,
-                      stamp(commit, f'rolled back to commit {number}'), commit.table, head.keep_hours, number)
+                      stamp(commit, f'rolled back to commit {number}'), commit.table, head.keep_hours, number,
+                      commit.columns)
         if ledger.publish_commit(made): return settled_or_fail(ledger, made)
         drop_staged(ledger, run)
     raise Conflict(f'other runs committed {ledger.day} again and again: nothing is rolled back, try again')

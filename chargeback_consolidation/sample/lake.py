@@ -12,10 +12,10 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
-from ..settings import parse, read_path
+from ..settings import COLUMNS, parse, read_path
 from ..store import FileEntry, attempt, join, store_for
 from ..catalog import LocalCatalog
-from ..parquet import KEY_COLUMNS, keys_of, open_parquet
+from ..parquet import keys_of, open_parquet
 from ..landing import take_inventory
 from ..plan import quiet, start_run
 from ..job import consolidate, run_all
@@ -110,7 +110,8 @@ def some_chargeback(table, partition):
     return max(sorted(ids), key=ids.get) if ids else ''
 
 def read_keys(store, entry):
-    return keys_of(open_parquet(store.read(entry)).read(columns=list(KEY_COLUMNS))).to_pylist()
+    key = COLUMNS.key
+    return keys_of(open_parquet(store.read(entry)).read(columns=list(key)), key).to_pylist()
 
 def fill_in(names, place=None):
     "Give the parameters in `names`, a dict of them, that were left empty the values for the sample"

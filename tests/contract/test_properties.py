@@ -109,11 +109,11 @@ TROUBLE = Day(
 def order(change):
     """A mutant of the order of versions: its columns, changed. Tasks import the library themselves, so what they are
     sent changes it there."""
-    def losers(rows, ranks):
+    def losers(rows, ranks, names):
         from chargeback_consolidation import versions
         real = versions.latest_last
-        versions.latest_last = lambda rows, ranks: change(rows, *real(rows, ranks))
-        try: return versions.losers(rows, ranks)
+        versions.latest_last = lambda rows, ranks, names: change(rows, *real(rows, ranks, names))
+        try: return versions.losers(rows, ranks, names)
         finally: versions.latest_last = real
     return lambda monkeypatch: monkeypatch.setattr(versions, 'losers', losers)
 
@@ -154,8 +154,7 @@ MUTANTS = {
         lambda rows, has, u, un, known, e, en, path, row: [has, u, un, known, e, en, path, -row]),
     'the event does not count': order(lambda rows, has, u, un, known, e, en, path, row: [has, u, un, path, row]),
     'the event does not stand in': order(lambda rows, has, u, un, *others: [
-        known := versions.field_of(rows, 'updated').is_valid().to_numpy(zero_copy_only=False), u * known, un * known,
-        *others]),
+        known := versions.known(versions.field_of(rows, 'updated_at us')), u * known, un * known, *others]),
     'missing is the highest': order(lambda rows, has, u, un, known, *others: [~has, u, un, ~known, *others]),
     'nanoseconds do not count': order(lambda rows, has, u, un, known, e, en, path, row: [has, u, known, e, path, row]),
     'the earliest wins': order(lambda rows, has, u, *others: [has, -u, *others]),

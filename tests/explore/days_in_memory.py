@@ -166,7 +166,7 @@ STAND_INS = PURE + (
     (going_back, 'stamp', lambda commit, message: dict(causes_of(commit), message=message, at=AT)),
     (job, 'build_index', index_of), (job, 'decide', decide), (job, 'copy_slots', copy_slots),
     (job, 'forget', lambda index: None), (job, 'record_of', lambda report: dict(report.__dict__, at=AT, versions={})),
-    (plan, 'check_verdict', lambda *args: None), (plan, 'check_versions', lambda schema: None))
+    (plan, 'check_verdict', lambda *args: None), (plan, 'check_versions', lambda *args: None))
 
 
 @contextmanager
