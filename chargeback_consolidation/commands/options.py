@@ -40,7 +40,7 @@ def sentence(text):
 
 KINDS = {'name': 'NAME', 'path': 'PATH', 'integer': 'N', 'choice': 'WORD', 'date': 'YYYY-MM-DD', 'time': 'TIME',
          'flag': 'true|false', 'number': 'SHARE', 'rules': 'DQDL|PATH', 'text': 'TEXT',
-         'totals': 'SUMS'}
+         'totals': 'SUMS', 'columns': 'NAMES', 'column': 'NAME'}
 LONE = {'is_flag': False, 'flag_value': 'true'}     # an option that may stand without a value
 
 def job_options(without=()):

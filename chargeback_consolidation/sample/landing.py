@@ -95,9 +95,9 @@ class Landed:
     versions: int = 0  # records that are another version of an earlier one
     ties: int = 0  # records with the timestamps of an earlier one and other content
     redelivered_records: int = 0  # exact repeats of an earlier record, alone or in a redelivered file
-    null_keys: int = 0  # records without `chargeback_id`
+    null_keys: int = 0  # records without a key
 
-    missing_updated_at: int = 0  # records without `updated_at`
+    missing_updated_at: int = 0  # records without the time of their update
     outside_day: int = 0  # records from the evening before
 
     redelivered_files: int = 0

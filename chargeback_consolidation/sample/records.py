@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'ONE_OF', 'OWN', 'REDELIVERED', 'TRUNCATED', 'EMPTY', 'ZERO_ROWS', 'REPEAT', 'TIE', 'VERSION',
-           'NEW', 'LATE_COLUMNS', 'MERCHANTS', 'COUNTRIES', 'REASONS', 'SECOND', 'DAY', 'STATUSES', 'BASE64', 'Sample',
-           'need', 'check', 'is_day', 'planted_files', 'own_records', 'noise', 'share', 'kinds', 'earlier', 'Origins',
-           'origins', 'schema', 'strings', 'identifiers', 'pick', 'blank', 'decimals', 'stretch', 'key_columns',
-           'cardholders', 'instants', 'time_columns', 'evidence', 'documents', 'content_columns', 'late_records',
-           'records']
+           'NEW', 'LATE_COLUMNS', 'MERCHANTS', 'COUNTRIES', 'REASONS', 'SECOND', 'DAY', 'STATUSES', 'BASE64', 'SCOPED',
+           'Sample', 'need', 'check', 'is_day', 'planted_files', 'own_records', 'noise', 'share', 'kinds', 'earlier',
+           'Origins', 'origins', 'schema', 'strings', 'identifiers', 'pick', 'blank', 'decimals', 'stretch', 'numbers',
+           'key_columns', 'cardholders', 'instants', 'time_columns', 'evidence', 'documents', 'content_columns',
+           'late_records', 'records']
 
 # %% ../../nbs/sample/records.ipynb #8f0b2266
 import hashlib
@@ -33,6 +33,7 @@ class Sample:
     timestamps: str = 'us'  # what timestamps are written as: `us`, `ms`, `ns`, or `int96` as Flink does by default
     compression: str = 'snappy'  # a Parquet codec
     names: str = 'plain'  # of files and folders: `plain`, or `flink` for part-UUID-N-M in folders YYYY-MM-DD--HH
+    columns: str = 'plain'  # `plain`, or `scoped` for ids that only a card network knows, and other names
     versions: float = 0.03  # share of the records that are another version of an earlier chargeback
     version_lag: float = 0.01  # median way back to the earlier record, as a share of the day
     ties: float = 0.0005  # share of the records with the timestamps of an earlier one and other content
@@ -52,7 +53,7 @@ class Sample:
 WHOLE = {'files': (1, 1_000_000), 'records_per_file': (1, 100_000), 'seed': (0, 2**63), 'deliveries': (1, 1000),
          'payload_bytes': (0, 100_000)}
 ONE_OF = {'timestamps': ('us', 'ms', 'ns', 'int96'), 'compression': ('snappy', 'gzip', 'zstd', 'lz4', 'none'),
-          'names': ('plain', 'flink')}
+          'names': ('plain', 'flink'), 'columns': ('plain', 'scoped')}
 
 def need(ok, name, wanted, value):
     "Raise `ValueError` in one line unless `ok`"
@@ -210,6 +211,14 @@ def stretch(date):
     "Where the chargebacks of a day begin among those of all days; 2025-11-02 is the first"
     return np.uint64((Date.fromisoformat(date) - Date(2025, 11, 2)).days % 2**24 << 40)
 
+def numbers(s, key):
+    "64 bits for the id of each chargeback, of no other day. With `scoped` columns two card networks may share them"
+    def own(key): return noise(s.seed, 'key', key.astype(np.uint64) + stretch(s.date))
+    if s.columns == 'plain': return own(key)
+    names = np.array([name for name, _, _ in REASONS])
+    def network(key): return names[noise(s.seed, 'reason', key) % np.uint64(len(names))]
+    return own(np.where(network(key) == network(key ^ 1), key, key & ~1))
+
 def key_columns(s, key):
     "The columns that all versions of a chargeback share"
     def bits(what): return noise(s.seed, what, key)
@@ -217,7 +226,7 @@ def key_columns(s, key):
     network, code, meaning = zip(*REASONS)
     merchant = pick(MERCHANTS, (share(s.seed, 'merchant', key)**3 * len(MERCHANTS)).astype(np.uint64))
     return {
-        'chargeback_id': blank(identifiers('cb-', own('key')), share(s.seed, 'null key', key) < s.null_keys),
+        'chargeback_id': blank(identifiers('cb-', numbers(s, key)), share(s.seed, 'null key', key) < s.null_keys),
         'transaction_id': identifiers('tx-', own('transaction')),
         'merchant_id': pc.binary_join_element_wise('m', merchant, '-'),
         'merchant_name': pc.binary_join_element_wise('merchant', merchant, '-'),
@@ -307,7 +316,11 @@ def late_records(s):
     return [ceil(own * when) * s.records_per_file for when in (s.drift, (1 + s.drift) / 2)]
 
 # %% ../../nbs/sample/records.ipynb #a5338be9
+SCOPED = {'chargeback_id': 'dispute_number', 'event_timestamp': 'occurred_at', 'updated_at': 'revised_at'}
+
 def records(s, o):
     "The records with these `Origins`, as a table with all columns"
     columns = {**key_columns(s, o.key), **time_columns(s, o.times), **content_columns(s, o.key, o.content, o.step)}
-    return pa.table(columns).select(schema().names).cast(schema(s.timestamps))
+    table = pa.table(columns).select(schema().names).cast(schema(s.timestamps))
+    if s.columns == 'plain': return table
+    return table.rename_columns([SCOPED.get(name, name) for name in table.column_names])

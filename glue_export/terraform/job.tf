@@ -22,7 +22,10 @@ locals {
       "--TOTAL_EXECUTIONS"    = tostring(length(var.schedules))
       "--METRICS_NAMESPACE"   = var.metrics_namespace
       "--KMS_KEY_ID"          = local.kms_key_arn
+      "--KEY_COLUMNS"         = join(",", var.key_columns)
+      "--VERSION_COLUMNS"     = join(",", var.version_columns)
     },
+    var.event_column == null ? {} : { "--EVENT_COLUMN" = var.event_column },
     var.delta_log ? { "--DELTA_LOG" = "true" } : {},
     var.keep_superseded_hours > 0 ? { "--KEEP_SUPERSEDED_HOURS" = tostring(var.keep_superseded_hours) } : {},
     length(var.control_totals) > 0 ? { "--CONTROL_TOTALS" = join(", ", var.control_totals) } : {},

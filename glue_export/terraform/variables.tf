@@ -329,6 +329,34 @@ variable "thresholds" {
   }
 }
 
+variable "key_columns" {
+  description = "KEY_COLUMNS: the columns that together tell one chargeback from another. Each day remembers them."
+  type        = list(string)
+  default     = ["chargeback_id"]
+
+  validation {
+    condition     = length(var.key_columns) > 0 && alltrue([for name in var.key_columns : trimspace(name) != "" && !strcontains(name, ",")])
+    error_message = "key_columns must be names of columns, without commas in them."
+  }
+}
+
+variable "version_columns" {
+  description = "VERSION_COLUMNS: the columns that say how late a version is, the first that has a value, the next for a tie."
+  type        = list(string)
+  default     = ["updated_at", "event_timestamp"]
+
+  validation {
+    condition     = length(var.version_columns) > 0 && alltrue([for name in var.version_columns : trimspace(name) != "" && !strcontains(name, ",")])
+    error_message = "version_columns must be names of columns, without commas in them."
+  }
+}
+
+variable "event_column" {
+  description = "EVENT_COLUMN: the column that says to which day a record belongs; the last of version_columns where it is null."
+  type        = string
+  default     = null
+}
+
 variable "control_totals" {
   description = "CONTROL_TOTALS: sums that must come out as they went in, such as \"amount by currency\": integers or decimals, by a column of text."
   type        = list(string)

@@ -80,6 +80,18 @@ def test_flinks_own_names_hold_the_same_day(landed, rows, tmp_path, spark):
     assert (report.records_processed, report.rows_after) == (
         len(rows), len(set(rows['chargeback_id'].drop_null().to_pylist())))
 
+def test_scoped_ids_make_a_key_of_two_columns(landed, rows, tmp_path, spark):
+    "As many chargebacks and versions as in the plain sample, told apart by two columns only"
+    land_sample(tmp_path, columns='scoped', **TROUBLE)
+    more = dict(max_duplicate_rate=1, max_null_key_rate=1, max_unreadable_rate=1, output_file_count=1)
+    names = dict(key_columns='card_network,dispute_number', version_columns='revised_at,occurred_at')
+    report, = job.run_all(parse(run_words(tmp_path, **more, **names)), lambda: spark, plan.quiet, lambda report: None)
+    keys = rows['chargeback_id'].drop_null().to_pylist()
+    assert (report.records_processed, report.rows_after) == (len(rows), len(set(keys)))
+    [path] = (tmp_path / 'out').rglob('*.parquet')
+    pairs = pq.ParquetFile(path).read().select(['card_network', 'dispute_number']).to_pylist()
+    assert len(pairs) == len({tuple(p.values()) for p in pairs}) > len({p['dispute_number'] for p in pairs}) + 100
+
 def test_noise_is_splitmix64():
     def splitmix64(x, mask=2**64 - 1):
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & mask

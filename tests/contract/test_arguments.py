@@ -29,6 +29,8 @@ BAD = {  # for each kind of argument: values that are not of it, and values that
     'text': ['a\nb'],
     'rules': ['Rules = [ \a ]', 'a\x00b'],
     'totals': ['amount', 'amount by', 'by currency', 'a by b,', 'a by b, a by b', 'a\tby b'],
+    'columns': ['a,', ',', 'a,,b', 'a,b,a', 'a\tb', ','.join(f'c{i}' for i in range(17))],
+    'column': ['a,b', 'a\tb'],
 }
 
 

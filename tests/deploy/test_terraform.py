@@ -11,7 +11,7 @@ import pytest
 from terraform_stack import MODULE, ROOT, Missing, Moto, Stack
 
 from chargeback_consolidation.report import Report, metric_data, metrics_line
-from chargeback_consolidation.settings import parse
+from chargeback_consolidation.settings import COLUMNS, Columns, parse
 
 pytestmark = pytest.mark.xdist_group('terraform')
 
@@ -357,6 +357,16 @@ def test_rules_are_uploaded_by_hash_and_the_job_gets_them(stack, tmp_path):
     assert re.fullmatch(rf's3://test-script/glue/.+/payments-{digest}\.dqdl', location)
     assert any(after.get('source') == str(path) for _, after in planned.values())
     parse(as_words(job['default_arguments']))
+
+
+def test_c17_columns_reach_the_job(stack):
+    planned = stack.plan('-refresh=false', key_columns=['scheme', 'case'], version_columns=['revised_at'])
+    _, job = planned['aws_glue_job.this']
+    given = parse(as_words(job['default_arguments'])).columns
+    assert given == Columns(('scheme', 'case'), ('revised_at',), 'revised_at')
+    planned = stack.plan('-refresh=false', event_column='opened')
+    _, job = planned['aws_glue_job.this']
+    assert parse(as_words(job['default_arguments'])).columns == COLUMNS._replace(event='opened')
 
 
 def test_control_totals_reach_the_job(stack):

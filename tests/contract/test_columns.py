@@ -1,0 +1,301 @@
+"""C17: which columns are key, versions and event is the user's to say. Any days with any of them, beside DuckDB, and
+what a day remembers of it.
+
+CHARGEBACK_DAYS is the number of days (48), CHARGEBACK_SEED where their sequence begins (0).
+"""
+import json
+import os
+import random
+from collections import namedtuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from days import LENIENT, NOON, Lake, chargebacks, tree
+from inline import inline
+from oracle import columns, rows
+
+from chargeback_consolidation import landing, ledger
+from chargeback_consolidation.answers.day import open_day
+from chargeback_consolidation.answers.duplicates import duplicates
+from chargeback_consolidation.answers.late_arrivals import late_arrivals
+from chargeback_consolidation.answers.reconcile import reconcile
+from chargeback_consolidation.answers.trace import trace
+from chargeback_consolidation.settings import ArgumentError, Columns, parse
+
+DAYS, SEED = int(os.environ.get('CHARGEBACK_DAYS', 48)), int(os.environ.get('CHARGEBACK_SEED', 0))
+PARTS = [None, '', 'a', 'b', 'a|b', 'a\\', '\\', '|', 'a\\|b', 'ä']
+KEYS = {
+    'scheme': (pa.string(), PARTS), 'case no': (pa.string(), PARTS), 'merchant': (pa.int32(), [None, 1, 2]),
+    'bin': (pa.binary(), [None, b'', b'a', b'|'])}
+TIMES = [pa.timestamp('us'), pa.timestamp('ns', 'UTC'), pa.timestamp('s'), pa.date32(), pa.int64()]
+PERIODS = {'s': 10**9, 'ms': 10**6, 'us': 1000, 'ns': 1}
+
+Shape = namedtuple('Shape', 'columns kinds')
+Shape.__doc__ = 'Which columns decide in a random day. kinds: {column of times: its type}'
+
+
+def shape_of(rng):
+    key = tuple(rng.sample(sorted(KEYS), rng.choice([1, 2, 2, 3])))
+    version = tuple(f'v{i}' for i in range(rng.randrange(1, 5)))
+    event = rng.choice([version[-1], version[0], 'opened'])
+    return Shape(Columns(key, version, event), {name: rng.choice(TIMES) for name in {*version, event}})
+
+
+def moment(rng, kind):
+    "A time of this type: one of few, so that many are equal"
+    if pa.types.is_date(kind): return NOON // 86400 // 10**9 + rng.randrange(-1, 2)
+    period = PERIODS[kind.unit] if pa.types.is_timestamp(kind) else 1000
+    return NOON // period + rng.choice([0, 0, 1, 2, 1000])
+
+
+def landing_table(rng, shape, number):
+    "A file of the day, not always with all of its version columns"
+    n, found = rng.randrange(0, 25), {}
+    for name in shape.columns.key:
+        kind, some = KEYS[name]
+        found[name] = pa.array(rng.choices(some, k=n), kind)
+    for name, kind in shape.kinds.items():
+        if number and rng.random() < 0.2: continue
+        times = [None if rng.random() < 0.3 else moment(rng, kind) for _ in range(n)]
+        found[name] = pa.array(times, pa.int32() if pa.types.is_date(kind) else pa.int64()).cast(kind)
+    return pa.table({**found, 'stamp': pa.array([1000 * number + i for i in range(n)], pa.int64())})
+
+
+def nanoseconds(found, name, kind, n):
+    "A column of times as DuckDB may compare it with another: text of nanoseconds since 1970"
+    values = found.get(name, [None] * n)
+    if pa.types.is_date(kind): values = [v if v is None else v.toordinal() - 719163 for v in values]
+    factor = 86400 * 10**9 if pa.types.is_date(kind) else 1000 if pa.types.is_integer(kind) else 1
+    return [None if v is None else str(v * factor) for v in values]
+
+
+def wanted(lake, shape, paths):
+    "({key: row that wins}, rows without a key), found by DuckDB"
+    every, told = [], []
+    for path in paths:
+        found = columns(lake.table / path)
+        here = rows(found)
+        for i, row in enumerate(here):
+            key = tuple(found[name][i] for name in shape.columns.key)
+            told.append((path, i, len(every), None if any(v in (None, '', b'') for v in key) else repr(key)))
+            every.append(row)
+        for name in shape.columns.version:
+            times = nanoseconds(found, name, shape.kinds[name], len(here))
+            told[len(told) - len(here):] = [a + (t,) for a, t in zip(told[len(told) - len(here):], times, strict=True)]
+    names = shape.columns.version
+    from_on = [', '.join(f'{v}::HUGEINT' for v in names[i:]) for i in range(len(names))]
+    order = [f'coalesce({some}, NULL) DESC NULLS LAST' for some in from_on]
+    texts = [pa.string(), pa.int32(), pa.int32(), pa.string(), *[pa.string()] * len(names)]
+    table = pa.table(
+        [pa.array(c, kind) for c, kind in zip(list(zip(*told, strict=True)) or [()] * len(texts), texts, strict=True)],
+        names=['path', 'row', 'place', 'key', *names])
+    with duckdb.connect() as db:
+        db.register('landed', table)
+        best = db.sql(
+            f'SELECT key, place FROM landed WHERE key IS NOT NULL QUALIFY row_number() OVER (PARTITION BY key '
+            f'ORDER BY {", ".join(order)}, path DESC, row DESC) = 1').fetchall()
+        keyless = db.sql('SELECT place FROM landed WHERE key IS NULL').fetchall()
+    return sorted(map(repr, (sorted(every[at], key=str) for _, at in best))), sorted(
+        repr(sorted(every[at], key=str)) for at, in keyless)
+
+
+def held(paths):
+    "The rows of consolidated or quarantined files"
+    found = [row for path in paths for row in rows(columns(path))]
+    own = ('_landing_file', '_landing_row', '_quarantine_reason')
+    return sorted(repr(sorted(((n, v) for n, v in row if n not in own), key=str)) for row in found)
+
+
+def words(shape):
+    found = dict(KEY_COLUMNS=','.join(shape.columns.key), VERSION_COLUMNS=', '.join(shape.columns.version))
+    return found if shape.columns.event == shape.columns.version[-1] else dict(found, EVENT_COLUMN=shape.columns.event)
+
+
+def one_day(folder, seed, split):
+    "Land and execute a random day; the bytes of its rows. split: seed of how it falls into executions"
+    rng, parting = random.Random(seed), random.Random(split)
+    lake, shape = Lake(folder), shape_of(rng)
+    tables = {f'2025/11/02/{number}.parquet': landing_table(rng, shape, number) for number in range(5)}
+    when = {path: parting.randrange(3) for path in tables}
+    when['2025/11/02/0.parquet'] = 0
+    landed = []
+    for execution in sorted(set(when.values())):
+        for path, table in tables.items():
+            if when[path] != execution: continue
+            lake.land(path, table, row_group_size=parting.choice([4, 1000]))
+            landed.append(path)
+        report = lake.run(session=inline, OUTPUT_FILE_COUNT=parting.randrange(1, 4), **LENIENT, **words(shape),
+                          MAX_OUTSIDE_DAY_RATE=1, MAX_MISSING_VERSION_RATE=1)
+        best, keyless = wanted(lake, shape, landed)
+        assert held(lake.files()) == best and held(lake.quarantine()) == keyless
+        assert not report.set_aside and report.rows_after == len(best)
+    day = open_day(str(lake.output), '2025-11-02')
+    assert day.columns == shape.columns and reconcile(day).level == 'ok', reconcile(day).findings
+    if seed % 5 == 0: assert late_arrivals(day).level == 'ok' and duplicates(day).level in ('ok', 'warn')
+    return best
+
+
+@pytest.mark.parametrize('part', range(4))
+def test_c17_random_days(part, tmp_path, monkeypatch):
+    if part % 2: monkeypatch.setattr(landing, 'SMALL', 100)
+    if part > 1: monkeypatch.setattr(landing, 'CHUNK', 5)
+    for seed in range(SEED + part, SEED + DAYS, 4):
+        one, other = (one_day(tmp_path / f'{seed}-{split}', seed, split) for split in range(2))
+        assert one == other, 'the day depends on how it fell into executions'
+
+
+def contents(lake): return {path: digest for path, (_, digest) in tree(lake.root).items()}
+
+
+BY_SCHEME = dict(KEY_COLUMNS='scheme,chargeback_id')
+
+
+def schemes(keys, names, updated=1): return chargebacks(keys, updated, scheme=pa.array(names))
+
+
+def test_c17_the_same_id_of_two_schemes(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['1', '1', '1', '2'], ['visa', 'mc', 'visa', None], [1, 2, 3, 4]))
+    report = lake.run(session=inline, **BY_SCHEME, MAX_NULL_KEY_RATE=1, OUTPUT_FILE_COUNT=1)
+    pairs = pq.ParquetFile(lake.files()[0]).read().select(['scheme', 'chargeback_id']).to_pylist()
+    assert sorted(tuple(pair.values()) for pair in pairs) == [('mc', '1'), ('visa', '1')]
+    assert report.duplicates_removed == 1 and report.quarantined == 1
+    assert '1 of 4 records have no scheme or chargeback_id (25.00%)' in report.warnings
+    rule = 'Rules = [ IsPrimaryKey "chargeback_id" "scheme" labels=["level"="warn"] ]'
+    lake.land('b.parquet', schemes(['3'], ['mc']))
+    assert lake.run(session=inline, **BY_SCHEME, RULES=rule).rules[0]['outcome'] == 'ok'
+    with pytest.raises(ArgumentError, match='is known of the key only, which is chargeback_id'):
+        lake.run(session=inline, RULES=rule)
+
+
+def test_c17_a_day_remembers_its_columns(tmp_path, capsys):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['1', '1'], ['visa', 'mc']))
+    assert lake.run(session=inline, **BY_SCHEME).rows_after == 2
+    lake.land('b.parquet', schemes(['2'], ['mc']))
+    before = contents(lake)
+    for arguments, name, then in [
+            ({}, 'KEY_COLUMNS chargeback_id', 'scheme,chargeback_id'),
+            (dict(BY_SCHEME, DRY_RUN=True, VERSION_COLUMNS='updated_at'), 'VERSION_COLUMNS updated_at',
+             'updated_at,event_timestamp'),
+            (dict(BY_SCHEME, EVENT_COLUMN='updated_at'), 'EVENT_COLUMN updated_at', 'event_timestamp')]:
+        assert lake.main(**arguments) == 2
+        assert capsys.readouterr().err.strip() == (
+            f'--{name}: 2025-11-02 was consolidated with {then} (commit 1): give that, or reprocess the day with '
+            '--REPROCESS true')
+        assert contents(lake) == before
+    assert lake.run(session=inline, **BY_SCHEME).rows_after == 3
+    other = dict(VERSION_COLUMNS='event_timestamp')
+    assert lake.run(session=inline, **other, REPROCESS=True).rows_after == 2
+    lake.land('c.parquet', schemes(['3'], ['mc']))
+    assert lake.run(session=inline, **other).rows_after == 3
+    with pytest.raises(ArgumentError, match='--KEY_COLUMNS scheme,chargeback_id: 2025-11-02 was consolidated with '
+                                            'chargeback_id'): lake.run(session=inline, **BY_SCHEME)
+
+
+def records(lake): return [json.loads(p.read_text()) for p in sorted(lake.ledger.rglob('0*.json'))]
+
+
+def test_c17_a_record_says_only_what_is_special(tmp_path):
+    "An earlier version of the job reads the records of those who choose nothing"
+    for name, arguments, told in [('plain', {}, None), ('said', dict(KEY_COLUMNS='chargeback_id'), None), (
+            'own', BY_SCHEME, {'key': ['scheme', 'chargeback_id'], 'version': ['updated_at', 'event_timestamp'],
+                               'event': 'event_timestamp'})]:
+        lake = Lake(tmp_path / name)
+        lake.land('a.parquet', schemes(['1'], ['visa']))
+        lake.run(session=inline, **arguments)
+        [record] = records(lake)
+        assert record.get('columns') == told
+        again = ledger.read_commit(json.dumps(record).encode())
+        assert again.columns == parse(lake.words(**arguments)).columns
+
+
+def test_c17_repair_and_going_back_keep_them(tmp_path):
+    from chargeback_consolidation.commands.going_back import release_day, roll_back
+    from chargeback_consolidation.store import store_for
+    lake = Lake(tmp_path)
+    for name in 'ab':
+        lake.land(f'{name}.parquet', schemes([name, name], ['visa', 'mc']))
+        lake.run(session=inline, **BY_SCHEME, KEEP_SUPERSEDED_HOURS=1)
+    day = open_day(str(lake.output), '2025-11-02')
+    book = ledger.Ledger(store_for(str(lake.output)), str(lake.output), day.day)
+    roll_back(book, 1, 'aaaaaaaa')
+    release_day(book, 'bbbbbbbb')
+    ledger.repair(book, 'cccccccc')
+    assert {tuple(r['columns']['key']) for r in records(lake)} == {('scheme', 'chargeback_id')}
+    assert lake.run(session=inline, **BY_SCHEME).rows_after == 4
+
+
+def test_c17_a_day_without_a_version(tmp_path, capsys):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', chargebacks(['a']))
+    assert lake.main(VERSION_COLUMNS='revision,opened') == 4
+    assert 'no file has a column revision or opened, so nothing tells which version' in capsys.readouterr().err
+    assert lake.run(session=inline, VERSION_COLUMNS='revision,event_timestamp').rows_after == 1
+
+
+def test_c17_a_file_without_a_part_of_the_key(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['a'], ['mc']))
+    lake.land('b.parquet', chargebacks(['b'], sheme=pa.array(['mc'])))
+    lake.land('c.parquet', chargebacks(['c'], scheme=pa.array([1.5])))
+    report = lake.run(session=inline, **BY_SCHEME, MAX_SCHEMA_CONFLICT_RATE=1, MAX_UNREADABLE_RATE=1)
+    assert [cause for _, _, cause in report.set_aside] == [
+        'there is no column scheme (there is sheme)',
+        'column scheme is double: a key must be text, an integer or binary']
+
+
+def test_c17_an_event_of_its_own(tmp_path):
+    "The event decides which records are of another day, the versions do not"
+    lake = Lake(tmp_path)
+    opened = pa.array([NOON // 1000, NOON // 1000 - 86400 * 10**6, None], pa.timestamp('us'))
+    lake.land('a.parquet', chargebacks(['a', 'b', 'c'], 1, [86400 * 10**6] * 3, opened=opened))
+    report = lake.run(session=inline, EVENT_COLUMN='opened')
+    assert {f['rule']: f['count'] for f in report.findings}['outside_day'] == 1
+    assert any('have an opened outside the day' in text for text in report.warnings)
+
+
+@pytest.mark.parametrize(('arguments', 'told'), [
+    (dict(KEY_COLUMNS='a,,b'), '--KEY_COLUMNS must be names of columns with one comma between'),
+    (dict(KEY_COLUMNS='a,b,a'), '--KEY_COLUMNS names a column twice'),
+    (dict(VERSION_COLUMNS=','.join(f'v{i}' for i in range(17))), '--VERSION_COLUMNS must be at most 16 columns'),
+    (dict(EVENT_COLUMN='a,b'), '--EVENT_COLUMN must be the name of one column'),
+    (dict(KEY_COLUMNS='a\tb'), '--KEY_COLUMNS has a control character'),
+    (dict(KEY_COLUMNS='a,updated_at'), '--KEY_COLUMNS and --VERSION_COLUMNS both name updated_at')])
+def test_c17_bad_arguments(tmp_path, arguments, told):
+    with pytest.raises(ArgumentError) as e: parse(Lake(tmp_path).words(**arguments))
+    assert str(e.value).startswith(told) and '\n' not in str(e.value)
+
+
+def test_c17_investigations_follow(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['1', '1', '2|x'], ['visa', 'mc', 'mc'], [1, 2, 3]))
+    lake.land('b.parquet', schemes(['1', '1'], ['visa', 'visa'], [5, None]))
+    lake.run(session=inline, **BY_SCHEME, OUTPUT_FILE_COUNT=1)
+    day = open_day(str(lake.output), '2025-11-02', mask=False)
+    answer = trace(day, ['visa|1'])
+    shown = answer.tables['versions']
+    assert answer.level == 'ok' and shown['scheme|chargeback_id'].tolist() == ['visa|1'] * 3
+    assert shown['outcome'].tolist() == ['kept', 'older updated_at', 'no updated_at, and its event_timestamp is older']
+    assert trace(day, ['mc|2\\|x']).level == 'ok' and trace(day, ['mc|2|x']).level == 'fail'
+    masked = open_day(str(lake.output), '2025-11-02', mask=True)
+    assert 'visa|1' not in str(trace(masked, ['visa|1'])._repr_mimebundle_())
+    assert '1' not in masked.mask.frame(shown)['scheme|chargeback_id'][0][:3]
+    [path] = lake.files()
+    table = pq.ParquetFile(path).read()
+    old = pa.concat_tables([pq.ParquetFile(lake.table / '2025/11/02/a.parquet').read().slice(0, 1), table.slice(1)])
+    pq.write_table(old.cast(table.schema), path)
+    findings = reconcile(open_day(str(lake.output), '2025-11-02')).findings
+    assert {'older version', 'row changed'} <= {f.kind for f in findings}
+
+
+def test_c17_a_day_that_nobody_consolidated(tmp_path):
+    "Investigations know the columns from another day"
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['1'], ['visa']))
+    lake.run(session=inline, **BY_SCHEME, EVENT_COLUMN='updated_at')
+    lake.land('2025/11/03/a.parquet', schemes(['1'], ['visa']))
+    day = open_day(str(lake.output), '2025-11-03')
+    assert day.columns == Columns(('scheme', 'chargeback_id'), ('updated_at', 'event_timestamp'), 'updated_at')
