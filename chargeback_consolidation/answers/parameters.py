@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import __file__ as package_file
 from chargeback_consolidation.settings import (ARGUMENTS, READERS, ArgumentError, read_flag, read_integer, read_number,
-    read_text)
+    read_path, read_text)
 
 # %% ../../nbs/answers/parameters.ipynb #0fd196fa
 NOTEBOOKS = Path(package_file).resolve().parent.parent / 'nbs' / 'investigations'
@@ -51,6 +51,8 @@ def read_value(parameter, text):
     own = next((a for a in ARGUMENTS if a.name == parameter.name.upper()), None)
     try:
         if parameter.name == 'catalog' and text.strip() == 'glue': return 'glue'
+        # a notebook runs in a folder of its own
+        if parameter.name == 'rules' and '[' not in text: return read_path(text.strip())
         value = (
             READERS[own.kind](text.strip(), own.limits)
             if own

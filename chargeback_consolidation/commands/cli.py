@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import __version__
-from ..settings import (ARGUMENTS, ArgumentError, parse, read_date, read_flag, read_integer,
-    read_number, read_path, read_text)
+from ..settings import (ARGUMENTS, COLUMNS, ArgumentError, columns_of, parse, read_columns,
+    read_date, read_flag, read_integer, read_number, read_path, read_text)
 from ..store import store_for
 from ..quality import stops
 from ..dqdl import ruleset_text
@@ -405,9 +405,13 @@ def rules():
 
 @rules.command('check')
 @click.argument('file')
-def check_rule_file(file):
+@click.option('--key-columns', default=','.join(COLUMNS.key), show_default=True, metavar='NAMES',
+              help='Columns that tell one chargeback from another, for rules about the key.')
+def check_rule_file(file, key_columns):
     "Read the rules in FILE and print them as the job understands them."
-    print(ruleset_text(rules_of(SimpleNamespace(rules=file))))
+    try: key = COLUMNS._replace(key=columns_of(read_columns(key_columns)))
+    except ValueError as e: raise ArgumentError(f'--key-columns {e}') from None
+    print(ruleset_text(rules_of(SimpleNamespace(rules=file, columns=key))))
 
 # %% ../../nbs/commands/cli.ipynb #838d454b
 UNTRIED = ('RULES', 'DRY_RUN', 'REPROCESS', 'OUTPUT_FILE_COUNT', 'COMPRESSION_CODEC', 'EXECUTION_SEQUENCE',

@@ -27,7 +27,7 @@ from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import ArgumentError
 
 pytestmark = pytest.mark.xdist_group('findings')
-NAMES = ['duplicates', 'file_sizes', 'late_arrivals', 'quality_history', 'reconcile', 'trace']
+NAMES = ['duplicates', 'file_sizes', 'late_arrivals', 'quality_history', 'reconcile', 'rules', 'trace']
 
 
 @pytest.fixture(scope='module')

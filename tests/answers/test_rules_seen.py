@@ -9,7 +9,9 @@ from inline import inline
 
 from chargeback_consolidation.answers.day import open_day
 from chargeback_consolidation.answers.reconcile import reconcile
+from chargeback_consolidation.answers.rules import rules_answered
 from chargeback_consolidation.answers.trace import trace
+from chargeback_consolidation.settings import ArgumentError
 
 POSITIVE = 'Rules = [ ColumnValues "amount" > 0 labels=["level"="quarantine"] ]'
 COMPLETE = 'Rules = [ IsComplete "amount" labels=["level"="quarantine"] ]'
@@ -57,3 +59,73 @@ def test_trace_says_which_rule(day):
     answer = trace(opened(day), ['b'])
     told = [f.text for f in answer.findings if f.kind == 'set aside']
     assert len(told) == 2 and 'ColumnValues "amount" > 0' in told[0] + told[1] and not answer.tables['now'].size
+
+
+ASKED = """Rules = [
+    ColumnValues "amount" > 0 labels=["level"="quarantine"], IsComplete "amount" with threshold > 0.9,
+    RowCount > 3, Mean "amount" > 100 labels=["level"="warn"], IsPrimaryKey "chargeback_id"
+]"""
+
+
+def test_the_rows_that_break_a_rule(day):
+    "Of what was taken and of what waits, as plain Python has it"
+    day.land('3.parquet', amounts(['e', 'f'], ['-9', '8']).append_column('merchant_id', pa.array(['m-1', 'm-2'])))
+    answer = rules_answered(opened(day), ASKED)
+    landed = {p.name: pq.ParquetFile(p).read().to_pylist() for p in sorted(day.table.rglob('*.parquet'))}
+    want = [
+        (number, f'2025/11/02/{name}', i, row['chargeback_id'])
+        for number, fails in ((1, lambda v: v is None or v <= 0), (2, lambda v: v is None))
+        for name, rows in landed.items() for i, row in enumerate(rows) if fails(row['amount'])]
+    rows = answer.tables['rows']
+    got = list(zip(*(rows[c] for c in ('rule', 'landing file', 'row', 'chargeback_id')), strict=True))
+    assert sorted(got, key=str) == sorted(want, key=str)
+    assert rows['merchant_id'].dropna().tolist() == ['m-1'] and 'amount' not in rows
+    told = answer.tables['rules']
+    assert told['outcome'].tolist() == ['failed', 'failed', 'ok', 'failed', 'failed']
+    assert told['failing'].tolist()[:2] == [len([w for w in want if w[0] == n]) for n in (1, 2)]
+    kinds = [(f.kind, f.level) for f in answer.findings if f.kind.startswith('rule')]
+    assert sorted(kinds) == [('rule failed', 'fail')] * 2 + [('rule failed', 'warn')] * 2 and answer.level == 'fail'
+    merchants = answer.tables['merchants']
+    assert merchants['failing'].sum() == len(want) and ('m-1', 1) in zip(
+        merchants['merchant_id'], merchants['failing'], strict=True)
+
+
+def test_values_only_where_asked_for_and_masked_identifiers(day):
+    shown = rules_answered(opened(day), ASKED, show_values=True).tables['rows']
+    assert {'-1.00', '-5.00'} <= set(shown['amount'].dropna())
+    masked = open_day(str(day.output), '2025-11-02', str(day.root / 'lake'), 'landing', 'chargebacks', mask=True)
+    page = str(rules_answered(masked, ASKED).show('rows')._repr_mimebundle_())
+    assert 'id~' in page and '-5.00' not in page
+    with pytest.raises(ArgumentError, match='--show-values shows what --mask is to hide'):
+        rules_answered(masked, ASKED, show_values=True)
+
+
+def test_without_rules_those_of_the_last_execution(day):
+    answer = rules_answered(opened(day))
+    assert answer.tables['rules']['text'].tolist() == ['IsComplete "amount" labels=["level"="quarantine"]']
+    history = answer.tables['history']
+    assert list(zip(history['commit'], history['outcome'], strict=True)) == [(1, 'failed'), (2, 'failed')]
+
+
+def test_a_rule_that_fails_since_days(tmp_path):
+    lake = Lake(tmp_path)
+    rule = 'Rules = [ ColumnValues "amount" > 0 labels=["level"="warn"] ]'
+    for number, amount in (('01', '-1'), ('02', '1'), ('03', '-1'), ('04', '-2')):
+        lake.land(f'2025/11/{number}/a.parquet', amounts(['a'], [amount]))
+        lake.run(session=inline, RULES=rule, PARTITION_DATE=f'2025-11-{number}', **LENIENT, MAX_OUTSIDE_DAY_RATE=1)
+    def since(date, days=14):
+        day = open_day(str(lake.output), date, str(lake.root / 'lake'), 'landing', 'chargebacks')
+        return rules_answered(day, days=days).tables['rules']['failing since'].tolist()
+    assert [since('2025-11-04'), since('2025-11-04', 1), since('2025-11-02'), since('2025-11-01')] == [
+        ['2025-11-03'], ['2025-11-04'], [''], ['2025-11-01']]
+
+
+def test_a_file_that_cannot_be_read_and_no_rules(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', amounts(['a'], ['1']))
+    lake.land('b.parquet', b'PAR1')
+    lake.run(session=inline, **LENIENT)
+    answer = rules_answered(opened(lake))
+    assert answer.facts[0] == ('rules', 0) and not len(answer.tables['rows'])
+    assert rules_answered(opened(lake), ASKED).tables['rules']['outcome'].tolist()[0] == 'ok'
+    with pytest.raises(ArgumentError, match='line 1, column'): rules_answered(opened(lake), 'Rules = [ Colum "a" ]')

@@ -47,6 +47,7 @@ class Desk:
             'source_database = "payments"\nsource_table = "chargebacks"\nlanding_bucket = "acme-landing"\n'
             'output_bucket = "acme-lake"\n'
         )
+        (folder / 'payments.dqdl').write_text('Rules = [ IsComplete "merchant_id" ]')
         land_sample(
             str(self.lake), files=12, records_per_file=20, payload_bytes=30, truncated_files=0.0, empty_files=0.0,
             null_keys=0.008, workers=1)

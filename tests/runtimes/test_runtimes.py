@@ -1,5 +1,6 @@
 """The exported script in the runtimes of AWS Glue: the oldest, the default and the newest that this machine has.
 `make runtimes` takes all."""
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from aws import moto as moto_server
 from deltalake import DeltaTable
 from runtimes import DAY, TYPED, by_day, digest, leaves, list_of, orders, parsed, rows_of, run_local, run_s3, words_of
 
+from chargeback_consolidation import job
 from chargeback_consolidation.delta import read_checkpoint
+from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 
 pytestmark = [pytest.mark.xdist_group('runtimes'), pytest.mark.timeout(1800)]
@@ -65,6 +68,38 @@ def test_same_digest_from_local_folders(runtime, landing, here, tmp_path):
 
 def test_same_digest_from_s3(runtime_on_s3, landing, here, tmp_path, endpoint):
     assert digest(run_s3(runtime_on_s3, landing, tmp_path, endpoint)) == digest(here)
+
+
+RULES = """Rules = [
+    IsComplete "reason_description" labels=["level"="warn"] with threshold > 0.5,
+    ColumnValues "amount" between 5 and 2000 labels=["level"="quarantine"],
+    ColumnValues "currency" in ["USD","EUR","GBP"] labels=["level"="warn"] with threshold > 0.99,
+    ColumnValues "dispute_number" matches "cb-[0-9a-f]+" with threshold > 0.9,
+    ColumnLength "card_network" between 3 and 11,
+    Mean "amount" between 1 and 1000, Sum "stream_offset" > 0, StandardDeviation "amount" > 0,
+    Completeness "revised_at" >= 0.5, DataFreshness "occurred_at" <= 72 hours, RowCount > 100,
+    (IsPrimaryKey "card_network" "dispute_number") or (Uniqueness "dispute_number" "card_network" > 0.5)
+]"""
+
+
+def test_c17_c18_c21_the_users_own_words(runtime_on_s3, tmp_path, spark):
+    "Own keys, rules and control totals: the same rows, quarantine, verdicts and sums as here"
+    for delivery in (1, 2):
+        land_sample(tmp_path / 'lake', columns='scoped', delivery=delivery, **runtimes.SAMPLE)
+    told, rows = [], []
+    for where in ('here', 'there'):
+        words = words_of(
+            tmp_path / 'lake', tmp_path / where, ENABLE_PARTITION_FILTER='true', PARTITION_DATE=DAY, RULES=RULES,
+            KEY_COLUMNS='card_network,dispute_number', VERSION_COLUMNS='revised_at,occurred_at',
+            CONTROL_TOTALS='amount by currency, stream_offset by status')
+        if where == 'here': assert job.main(list_of(words)) == 0
+        else: runtimes.run_script(runtime_on_s3, words, tmp_path)
+        told.append(json.loads(next((tmp_path / f'_{where}').rglob('000001.json')).read_text())['report'])
+        kept = [p for p in by_day(tmp_path / where)[DAY]]
+        rows.append([rows_of(kept), rows_of(sorted((tmp_path / f'_{where}/_quarantine').rglob('*.parquet')))])
+    assert rows[0] == rows[1] and all(rows[0])
+    for name in ('rules', 'totals', 'findings', 'quarantined', 'duplicates_removed', 'rows_after'):
+        assert told[0][name] == told[1][name] and told[0][name], name
 
 
 def test_order_of_arguments_does_not_matter(runtime, tmp_path):
