@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WHOSE', 'asked_rules', 'asked_at', 'key_counts_of', 'verdicts_now', 'by_file', 'asked_table',
            'asked_tables', 'failing_rows', 'broken_rows', 'told_before', 'failing_since', 'rule_found', 'by_merchant',
-           'rules_answered', 'rule_tables']
+           'rules_answered', 'worst_first', 'rule_tables']
 
 # %% ../../nbs/answers/rules.ipynb #26f9718c
 from datetime import datetime, timedelta, timezone
@@ -187,9 +187,18 @@ def rules_answered(
     return answered('rules', fine, facts, found, tables, day.mask, aside)
 
 # %% ../../nbs/answers/rules.ipynb #e07ff26f
+def worst_first(frame, rules, told, *order):
+    "A table with rules' numbers, those first that do not hold, and of these those that stop a run"
+    ranks = [(v.outcome not in ('failed', 'mistaken'), rule.level != 'fail', i)
+             for i, (rule, v) in enumerate(zip(rules, told))]
+    place = {i: n for n, (_, _, i) in enumerate(sorted(ranks))}
+    found = frame.assign(rule=frame['rule'].astype(int), rank=frame['rule'].map(place))
+    return found.sort_values(['rank', *order], kind='stable').drop(columns='rank')
+
 def rule_tables(day, rules, told, failing, rows, history, files, show_values):
     "The tables of `rules_answered`"
-    title, named = key_title(day.columns), lambda frame: frame.assign(rule=frame['rule'] + 1)
+    title = key_title(day.columns)
+    def named(frame): return worst_first(frame, rules, told).assign(rule=lambda f: f['rule'] + 1)
     lines = [(i + 1, v.rule, rule.level, v.outcome, v.count, v.whole, next(iter(v.value.values()), None), v.why,
               failing_since(history, v.rule, v.outcome, str(day.day))) for i, (rule, v) in enumerate(zip(rules, told))]
     entry = files.set_index('number')[['path', 'state']].rename(columns={'path': 'landing file'})
@@ -199,7 +208,7 @@ def rule_tables(day, rules, told, failing, rows, history, files, show_values):
     return {
         'rules': pd.DataFrame(lines, columns=[
             'rule', 'text', 'level', 'outcome', 'failing', 'of', 'value', 'why', 'failing since']),
-        'files': named(failing)[['rule', 'path', 'state', 'commit', 'failing', 'rows', 'landed']].assign(
-            landed=instant(failing['landed'])),
+        'files': named(failing.assign(landed=instant(failing['landed'])))[
+            ['rule', 'path', 'state', 'commit', 'failing', 'rows', 'landed']],
         'rows': shown[first + [c for c in more if c not in first]], 'merchants': named(by_merchant(rows)),
         'history': history}

@@ -8,6 +8,7 @@ from days import LENIENT, Lake, chargebacks
 from inline import inline
 
 from chargeback_consolidation.answers.day import open_day
+from chargeback_consolidation.answers.quality_history import history, open_days
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.rules import rules_answered
 from chargeback_consolidation.answers.trace import trace
@@ -129,3 +130,22 @@ def test_a_file_that_cannot_be_read_and_no_rules(tmp_path):
     assert answer.facts[0] == ('rules', 0) and not len(answer.tables['rows'])
     assert rules_answered(opened(lake), ASKED).tables['rules']['outcome'].tolist()[0] == 'ok'
     with pytest.raises(ArgumentError, match='line 1, column'): rules_answered(opened(lake), 'Rules = [ Colum "a" ]')
+
+
+def test_the_history_of_a_rule(tmp_path):
+    "A mean that is far from that of the other days stands out, and so does a day on which a rule did not hold"
+    lake = Lake(tmp_path)
+    rules = 'Rules = [ Mean "amount" > 0 labels=["level"="warn"], IsComplete "amount" labels=["level"="warn"] ]'
+    for number in range(1, 9):
+        values = ['1000' if number == 7 else '100', None if number == 3 else '102']
+        lake.land(f'2025/11/{number:02}/a.parquet', amounts(['a', 'b'], values))
+        lake.run(session=inline, RULES=rules, PARTITION_DATE=f'2025-11-{number:02}', **LENIENT, MAX_OUTSIDE_DAY_RATE=1)
+    answer = history(open_days(
+        str(lake.output), '2025-11-08', 8, catalog=str(lake.root / 'lake'), source_database='landing',
+        source_table='chargebacks'))
+    odd = answer.tables['outliers']
+    odd = odd[odd['what'].str.contains('amount')]
+    assert list(zip(odd['date'], odd['what'].str.split().str[0], odd['why'], strict=True)) == [
+        ('2025-11-07', 'Mean', 'far from the median'), ('2025-11-03', 'IsComplete', 'does not hold')]
+    told = answer.tables['rules']
+    assert len(told) == 16 and told.loc[(told['date'] == '2025-11-03') & (told['of'] > 0), 'number'].tolist() == [0.5]

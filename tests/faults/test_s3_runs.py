@@ -18,6 +18,7 @@ from world import DAY
 
 from chargeback_consolidation import job, plan
 from chargeback_consolidation.ledger import LedgerDamaged
+from chargeback_consolidation.settings import ArgumentError
 from chargeback_consolidation.store import StoreError, StoreUnfit
 
 SCRIPT = Path(__file__).parents[2] / 'glue_export/consolidate_chargebacks.py'
@@ -60,6 +61,22 @@ def test_landing_files_with_odd_names(cloud_day, session, endpoint):
             key for key, _, _ in world.listed()}
     finally:
         for key in keys: s3.delete_object(Bucket=cloud.landing, Key=key)
+
+
+def test_rules_in_s3(cloud_day, session, endpoint):
+    "They are read before anything is touched; what is wrong with the object is told in one line"
+    _, before, after, copy = cloud_day
+    world, s3 = copy(), client('s3', endpoint)
+    place = f'{world.output}-rules.dqdl'
+    with pytest.raises(ArgumentError, match=f'^--RULES {place}: there is no such file$'):
+        world.run(session, plan.quiet, '--RULES', place)
+    key = place.split('/', 3)[3]
+    s3.put_object(Bucket=world.bucket, Key=key, Body=b'Rules = [ IsComplet "status" ]')
+    with pytest.raises(ArgumentError, match=f'^--RULES {place}: line 1, column 11: .*IsComplete'):
+        world.run(session, plan.quiet, '--RULES', place)
+    s3.put_object(Bucket=world.bucket, Key=key, Body=b'Rules = [ IsComplete "status" ]')
+    assert world.asked() == before
+    assert world.run(session, plan.quiet, '--RULES', place).rules[0]['outcome'] == 'ok' and world.asked() == after
 
 
 DENIED = {
