@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BY_SNAPSHOT', 'Report', 'metrics_line', 'json_line', 'broken_rules', 'metric_data', 'put_metrics',
-           'record_of', 'tool_versions', 'Steady', 'steady_output', 'complain', 'log_stage', 'tell']
+           'record_of', 'tool_versions', 'Steady', 'steady_output', 'complain', 'log_stage', 'rules_line',
+           'total_lines', 'tell']
 
 # %% ../nbs/17_report.ipynb #ebefa7e4
 import json
@@ -170,6 +171,20 @@ def log_stage(stage, seconds, facts):
     if stage != 'settling':
         print(f'stage {stage:<9}{seconds:>8.2f} s  {told}'.rstrip(), flush=True)
 
+# %% ../nbs/17_report.ipynb #f727476b
+def rules_line(report):
+    "How the rules of one's own came out; '' where there are none"
+    words = (('ok', 'hold'), ('failed', 'do not hold'), ('mistaken', 'cannot be asked of these columns'),
+             ('unknown', 'wait for a history'))
+    counts = [(sum(v['outcome'] == outcome for v in report.rules), word) for outcome, word in words]
+    return 'rules: ' + ', '.join(f'{n:,} {word}' for n, word in counts if n) if report.rules else ''
+
+def total_lines(report):
+    "A line for each of the control totals of a run that kept them"
+    sides = 'before', 'landed', 'after', 'duplicates', 'quarantined'
+    return [f'TOTAL: day={report.day}, sum={line["total"]}, value={line["value"]!r}, '
+            + ', '.join(f'{side}={line[side]}' for side in sides) for line in report.totals]
+
 # %% ../nbs/17_report.ipynb #1956d449
 BY_SNAPSHOT = 'superseded files stay: read the day by snapshot or Delta log; a listing of the folder holds more'
 
@@ -177,7 +192,8 @@ def tell(report):
     "The report on stdout: what a person should know, the METRICS line, the JSON line"
     for a in report.set_aside:
         print(shown(f'set aside {a.path}: {a.rule}: {a.cause}'))
-    if report.totals: print(f'control totals: {len(report.totals):,} sums came out as they went in')
+    for line in total_lines(report): print(shown(line))
+    if report.rules: print(rules_line(report))
     for warning in report.warnings: print(shown(f'warning: {warning}'))
     if report.serves == 'snapshot': print(BY_SNAPSHOT)
     if report.message: print(shown(report.message))

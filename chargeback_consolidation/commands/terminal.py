@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'WIDE', 'tasks_done', 'wrapped', 'complain', 'stderr_after', 'shown', 'megabytes', 'grid',
-           'say_line', 'print_grid', 'print_blocks', 'before_and_after', 'tell_set_aside', 'ends_with_words', 'teller']
+           'say_line', 'print_grid', 'print_blocks', 'before_and_after', 'tell_set_aside', 'tell_totals',
+           'ends_with_words', 'teller']
 
 # %% ../../nbs/commands/terminal.ipynb #5ee135d0
 import io
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from ..store import shown as printable
-from ..report import BY_SNAPSHOT, complain as say, json_line, log_stage, metrics_line
+from ..report import BY_SNAPSHOT, complain as say, json_line, log_stage, metrics_line, rules_line
 
 # %% ../../nbs/commands/terminal.ipynb #542aece3
 STAGES = ('look', 'index', 'decide', 'copy', 'audit', 'prepare', 'commit', 'settle')
@@ -140,6 +141,14 @@ def tell_set_aside(console, aside, most=10):
     if more > 0: say_line(console, f'... and {more} more files set aside; `history --json` names them all')
 
 # %% ../../nbs/commands/terminal.ipynb #992fe8c7
+def tell_totals(console, totals):
+    "The control totals, as a table"
+    columns = 'sum', 'value', ' before', ' landed', ' now', ' duplicates', ' quarantined'
+    fields = 'before', 'landed', 'after', 'duplicates', 'quarantined'
+    def named(value): return 'no value' if value is None else printable(value)
+    rows = [(t['total'], named(t['value']), *(t[f] for f in fields)) for t in totals]
+    print_grid(console, 'control totals', columns, rows)
+
 def ends_with_words(report):
     "True if the last line of the run, on stderr, says what the report says"
     empty = report.status == 'no data' and report.arguments.get('ALLOW_EMPTY') != 'True'
@@ -151,10 +160,12 @@ def teller(console):
         def say(text, **style): say_line(console, text, **style)
         tell_set_aside(console, report.set_aside)
         for warning in report.warnings: say(f'warning: {warning}', style='yellow')
+        if report.rules: say(rules_line(report))
         if report.serves == 'snapshot': say(BY_SNAPSHOT, style='yellow')
         color = 'yellow' if report.status == 'no data' else 'green'
         if report.message and not ends_with_words(report): say(report.message, style=color)
         if report.status in ('done', 'unfinished'): before_and_after(console, report)
+        if report.totals: tell_totals(console, report.totals)
         if console.is_terminal: return
         print(metrics_line(report))
         print(json_line(report), flush=True)

@@ -11,6 +11,21 @@ locals {
   EOT
 }
 
+locals {
+  totals_query = <<-EOT
+    fields @timestamp
+    | filter @message like /TOTAL: day=/
+    | parse @message "TOTAL: day=*, sum=*, value=*, before=*, landed=*, after=*, duplicates=*, quarantined=*" as day, sum, value, before, landed, after, duplicates, quarantined
+    | display day, sum, value, before, landed, after, duplicates, quarantined, @timestamp
+    | sort @timestamp desc
+    | limit 100
+  EOT
+  log_tables = concat(
+    [{ title = "Runs", query = local.metrics_query }],
+    length(var.control_totals) > 0 ? [{ title = "Control totals: before + landed = after + duplicates + quarantined", query = local.totals_query }] : [],
+  )
+}
+
 resource "aws_cloudwatch_query_definition" "metrics" {
   name            = "${var.name}/METRICS"
   log_group_names = [aws_cloudwatch_log_group.job[local.is_glue_5 ? "output" : "continuous"].name]
@@ -64,17 +79,17 @@ resource "aws_cloudwatch_dashboard" "this" {
           metrics = [for metric in chart.metrics : [var.metrics_namespace, metric, "Table", local.metric_dimensions.Table]]
         }
       }],
-      [{
+      [for i, table in local.log_tables : {
         type   = "log"
         x      = 0
-        y      = 15
+        y      = 3 + ceil(length(local.charts) / 3) * 6 + i * 6
         width  = 24
         height = 6
         properties = {
-          title  = "Runs"
+          title  = table.title
           region = local.region
           view   = "table"
-          query  = "SOURCE '${local.metrics_log_group}' | ${local.metrics_query}"
+          query  = "SOURCE '${local.metrics_log_group}' | ${table.query}"
         }
       }],
     )

@@ -292,3 +292,18 @@ def test_dry_run_and_bytes_that_are_no_text(tmp_path):
     lake.land('1.parquet', paid(['a'], ['1'], ['EUR']).set_column(4, 'currency', bad))
     assert run(lake, DRY_RUN=True).status == 'dry run'
     assert told(run(lake), 'after') == {('amount by currency', '\\xff\\xfe'): Decimal(1)}
+
+
+def test_each_sum_is_a_line_and_so_are_the_rules(tmp_path, capsys):
+    "For those who read the log; a value is data and is quoted"
+    lake = Lake(tmp_path)
+    columns = dict(amount=pa.array([Decimal('1.50'), Decimal('2')], pa.decimal128(9, 2)), currency=['a\nb', None])
+    lake.land('a.parquet', chargebacks(['a', 'b'], **columns))
+    rules = 'Rules = [ RowCount > 1, RowCount > avg(last(3)) * 0.5, ColumnCount > 99 labels=["level"="warn"] ]'
+    assert lake.main(CONTROL_TOTALS='amount by currency', RULES=rules) == 0
+    said = capsys.readouterr().out.splitlines()
+    start, end = 'TOTAL: day=2025-11-02, sum=amount by currency, value=', ', duplicates=0, quarantined=0'
+    assert [line for line in said if line.startswith(('TOTAL', 'rules:'))] == [
+        f'{start}None, before=0, landed=2.00, after=2.00{end}',
+        f"{start}'a\\nb', before=0, landed=1.50, after=1.50{end}",
+        'rules: 1 hold, 1 do not hold, 1 wait for a history']

@@ -10,7 +10,7 @@ import permissions
 import pytest
 from terraform_stack import MODULE, ROOT, Missing, Moto, Stack
 
-from chargeback_consolidation.report import Report, metric_data, metrics_line
+from chargeback_consolidation.report import Report, metric_data, metrics_line, total_lines
 from chargeback_consolidation.settings import COLUMNS, Columns, parse
 
 pytestmark = pytest.mark.xdist_group('terraform')
@@ -373,6 +373,20 @@ def test_control_totals_reach_the_job(stack):
     planned = stack.plan('-refresh=false', control_totals=['amount by currency', 'fee by scheme'])
     _, job = planned['aws_glue_job.this']
     assert parse(as_words(job['default_arguments'])).control_totals == 'amount by currency, fee by scheme'
+    _, board = planned['aws_cloudwatch_dashboard.this']
+    widgets = json.loads(board['dashboard_body'])['widgets']
+    places = [(w['x'], w['y'], w['width'], w['height']) for w in widgets]
+    cells = [(i, j) for x, y, width, height in places for i in range(x, x + width) for j in range(y, y + height)]
+    assert len(set(cells)) == len(cells), 'widgets lie on each other'
+    query = widgets[-1]['properties']['query']
+    glob, names = re.search(r'parse @message "([^"]+)" as ([a-z, ]+)$', query, re.MULTILINE).groups()
+    money = {'total': 'amount by currency', 'value': 'EUR, "x"', 'before': '0', 'landed': '12.50', 'after': '10',
+             'duplicates': '2.50', 'quarantined': '0'}
+    [line] = total_lines(Report('2025-11-02', 'payments.chargebacks', totals=(money,)))
+    found = re.search('(.*?)'.join(map(re.escape, glob.split('*'))) + '$', line).groups()
+    assert dict(zip(names.split(', '), found, strict=True)) == dict(
+        day='2025-11-02', sum='amount by currency', value=repr('EUR, "x"'), before='0', landed='12.50', after='10',
+        duplicates='2.50', quarantined='0')
 
 
 def test_old_glue_gets_its_log_group_and_a_pyarrow(stack, tmp_path):
