@@ -217,6 +217,7 @@ def test_interrupted_cell_cancels_its_statement(endpoint, start):
     assert '42' in kernel.run('x + 1')
 
 
+@pytest.mark.slow
 def test_interrupt_reaches_spark(endpoint, start):
     kernel = start()
     kernel.run('spark.range(1).count()')
@@ -237,6 +238,7 @@ def test_dead_session_says_so_and_what_helps(endpoint, start):
     assert "name 'x' is not defined" in kernel.run('x')
 
 
+@pytest.mark.slow
 def test_two_sessions_do_not_disturb_each_other(endpoint, start):
     kernels, code = (
         [start(), start()],
