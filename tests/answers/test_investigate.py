@@ -26,7 +26,7 @@ from chargeback_consolidation.commands.cli import main
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import ArgumentError
 
-pytestmark = pytest.mark.xdist_group('findings')
+pytestmark = pytest.mark.xdist_group('investigate')
 NAMES = ['duplicates', 'file_sizes', 'late_arrivals', 'quality_history', 'reconcile', 'trace']
 
 
@@ -218,6 +218,7 @@ def test_pages_stand_alone_and_show_no_code(reports, lakes):
         assert 'application/pdf' not in text, 'a payload'
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which('chromium'), reason='chromium is not installed')
 def test_pages_fit_a_screen_of_1280_pixels(reports, tmp_path):
     for path in sorted(reports.rglob('*.html')):
@@ -347,7 +348,8 @@ def test_fail_on_as_a_process(lakes, tmp_path):
         argv = [*program, 'file_sizes', *words(root, tmp_path, '--partition-date', DAY, *more)]
         done = subprocess.run(argv, capture_output=True, text=True)
         return done.returncode, done.stdout
-    assert code(lakes[1])[0] == 0 and code(lakes[0], '--fail-on', 'look')[0] == 0
+    for root, more in ((lakes[1], ()), (lakes[0], ('--fail-on', 'look'))):
+        assert command('file_sizes', *words(root, tmp_path, '--partition-date', DAY, *more)) == 0
     ended, out = code(lakes[1], '--fail-on', 'wrong')
     assert ended == 1 and '--fail-on wrong: this ends with 1 for 1 of 1' in out
     shown = subprocess.run([*program, 'file_sizes', '--help'], capture_output=True, text=True).stdout
@@ -492,7 +494,7 @@ def test_days_that_never_landed(lakes, tmp_path):
     assert record['answer']['verdict'] == 'Wrong: no execution has committed this day, though 3 files have landed'
 
 
-@pytest.mark.parametrize('width', [400, 1280])
+@pytest.mark.parametrize('width', [400, pytest.param(1280, marks=pytest.mark.slow)])
 def test_pages_fit_their_window(reports, tmp_path, width):
     "In a real browser: the page itself never scrolls sideways, and a plot stays legible"
     browser = shutil.which('chromium') or shutil.which('google-chrome')

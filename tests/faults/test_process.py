@@ -43,8 +43,8 @@ class Place:
 
     def inside(self, *more, output=None):
         "The exit code of a run that is none of those looked at: in this process, without Spark"
-        words = [str(self.root / w) if w == 'lake' else str(output or self.root / w) if w == 'out' else w for w in WORDS]
-        return job.main([*words, *more], session=inline)
+        at = {'lake': self.root / 'lake', 'out': output or self.root / 'out'}
+        return job.main([*(str(at.get(word, word)) for word in WORDS), *more], session=inline)
 
     def start(self, *more, environment=None, command=JOB, **options):
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
