@@ -341,7 +341,7 @@ def test_an_index_that_nbdev_writes_is_no_code(tmp_path, monkeypatch):
     assert run.code_digest(find_notebook('trace')) != before
 
 
-def test_fail_on_as_a_process(lakes, tmp_path):
+def test_fail_on_as_a_process(lakes, tmp_path, typed):
     "A verdict is a failure only where that was asked for, and only from the level that was asked for"
     program = [sys.executable, '-c', 'from chargeback_consolidation.commands.cli import main; main()', 'investigate']
     def code(root, *more):
@@ -352,7 +352,7 @@ def test_fail_on_as_a_process(lakes, tmp_path):
         assert command('file_sizes', *words(root, tmp_path, '--partition-date', DAY, *more)) == 0
     ended, out = code(lakes[1], '--fail-on', 'wrong')
     assert ended == 1 and '--fail-on wrong: this ends with 1 for 1 of 1' in out
-    shown = subprocess.run([*program, 'file_sizes', '--help'], capture_output=True, text=True).stdout
+    _, shown, _ = typed('investigate', 'file_sizes', '--help')
     assert '--fail-on' in shown and 'Exit code 1 where a verdict' in ' '.join(shown.replace('│', ' ').split())
 
 

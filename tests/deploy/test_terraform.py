@@ -229,9 +229,9 @@ NOT_SEEN = {
 
 
 @pytest.fixture(scope='module')
-def recorded(spark, outputs, tmp_path_factory):
+def recorded(session, outputs, tmp_path_factory):
     "What first, late, reprocessing and failing runs, `repair`, `snapshot`, `history` and an investigation ask of AWS"
-    return permissions.record(lambda: spark, outputs['kms_key_arn'], tmp_path_factory.mktemp('recorded'))
+    return permissions.record(session, outputs['kms_key_arn'], tmp_path_factory.mktemp('recorded'))
 
 
 def test_every_call_is_allowed_by_a_statement_for_its_resource(stack, moto, recorded):
