@@ -12,10 +12,13 @@ NOTEBOOKS = sorted(
     if 'investigations' not in o.parts and '.ipynb_checkpoints' not in o.parts)
 
 
+LONG = 'guide/interactive', 'answers/request', 'studio/workbench', 'studio/show'    # a JVM or kernels of their own
+
+
 def parameters():
     for path in NOTEBOOKS:
         name = path.relative_to(ROOT / 'nbs').with_suffix('').as_posix()
-        yield pytest.param(path, id=name, marks=pytest.mark.slow if name == 'guide/interactive' else ())
+        yield pytest.param(path, id=name, marks=pytest.mark.slow if name in LONG else ())
 
 
 @pytest.mark.xdist_group('notebooks')
