@@ -45,10 +45,10 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	@echo 'A look at the data:'
 	@echo '  $(BIN)/python -c "import duckdb; duckdb.sql(\"SELECT status, count(*) FROM read_parquet('"'$(OUTPUT)/year=*/*/*/*.parquet'"', union_by_name=true) GROUP BY ALL ORDER BY 2 DESC\").show()"'
 
-test: $(READY) ## Run the tests but the slow ones; the script on the oldest, the default and the newest Glue that is here
+test: $(READY) ## Run tests of every promise, in a few minutes; the script on the oldest and the newest Glue that is here
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not slow'
 
-test-all: $(READY) ## Run all tests, also those on a cluster and in Glue Studio
+test-all: $(READY) ## Run all tests, every case of each, also on a cluster and in Glue Studio
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 s3: $(READY) ## Run all tests of S3 on a real server: Ceph, from Debian's packages (see tests/support/ceph.py)

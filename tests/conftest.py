@@ -8,6 +8,7 @@ from days import Lake
 from inline import inline
 from world import LocalWorld, S3World, prepared
 
+from chargeback_consolidation.commands import cli
 from chargeback_consolidation.spark import get_spark
 
 
@@ -36,6 +37,16 @@ def session():
 def hasty(monkeypatch):
     "S3 is asked again at once by this process"
     monkeypatch.setattr(ExponentialBackoff, 'delay_amount', lambda self, context: 0.01)
+
+
+@pytest.fixture
+def typed(capsys):
+    "A function that takes the words of a command and carries it out in this process: (exit code, stdout, stderr)"
+    def carry_out(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end: cli.main([str(word) for word in words])
+        return end.value.code, *capsys.readouterr()
+    return carry_out
 
 
 @pytest.fixture(scope='module')

@@ -26,7 +26,7 @@ from chargeback_consolidation.commands.cli import main
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import ArgumentError
 
-pytestmark = pytest.mark.xdist_group('findings')
+pytestmark = pytest.mark.xdist_group('investigate')
 NAMES = ['duplicates', 'file_sizes', 'late_arrivals', 'quality_history', 'reconcile', 'rules', 'trace']
 
 
@@ -218,6 +218,7 @@ def test_pages_stand_alone_and_show_no_code(reports, lakes):
         assert 'application/pdf' not in text, 'a payload'
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which('chromium'), reason='chromium is not installed')
 def test_pages_fit_a_screen_of_1280_pixels(reports, tmp_path):
     for path in sorted(reports.rglob('*.html')):
@@ -258,6 +259,7 @@ def test_masked_trace(lakes, tmp_path):
     assert not any(key in p.read_text() for p in (tmp_path/'second').rglob('*') if p.is_file())
 
 
+@pytest.mark.slow
 def test_a_short_masked_id_is_hidden_and_nothing_else(lakes, notebooks, tmp_path):
     "Also where the run fails and the traceback quotes it"
     own = nbformat.read(notebooks/'shaky.ipynb', 4)
@@ -340,17 +342,17 @@ def test_an_index_that_nbdev_writes_is_no_code(tmp_path, monkeypatch):
     assert run.code_digest(find_notebook('trace')) != before
 
 
-def test_fail_on_as_a_process(lakes, tmp_path):
-    "A verdict is a failure only where that was asked for, and only from the level that was asked for"
+def test_fail_on_as_a_process(lakes, reports, tmp_path, typed):
+    "A verdict is a failure only where that was asked for (`reports` did not), and only from the level asked for"
     program = [sys.executable, '-c', 'from chargeback_consolidation.commands.cli import main; main()', 'investigate']
     def code(root, *more):
         argv = [*program, 'file_sizes', *words(root, tmp_path, '--partition-date', DAY, *more)]
         done = subprocess.run(argv, capture_output=True, text=True)
         return done.returncode, done.stdout
-    assert code(lakes[1])[0] == 0 and code(lakes[0], '--fail-on', 'look')[0] == 0
+    assert command('file_sizes', *words(lakes[0], tmp_path, '--partition-date', DAY, '--fail-on', 'look')) == 0
     ended, out = code(lakes[1], '--fail-on', 'wrong')
     assert ended == 1 and '--fail-on wrong: this ends with 1 for 1 of 1' in out
-    shown = subprocess.run([*program, 'file_sizes', '--help'], capture_output=True, text=True).stdout
+    _, shown, _ = typed('investigate', 'file_sizes', '--help')
     assert '--fail-on' in shown and 'Exit code 1 where a verdict' in ' '.join(shown.replace('│', ' ').split())
 
 
@@ -436,6 +438,7 @@ def test_a_wrong_output_path_is_said_in_one_line(tmp_path, capsys):
     assert records(tmp_path/'runs')[0]['status'] == 'failed'
 
 
+@pytest.mark.slow
 def test_plain_papermill(lakes, tmp_path):
     out = tmp_path/'report.ipynb'
     subprocess.run(
@@ -483,6 +486,7 @@ def test_on_s3_with_the_glue_catalog(s3_world):
     assert [done for done, path in s3 if path.startswith('/landing-zone')]
 
 
+@pytest.mark.slow
 def test_days_that_never_landed(lakes, tmp_path):
     root = tmp_path/'lake'
     shutil.copytree(lakes[0], root)
@@ -492,7 +496,7 @@ def test_days_that_never_landed(lakes, tmp_path):
     assert record['answer']['verdict'] == 'Wrong: no execution has committed this day, though 3 files have landed'
 
 
-@pytest.mark.parametrize('width', [400, 1280])
+@pytest.mark.parametrize('width', [400, pytest.param(1280, marks=pytest.mark.slow)])
 def test_pages_fit_their_window(reports, tmp_path, width):
     "In a real browser: the page itself never scrolls sideways, and a plot stays legible"
     browser = shutil.which('chromium') or shutil.which('google-chrome')

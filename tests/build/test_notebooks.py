@@ -12,8 +12,17 @@ NOTEBOOKS = sorted(
     if 'investigations' not in o.parts and '.ipynb_checkpoints' not in o.parts)
 
 
+LONG = 'guide/interactive', 'answers/request', 'studio/workbench', 'studio/show'    # a JVM or kernels of their own
+
+
+def parameters():
+    for path in NOTEBOOKS:
+        name = path.relative_to(ROOT / 'nbs').with_suffix('').as_posix()
+        yield pytest.param(path, id=name, marks=pytest.mark.slow if name in LONG else ())
+
+
 @pytest.mark.xdist_group('notebooks')
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda o: o.relative_to(ROOT / 'nbs').with_suffix('').as_posix())
+@pytest.mark.parametrize('path', parameters())
 def test_notebook(path, monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv('IN_TEST', '1')  # as nbdev sets it, but only for now

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from datetime import date
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 
 import duckdb
@@ -318,8 +319,9 @@ def test_c19_many_writers_one_log(tmp_path):
 PHASES = ['prepare', 'commit', 'settling', 'settle']
 
 
-@pytest.mark.parametrize('b', PHASES)
-@pytest.mark.parametrize('a', PHASES)
+@pytest.mark.parametrize('a, b', [
+    pytest.param(a, b, marks=() if a == 'prepare' or a == b else pytest.mark.slow)
+    for a, b in product(PHASES, PHASES)])
 def test_c19_two_days_into_one_log(tmp_path, a, b):
     "The run of one day stops at the end of phase A, that of the other at B; then both go on"
     class Both:
@@ -374,8 +376,9 @@ def looked(read):
     return 'right' if len(statuses) == 20 and len(set(statuses)) == 1 else 'wrong'
 
 
-@pytest.mark.parametrize('hours', [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_c19_a_reader_during_200_commits(tmp_path, hours):
+@pytest.mark.parametrize('hours, number', [
+    (1, 20), pytest.param(1, 200, marks=pytest.mark.slow), pytest.param(0, 200, marks=pytest.mark.slow)])
+def test_c19_a_reader_during_many_commits(tmp_path, hours, number):
     """Two runs at once, one in seven killed: who reads through the log never sees anything but one commit's day. If
     superseded files stay, it never meets a file that is gone, either."""
     lake, stop, found = Lake(tmp_path), threading.Event(), {'log': Counter(), 'listing': Counter()}
@@ -388,13 +391,13 @@ def test_c19_a_reader_during_200_commits(tmp_path, hours):
     def by_log(): return DeltaTable(str(lake.output)).to_pyarrow_table(columns=['status'])['status'].to_pylist()
     def by_listing():
         return [s for p in lake.files() for s in pq.ParquetFile(p).read(columns=['status'])['status'].to_pylist()]
-    while (ledger.numbers() or [0])[-1] < 200 and time.monotonic() < end:
+    while (ledger.numbers() or [0])[-1] < number and time.monotonic() < end:
         found['log'][looked(by_log)] += 1
         found['listing'][looked(by_listing)] += 1
     stop.set()
     for w in writers: w.join(60)
     print(f'{ledger.numbers()[-1]} commits, superseded files stay {hours} h:', {k: dict(v) for k, v in found.items()})
-    assert ledger.numbers()[-1] >= 200 and found['log']['right'] > 50 and found['log']['wrong'] == 0
+    assert ledger.numbers()[-1] >= number and found['log']['right'] > number / 4 and found['log']['wrong'] == 0
     if hours: assert found['log']['an error'] == 0
 
 
@@ -410,6 +413,7 @@ class Alone(DeltaLog):
         self.state = state._replace(checkpoint=state.version) if saved else state
 
 
+@pytest.mark.slow
 def test_c19_2000_commits_open_in_a_second(tmp_path):
     alone, log = (kind(LocalStore(), str(tmp_path / 'out')) for kind in (Alone, DeltaLog))
     schema = pa.schema([('chargeback_id', pa.string())])

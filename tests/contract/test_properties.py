@@ -75,8 +75,8 @@ def check(day, session=get_spark):
 
 def cases():
     for item in range(ITEMS):
-        yield pytest.param(inline, item, id=f'{item}')
-        yield pytest.param(get_spark, item, id=f'{item}-spark', marks=() if item < 1 else pytest.mark.slow)
+        yield pytest.param(inline, item, id=f'{item}', marks=() if item < 3 else pytest.mark.slow)
+        yield pytest.param(get_spark, item, id=f'{item}-spark', marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize('session, item', cases())

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import store_for
 
 DAYS = ['2025-11-02', '2025-11-03', '2025-12-01']
-COMMAND = Path(sys.executable).with_name('chargeback-consolidation')
 ROWS = 'SELECT chargeback_id, place FROM '
 
 
@@ -117,7 +115,7 @@ def test_below_the_root_lie_only_years(lake, tmp_path):
 # The ledger elsewhere
 
 
-def test_a_ledger_path_of_ones_own(spark, tmp_path):
+def test_a_ledger_path_of_ones_own(spark, tmp_path, typed):
     lake = Lake(tmp_path / 'here')
     home = tmp_path / 'there/ledger of chargebacks'
     for execution in range(2):
@@ -130,11 +128,10 @@ def test_a_ledger_path_of_ones_own(spark, tmp_path):
     words = ['--output-path', str(lake.output), '--partition-date', DAYS[0], '--ledger-path', str(home)]
     for command in (['snapshot'], ['history'], ['repair'], ['investigate', 'reconcile']):
         runs = ['--runs', str(tmp_path / 'runs')] if command[0] == 'investigate' else []
-        done = subprocess.run([COMMAND, *command, *words, *runs], capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, (command, done.stderr)
-    done = subprocess.run([COMMAND, 'snapshot', *words[:-2]], capture_output=True, text=True, timeout=60)
-    assert (
-        done.returncode == 2 and 'nothing was ever committed' in done.stderr and str(lake.root / '_out') in done.stderr)
+        code, out, err = typed(*command, *words, *runs)
+        assert code == 0, (command, err)
+    code, out, err = typed('snapshot', *words[:-2])
+    assert code == 2 and 'nothing was ever committed' in err and str(lake.root / '_out') in err
 
 
 @pytest.mark.parametrize(('given', 'says'), [
@@ -191,7 +188,8 @@ def old(lake, tmp_path):
 
 
 @pytest.mark.parametrize('left', [('_ledger', '_quarantine'), ('_ledger',), ('_quarantine',)], ids=' and '.join)
-def test_a_table_of_an_earlier_version_is_never_a_new_one(old, capsys, left):
+def test_a_table_of_an_earlier_version_is_never_a_new_one(old, capsys, typed, monkeypatch, left):
+    monkeypatch.chdir(old.root)
     for part in {'_ledger', '_quarantine'} - {*left}: shutil.rmtree(old.output / part)
     old.land('2025/11/02/new.parquet', chargebacks(['new']))
     old.land('2025/12/24/first.parquet', chargebacks(['first']))
@@ -203,11 +201,8 @@ def test_a_table_of_an_earlier_version_is_never_a_new_one(old, capsys, left):
         out, err = capsys.readouterr()
         assert out == '' and len(err.splitlines()) == 1 and ' and '.join(left) in err and 'mv ' in err
     for command in ('snapshot', 'history', 'repair', 'investigate reconcile'):
-        done = subprocess.run(
-            [COMMAND, *command.split(), '--output-path', old.output, '--partition-date', DAYS[0]], capture_output=True,
-            text=True, timeout=100, cwd=old.root)
-        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, '', 1) and 'mv ' in done.stderr, (
-            command, done)
+        code, out, err = typed(*command.split(), '--output-path', old.output, '--partition-date', DAYS[0])
+        assert (code, out, len(err.splitlines())) == (2, '', 1) and 'mv ' in err, (command, out, err)
     assert tree(old.root) == before
 
 

@@ -108,7 +108,7 @@ def one_day(folder, seed, split):
     return check_day(lake, rules, database(tables))
 
 
-@pytest.mark.parametrize('part', [pytest.param(i, marks=pytest.mark.slow if i > 2 else ()) for i in range(10)])
+@pytest.mark.parametrize('part', [pytest.param(i, marks=pytest.mark.slow if i else ()) for i in range(10)])
 def test_random_days(part, tmp_path):
     aside = 0
     for seed in range(SEED + part, SEED + DAYS, 10):

@@ -26,6 +26,8 @@ WORDS = ('aws', 'tf', 'terraform', 'chargeback-consolidation', 'make', 'mkdir', 
 INLINE = [
     c for c in dict.fromkeys(re.findall(r'`([^`\n]+)`', FENCE.sub('', PAGE))) if c.split()[0] in WORDS and ' ' in c]
 DAY = 'year=2025/month=11/day=02'
+LONG = re.compile(r'start-job-run|chargeback-consolidation (consolidate|backfill|investigate)')
+QUICK = re.compile(r'.*aws s3 rm|chargeback-consolidation investigate trace')
 
 pytestmark = [pytest.mark.xdist_group('operations'), pytest.mark.timeout(900)]
 
@@ -94,9 +96,20 @@ def test_the_page_has_what_is_to_be_run():
     for text in BLOCKS + INLINE: assert '...' not in text, text
 
 
-@pytest.mark.parametrize('number', range(len(BLOCKS)))
-def test_each_block_runs_as_it_stands(desk, number):
-    block, before = BLOCKS[number], len(desk.ended())
+def commands(texts):
+    "Parameters of them; a quick run takes the first of a kind, and of those that start a job or an investigation two"
+    known = set()
+    for number, text in enumerate(texts):
+        kind = tuple(text.split()[:3])
+        quick = QUICK.match(text) or not LONG.search(text) and kind not in known
+        known.add(kind)
+        name = str(number) if '\n' in text else text
+        yield pytest.param(text, id=name, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize('block', commands(BLOCKS))
+def test_each_block_runs_as_it_stands(desk, block):
+    before = len(desk.ended())
     if 'aws s3 mv' in block:
         desk.go_back()
         refused = desk.shell('chargeback-consolidation history --output-path $OUT --partition-date $DAY')
@@ -110,7 +123,7 @@ def test_each_block_runs_as_it_stands(desk, number):
         p.name for p in desk.lake.joinpath('consolidated/chargebacks').iterdir()} == {'year=2025'}
 
 
-@pytest.mark.parametrize('command', INLINE)
+@pytest.mark.parametrize('command', commands(INLINE))
 def test_each_command_in_a_sentence_runs_as_it_stands(desk, command):
     if any(command in block for block in BLOCKS): pytest.skip('it is in a block as well')
     if command.startswith('mkdir'):

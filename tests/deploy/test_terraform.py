@@ -55,15 +55,18 @@ def test_module_is_formatted_and_valid(stack):
     assert (code, files.strip()) == (0, '')
 
 
+@pytest.mark.slow
 def test_plan_after_apply_finds_no_drift(stack):
     assert stack.first == (len([a for a in stack.addresses() if not a.startswith('data.')]), 0, 0)
     assert stack.plan() == {}
 
 
+@pytest.mark.slow
 def test_second_apply_changes_nothing(stack):
     assert stack.apply() == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_package_is_uploaded_for_studio_and_the_job_does_without(stack, outputs):
     folder = stack.folder.parent / 'dist'
     assert outputs['studio'] == {'zip': None, 'wheel': None}
@@ -226,9 +229,9 @@ NOT_SEEN = {
 
 
 @pytest.fixture(scope='module')
-def recorded(spark, outputs, tmp_path_factory):
+def recorded(session, outputs, tmp_path_factory):
     "What first, late, reprocessing and failing runs, `repair`, `snapshot`, `history` and an investigation ask of AWS"
-    return permissions.record(lambda: spark, outputs['kms_key_arn'], tmp_path_factory.mktemp('recorded'))
+    return permissions.record(session, outputs['kms_key_arn'], tmp_path_factory.mktemp('recorded'))
 
 
 def test_every_call_is_allowed_by_a_statement_for_its_resource(stack, moto, recorded):
@@ -339,6 +342,7 @@ def test_created_bucket_is_private_encrypted_versioned_and_tidied(moto, outputs,
     assert rules['remove-old-versions']['NoncurrentVersionExpiration']['NoncurrentDays'] == 7
 
 
+@pytest.mark.slow
 def test_buckets_that_exist_are_left_alone_unless_asked(stack):
     bucket = 'aws_s3_bucket_lifecycle_configuration.this'
     assert bucket + '["test-output"]' in stack.addresses() and bucket + '["test-landing"]' not in stack.addresses()
@@ -347,6 +351,7 @@ def test_buckets_that_exist_are_left_alone_unless_asked(stack):
         'abort-incomplete-uploads', 'expire-quarantine']
 
 
+@pytest.mark.slow
 def test_rules_are_uploaded_by_hash_and_the_job_gets_them(stack, tmp_path):
     path = tmp_path / 'payments.dqdl'
     path.write_text('Rules = [ ColumnValues "amount" > 0 labels=["level"="quarantine"] ]\n')
@@ -389,6 +394,7 @@ def test_control_totals_reach_the_job(stack):
         duplicates='2.50', quarantined='0')
 
 
+@pytest.mark.slow
 def test_old_glue_gets_its_log_group_and_a_pyarrow(stack, tmp_path):
     libraries = [
         str(tmp_path / name)
@@ -423,11 +429,13 @@ def test_bad_variables_are_refused_by_name(stack):
     assert [name for name in BAD if f'{name} must ' not in said] == []
 
 
+@pytest.mark.slow
 def test_variables_that_do_not_go_together_are_refused(stack):
     said = stack.refusal(execution_class='FLEX', worker_type='G.4X', output_table=None)
     assert 'FLEX needs worker_type G.1X or G.2X' in said and 'give both or neither' in said
 
 
+@pytest.mark.slow
 def test_new_script_is_a_new_object_and_changes_the_job(stack, moto, outputs):
     stack.script.write_text(stack.script.read_text() + '\n')
     assert stack.apply() == (1, 1, 1)
@@ -435,6 +443,7 @@ def test_new_script_is_a_new_object_and_changes_the_job(stack, moto, outputs):
     assert location == stack.outputs()['script_location'] != outputs['script_location']
 
 
+@pytest.mark.slow
 def test_destroy_leaves_nothing(stack, moto):
     stack.destroy()
     assert stack.addresses() == []

@@ -67,7 +67,8 @@ def mutate(data, chance):
     return bytes(b)
 
 
-@pytest.mark.parametrize('seed,timestamps,compression', [(1, 'us', 'snappy'), (2, 'int96', 'none')])
+@pytest.mark.parametrize('seed,timestamps,compression', [
+    pytest.param(1, 'us', 'snappy', marks=pytest.mark.slow), (2, 'int96', 'none')])
 def test_c6_mutated_files(tmp_path, spark, seed, timestamps, compression):
     land_sample(
         str(tmp_path / 'seed'), files=8, records_per_file=6, payload_bytes=40, truncated_files=0.0, empty_files=0.0,

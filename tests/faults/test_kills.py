@@ -25,8 +25,10 @@ TWICE = {
     'look': 'copying', 'copying': 'copying', 'prepare': 'commit', 'commit': 'settling 1', 'settling 1': 'settling 1',
     'settling 3': 'settling 1'}  # killed at the one, then at the other
 
-# With a JVM and its workers; at the other phases of a quick run Spark is played
-SPARK = {'local': ['look', 'copying', 'copy', 'commit', 'settling 1'], 's3': ['copying', 'commit']}
+# What a quick run tries: with a JVM and its workers, and with Spark played
+SPARK = [('local', 'copying'), ('s3', 'commit')]
+PLAYED = [('local', p) for p in PHASES] + [('s3', 'copying')]
+LOGGED = [('local', p) for p in ('creating', 'commit', 'settling 5', 'logging', 'logged')] + [('s3', 'commit')]
 
 
 @pytest.fixture(scope='module')
@@ -72,9 +74,10 @@ def check_readers(world, before, after):
 def cases():
     for store, phase in product(('local', 's3'), PHASES):
         if (store, phase) == ('s3', 'creating'): continue
-        yield pytest.param(store, phase, ['inline'], id=f'{store}-{phase}')
-        quick = phase in SPARK[store]
-        yield pytest.param(store, phase, [], id=f'{store}-{phase}-spark', marks=() if quick else pytest.mark.slow)
+        for spark, at, name in (([], SPARK, '-spark'), (['inline'], PLAYED, '')):
+            quick = (store, phase) in at
+            yield pytest.param(
+                store, phase, spark, id=f'{store}-{phase}{name}', marks=() if quick else pytest.mark.slow)
 
 
 @pytest.mark.parametrize('store,phase,spark', list(cases()))
@@ -99,8 +102,9 @@ LOG_PHASES = [
 LINKS = ('creating', 'created', 'logging', 'logged')
 
 
-@pytest.mark.parametrize(
-    'store,phase', [(s, p) for s, p in product(('local', 's3'), LOG_PHASES) if s == 'local' or p not in LINKS])
+@pytest.mark.parametrize('store,phase', [
+    pytest.param(s, p, marks=() if (s, p) in LOGGED else pytest.mark.slow)
+    for s, p in product(('local', 's3'), LOG_PHASES) if s == 'local' or p not in LINKS])
 def test_c19_killed_while_a_log_is_kept(worlds, session, store, phase):
     "Who reads through the log sees one commit's day, before the next run and after it"
     _, before, after, copy = worlds[store]

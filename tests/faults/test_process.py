@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,10 +41,10 @@ class Place:
     def land(self, files=12, **delivered):
         land_sample(str(self.root / 'lake'), files=files, records_per_file=20, payload_bytes=40, **CLEAN, **delivered)
 
-    def inside(self, *more):
+    def inside(self, *more, output=None):
         "The exit code of a run that is none of those looked at: in this process, without Spark"
-        words = [str(self.root / w) if w in ('lake', 'out') else w for w in WORDS]
-        return job.main([*words, *more], session=inline)
+        at = {'lake': self.root / 'lake', 'out': output or self.root / 'out'}
+        return job.main([*(str(at.get(word, word)) for word in WORDS), *more], session=inline)
 
     def start(self, *more, environment=None, command=JOB, **options):
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -122,24 +123,27 @@ def stop_at(started, stage, number, wait=0.0):
 
 
 SLOW = pytest.mark.slow
-SLOW = pytest.mark.slow
-SIGNALS = pytest.mark.parametrize(
-    'number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['SIGINT', 'SIGTERM'])
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+QUICK = [('script', 'index', 'SIGINT'), ('command', 'index', 'SIGTERM')]
+
+
+def stops():
+    scripts = [('look', 0), ('look', 0.4), ('look', 1.5), ('index', 0), ('decide', 0.05), ('commit', 0)]
+    at = {'script': scripts, 'command': [('look', 0.4), ('index', 0), ('commit', 0)]}
+    for (name, places), (number, code) in product(at.items(), SIGNALS):
+        for stage, wait in places:
+            marks = () if (name, stage, number.name) in QUICK else SLOW
+            command = JOB if name == 'script' else COMMAND
+            yield pytest.param(
+                command, stage, wait, number, code, id=f'{name}-{stage}-{wait}-{number.name}', marks=marks)
 
 
 @pytest.mark.timeout(300)
-@SIGNALS
-@pytest.mark.parametrize(
-    'command, stage, wait',
-    [
-        (JOB, 'look', 0.4), (JOB, 'index', 0), (JOB, 'commit', 0), (COMMAND, 'index', 0),
-        *(pytest.param(JOB, *at, marks=SLOW) for at in [('look', 0), ('look', 1.5), ('decide', 0.05)]),
-        *(pytest.param(COMMAND, *at, marks=SLOW) for at in [('look', 0.4), ('commit', 0)])],
-    ids=lambda v: '' if v in (JOB, COMMAND) else str(v))
+@pytest.mark.parametrize('command, stage, wait, number, code', stops())
 def test_a_stopped_run_says_so_in_one_line_and_leaves_nothing(place, stage, wait, command, number, code):
     started = place.start(command=command)
     out, err = stop_at(started, stage, number, wait)
-    if started.returncode == -number and '"status": "done"' in out:     # all was done, and the process on its way out
+    if started.returncode in (0, -number) and '"status": "done"' in out:    # all was done, and it on its way out
         assert err == '' and place.left_behind() == []
         return
     assert started.returncode == code, (out, err)
@@ -162,19 +166,21 @@ def half(tmp_path):
     place.end()
 
 
-# With a JVM and its workers; at the other phases of a quick run Spark is played
-WITH_SPARK = [('copy', 'SIGINT'), ('copy', 'SIGTERM'), ('created', 'SIGTERM'), ('settling 1', 'SIGINT')]
+# What a quick run tries: one with a JVM and its workers, the others with Spark played
+WITH_SPARK, PLAYED = [('copy', 'SIGTERM')], [
+    ('copy', 'SIGINT'), ('prepare', 'SIGTERM'), ('created', 'SIGTERM'), ('settling 1', 'SIGINT')]
 
 
 PHASES = ['copy', 'audit', 'prepare', 'creating', 'created', 'settling 1', 'settling 3', 'settling 4', 'settle']
 
 
 def commits():
-    for phase in PHASES:
-        for number, code in [(signal.SIGINT, 130), (signal.SIGTERM, 143)]:
-            yield pytest.param(phase, number, code, ['inline'], id=f'{phase}-{number.name}')
-            marks = () if (phase, number.name) in WITH_SPARK else SLOW
-            yield pytest.param(phase, number, code, [], id=f'{phase}-{number.name}-spark', marks=marks)
+    for phase, (number, code) in product(PHASES, SIGNALS):
+        at = phase, number.name
+        yield pytest.param(
+            phase, number, code, ['inline'], id='-'.join(at), marks=() if at in PLAYED else SLOW)
+        yield pytest.param(
+            phase, number, code, [], id='-'.join([*at, 'spark']), marks=() if at in WITH_SPARK else SLOW)
 
 
 @pytest.mark.timeout(200)
@@ -209,7 +215,7 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code, spark
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize('times', [5, pytest.param(25, marks=SLOW)])
+@pytest.mark.parametrize('times', [1, pytest.param(25, marks=SLOW)])
 def test_an_undisturbed_run_leaves_nothing_and_a_run_with_nothing_new_ends_well(place, times):
     code, out, err = place.run()
     assert (code, err) == (0, '') and 'METRICS: ' in out
@@ -232,7 +238,9 @@ def test_a_reader_that_goes_away_does_not_end_the_run(place):
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    'environment', [{'PYTHONIOENCODING': 'ascii'}, {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}])
+    'environment', [
+        pytest.param({'PYTHONIOENCODING': 'ascii'}, marks=SLOW),
+        {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}])
 def test_an_ascii_stdout_changes_nothing(tmp_path, environment):
     place = Place(tmp_path)
     odd, name = next((tmp_path / 'lake').rglob('*.parquet')), 'ügly'
@@ -241,6 +249,7 @@ def test_an_ascii_stdout_changes_nothing(tmp_path, environment):
     assert (code, err) == (0, '') and 'gly.parquet' in out and place.rows()
 
 
+@SLOW
 @pytest.mark.timeout(200)
 def test_a_temporary_folder_with_a_blank(tmp_path):
     place = Place(tmp_path, temporary='tmp of "ours" here')
@@ -248,6 +257,7 @@ def test_a_temporary_folder_with_a_blank(tmp_path):
     assert place.left_behind() == []
 
 
+@SLOW
 @pytest.mark.timeout(200)
 def test_a_planted_link_in_the_temporary_folder_is_not_followed(place):
     victim = place.root / 'victim'
@@ -274,10 +284,10 @@ def spoil(place, share):
 @pytest.mark.parametrize(
     'what, code, status, words',
     [
-        (['--DRY_RUN', 'true'], 0, 'dry run', ''),
+        pytest.param(['--DRY_RUN', 'true'], 0, 'dry run', '', marks=SLOW),
         (['--PARTITION_DATE', '2024-02-29'], 3, 'no data', 'nothing has landed for 2024-02-29'),
         (['--MAX_UNREADABLE_RATE', '0.01'], 4, 'failed', '3 of 12 files cannot be read'),
-        (['--DRY_RUN', 'true', '--MAX_UNREADABLE_RATE', '0.01'], 4, 'failed', 'and 2 more')],
+        pytest.param(['--DRY_RUN', 'true', '--MAX_UNREADABLE_RATE', '0.01'], 4, 'failed', 'and 2 more', marks=SLOW)],
     ids=str)
 def test_each_end_has_its_code_its_line_and_its_report(place, what, code, status, words):
     if code == 4: spoil(place, 0.25)
@@ -317,11 +327,10 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.timeout(200)
-def test_a_full_disk_is_named_and_blames_no_file(tmp_path, small_disk):
+def test_a_full_disk_is_named_and_blames_no_file(tmp_path, small_disk, capsys):
     (tmp_path / 'place').mkdir()
     place, disk = Place(tmp_path / 'place'), small_disk('64k')
-    code, out, err = place.run('--REPROCESS', 'false', environment={}, command=(sys.executable, str(SCRIPT)))
-    assert code == 0
+    assert place.inside() == 0 and capsys.readouterr()
     words = [w if w != 'out' else str(disk / 'out') for w in WORDS]
     (disk / 'ballast').write_bytes(b'x' * (44 << 10))
     started = subprocess.run(
@@ -332,10 +341,8 @@ def test_a_full_disk_is_named_and_blames_no_file(tmp_path, small_disk):
     assert report['status'] == 'failed' and report['set_aside'] == [] and not list(disk.rglob('*.parquet'))
     (disk / 'ballast').unlink()
     subprocess.run(['mount', '-o', 'remount,size=64m', str(disk)], check=True)
-    again = subprocess.run(
-        [sys.executable, str(SCRIPT), *words], cwd=place.root, env=dict(os.environ, TMPDIR=str(place.temporary)),
-        capture_output=True, text=True)
-    assert again.returncode == 0 and told(again.stdout)['rows_after'] == place.rows()
+    assert place.inside(output=disk / 'out') == 0
+    assert told(capsys.readouterr().out)['rows_after'] == place.rows()
 
 
 @pytest.mark.timeout(200)
@@ -353,6 +360,7 @@ def test_a_read_only_output_is_a_bad_argument(tmp_path, small_disk):
         and place.left_behind() == [])
 
 
+@SLOW
 @pytest.mark.timeout(200)
 def test_a_read_only_environment_is_named(tmp_path, small_disk):
     "Neither HOME nor the temporary folder can be written to: a line that says so, or a run that needs neither"
@@ -367,8 +375,9 @@ def test_a_read_only_environment_is_named(tmp_path, small_disk):
         and 'Traceback' not in started.stderr), started.stderr
 
 
+@SLOW
 @pytest.mark.timeout(200)
-def test_a_run_that_sleeps_after_its_commit_leaves_the_others_work_alone(place):
+def test_a_run_that_sleeps_after_its_commit_leaves_the_others_work_alone(place, capsys):
     "It is stopped once its commit is reported, another run commits on top of it, and it goes on"
     first = place.start()
     for line in first.stdout:
@@ -377,12 +386,12 @@ def test_a_run_that_sleeps_after_its_commit_leaves_the_others_work_alone(place):
             break
     landing = sorted((place.root / 'lake').rglob('*.parquet'))
     landing[0].with_name('late.parquet').write_bytes(landing[1].read_bytes())
-    assert place.run()[0] == 0
+    assert place.inside() == 0 and capsys.readouterr()
     first.send_signal(signal.SIGCONT)
     out, err = first.communicate(timeout=60)
     assert (first.returncode, err) == (0, '')
     landing[0].with_name('later.parquet').write_bytes(landing[2].read_bytes())
-    code, out, err = place.run()
+    code, (out, err) = place.inside(), capsys.readouterr()
     assert (code, err) == (0, '') and told(out)['commit'] == 3 and place.left_behind() == []
 
 
@@ -408,8 +417,12 @@ def held(started, stage, meanwhile):
     return lines
 
 
+BY_SCRIPT = pytest.mark.parametrize('command', [JOB, pytest.param(COMMAND, marks=SLOW)], ids=['script', 'command'])
+BY_COMMAND = pytest.mark.parametrize('command', [pytest.param(JOB, marks=SLOW), COMMAND], ids=['script', 'command'])
+
+
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize('command', [JOB, COMMAND], ids=['script', 'command'])
+@BY_SCRIPT
 def test_rows_that_are_not_those_that_were_planned_are_never_published(place, command):
     """A landing file gets other rows between index and copy, and nothing shows it but the keys that were written:
     exit code 5"""
@@ -433,7 +446,7 @@ def test_rows_that_are_not_those_that_were_planned_are_never_published(place, co
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize('command', [JOB, COMMAND], ids=['script', 'command'])
+@BY_COMMAND
 def test_a_run_that_loses_every_race_gives_up(place, command):
     "Whenever it has looked, another run commits, and the next file lands: exit code 6, and the others' day stands"
     started, folder = place.start(command=command), next((place.root / 'lake').rglob('*.parquet')).parent
@@ -454,9 +467,10 @@ def test_a_run_that_loses_every_race_gives_up(place, command):
         for p in place.root.glob('out/year=*/*/*/*.parquet')
         for key in pq.ParquetFile(p).read()['chargeback_id'].to_pylist()]
     assert {f'late-{number}' for number in range(job.ATTEMPTS - 1)} <= set(keys) and len(keys) == len(set(keys))
-    assert place.run(command=command)[::2] == (0, '') and place.rows() == len(keys) + 1
+    assert place.inside() == 0 and place.rows() == len(keys) + 1
 
 
+@SLOW
 @pytest.mark.timeout(200)
 def test_a_rebuild_whose_files_change_all_the_time_gives_up(place):
     assert place.inside() == 0
@@ -471,7 +485,8 @@ def test_a_rebuild_whose_files_change_all_the_time_gives_up(place):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize('times', [2, pytest.param(10, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize('times', [2, 10])
 def test_the_command_ends_as_well_when_nothing_is_new(place, times):
     assert place.run(command=COMMAND)[::2] == (0, '') and place.left_behind() == []
     for _ in range(times):
@@ -502,6 +517,7 @@ def unread(place, *words):
     return ended.returncode, ended.stderr
 
 
+@SLOW
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize('command', [JOB, COMMAND], ids=['script', 'command'])
 def test_a_reader_that_takes_one_line_does_not_end_the_run(place, command):
@@ -516,9 +532,14 @@ QUESTIONS = {
     'reconcile': ['investigate', 'reconcile']}
 
 
+def asked():
+    for name, times in product(QUESTIONS, [2, 8]):
+        quick = name == 'repair' and times == 2
+        yield pytest.param(name, times, id=f'{name}-{times}', marks=() if quick else SLOW)
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize('times', [2, pytest.param(8, marks=SLOW)])
-@pytest.mark.parametrize('name', QUESTIONS)
+@pytest.mark.parametrize('name, times', asked())
 def test_a_question_ends_well_every_time(place, name, times):
     "Whoever reads the answer, several processes at once, again and again"
     assert place.inside() == 0
@@ -537,8 +558,9 @@ def test_a_question_ends_well_every_time(place, name, times):
 @pytest.mark.parametrize(
     'stage, wait, code, said',
     [
-        ('look', 1.5, 1, 'Spark could not '), ('look', 2.5, 1, 'Spark could not '),
-        ('index', 0, 1, 'its JVM has ended'), ('copy', 0, 0, ''), ('settle', 0, 0, '')])
+        pytest.param('look', 1.5, 1, 'Spark could not ', marks=SLOW),
+        pytest.param('look', 2.5, 1, 'Spark could not ', marks=SLOW), ('index', 0, 1, 'its JVM has ended'),
+        pytest.param('copy', 0, 0, '', marks=SLOW), pytest.param('settle', 0, 0, '', marks=SLOW)])
 def test_a_jvm_that_is_killed_is_one_line(place, stage, wait, code, said):
     "As by a machine that lacks memory; once everything is staged nobody misses it"
     started = place.start()

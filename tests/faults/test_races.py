@@ -15,7 +15,10 @@ from world import LocalWorld, S3World, prepared
 from chargeback_consolidation.job import Conflict
 
 PHASES = ['look', 'index', 'decide', 'copy', 'audit', 'prepare', 'commit', 'settling', 'settle']
-ON_S3 = [(a, b) for a, b in product(PHASES, PHASES) if a == b or {a, b} <= {'copy', 'prepare', 'commit', 'settling'}]
+QUICK_ON_S3 = [('copy', 'commit'), ('commit', 'commit'), ('settling', 'settling')]
+ON_S3 = [
+    pytest.param(a, b, marks=() if (a, b) in QUICK_ON_S3 else pytest.mark.slow) for a, b in product(PHASES, PHASES)
+    if a == b or {a, b} <= {'copy', 'prepare', 'commit', 'settling'}]
 
 
 @pytest.fixture(scope='module')
@@ -65,11 +68,12 @@ def test_c10_two_runs_s3(cloud, session, a, b):
 
 
 LOGGING = ['copy', 'prepare', 'commit', 'settling', 'settle']
-LOGGING_ON_S3 = [('commit', 'commit'), ('settling', 'settling'), ('commit', 'settling'), ('prepare', 'settle')]
+LOGGING_ON_S3 = [('settling', 'settling'), ('commit', 'settling'), ('prepare', 'settle')]
 
 
-@pytest.mark.parametrize(
-    'store,a,b', [('local', a, b) for a, b in product(LOGGING, LOGGING)] + [('s3', a, b) for a, b in LOGGING_ON_S3])
+@pytest.mark.parametrize('store,a,b', [
+    *(('local', a, b) for a, b in product(LOGGING, LOGGING)), ('s3', 'commit', 'commit'),
+    *(pytest.param('s3', a, b, marks=pytest.mark.slow) for a, b in LOGGING_ON_S3)])
 def test_c19_two_runs_one_log(local, cloud, session, store, a, b):
     copy, before, after = local if store == 'local' else cloud
     world = copy()

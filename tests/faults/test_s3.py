@@ -13,7 +13,8 @@ from chargeback_consolidation.s3 import S3Store
 from chargeback_consolidation.settings import ArgumentError, parse
 from chargeback_consolidation.store import StoreError
 
-SEEDS, GROUPS = 50, 5
+SEEDS, GROUPS = 50, 25
+WITH_SPARK = 0, 5, 10   # a task waits before it asks again
 
 
 def test_same_as_the_local_store_and_registered(cloud_day, spark, endpoint):
@@ -132,19 +133,17 @@ def test_requests_are_few(cloud_day, spark, endpoint):
 
 
 @pytest.mark.parametrize(
-    'group', [pytest.param(g, marks=() if g < 2 else pytest.mark.slow) for g in range(GROUPS)])
+    'group', [pytest.param(g, marks=pytest.mark.slow if g else ()) for g in range(GROUPS)])
 def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, request, hasty):
     "Whatever fails, the run ends right or with a clear message; the next one ends right; nothing is left over"
-    spark = (
-        request.getfixturevalue('spark') if not group else None
-    )  # for some of the group: a task waits before it asks again
+    spark = request.getfixturevalue('spark') if group in WITH_SPARK else None
     cloud, _, after, copy = cloud_day
     for seed in range(group, SEEDS, GROUPS):
         world, failed = copy(), ''
         if seed % 2: world.extra = ('--DELTA_LOG', 'true')
         with Proxy(endpoint, seeded(seed, 0.1)) as proxy:
             with world.environment(proxy.endpoint):
-                try: world_run(world, (lambda: spark) if spark and seed < 3 * GROUPS else session)
+                try: world_run(world, (lambda: spark) if seed in WITH_SPARK else session)
                 except Exception as e:
                     failed = str(e)
                     assert failed.strip(), f'seed {seed}: no message'
@@ -160,8 +159,16 @@ def test_ten_per_cent_of_requests_fail(cloud_day, session, endpoint, group, requ
 def world_run(world, session): return job.consolidate(world.start(session))
 
 
-@pytest.mark.parametrize('kind', ['503', 'reset', 'lost'])
-@pytest.mark.parametrize('what', ['PUT', 'CREATE_UPLOAD', 'UPLOAD_PART', 'COMPLETE', 'DELETE', 'LIST', 'GET'])
+def first_faults():
+    "Of each kind of request, and of each kind of fault; a quick run takes a lost answer where it matters most"
+    quick = [('PUT', 'lost'), ('COMPLETE', 'lost'), ('UPLOAD_PART', '503'), ('GET', 'reset')]
+    for what in ('PUT', 'CREATE_UPLOAD', 'UPLOAD_PART', 'COMPLETE', 'DELETE', 'LIST', 'GET'):
+        for kind in ('503', 'reset', 'lost'):
+            yield pytest.param(
+                what, kind, id=f'{what}-{kind}', marks=() if (what, kind) in quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize('what, kind', first_faults())
 def test_the_first_request_of_a_kind_fails(cloud_day, session, endpoint, what, kind, hasty):
     "Above all a commit whose answer is lost: it happened, and the run knows"
     cloud, _, after, copy = cloud_day

@@ -84,7 +84,10 @@ DENIED = {
     'DELETE': ''}
 
 
-@pytest.mark.parametrize('denied', DENIED)
+QUICK = 'PUT', 'LIST', 'GET', 'COMPLETE'
+
+
+@pytest.mark.parametrize('denied', [pytest.param(d, marks=() if d in QUICK else pytest.mark.slow) for d in DENIED])
 def test_an_action_that_is_denied_is_named_and_leaves_the_day_right(cloud_day, session, endpoint, denied, request):
     "Only the probe may say that the output is unfit; when the right is back the next run ends as if nothing had been"
     _, before, after, copy = cloud_day
@@ -139,7 +142,7 @@ def test_killed_at_a_random_moment(cloud_day, session, seed):
     assert world.orphans() == []
 
 
-@pytest.mark.parametrize('phase', ['copying', 'copy'])
+@pytest.mark.parametrize('phase', ['copying', pytest.param('copy', marks=pytest.mark.slow)])
 def test_a_stopped_run_leaves_no_upload(cloud_day, session, phase):
     """SIGTERM, as Glue stops a job, while files are staged and once all are: its exit code, one line, and nothing
     that is staged"""

@@ -17,7 +17,7 @@ NAMES = count()
 PLACE = {'LocationConstraint': REGION}
 
 
-@pytest.fixture(scope='module', params=BOTH)
+@pytest.fixture(scope='module', params=[pytest.param(s, marks=() if s == SERVER else pytest.mark.slow) for s in BOTH])
 def endpoint(request):
     with s3_server(request.param) as address: yield address
 

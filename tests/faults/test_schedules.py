@@ -150,7 +150,7 @@ class World:
         assert self.ledger.taken(commit), self.story
 
 
-@pytest.mark.parametrize('group', range(GROUPS))
+@pytest.mark.parametrize('group', [pytest.param(i, marks=pytest.mark.slow if i > 1 else ()) for i in range(GROUPS)])
 def test_random_schedules(tmp_path, group):
     for seed in range(group, DAYS, GROUPS):
         world = World(tmp_path / str(seed), seed)

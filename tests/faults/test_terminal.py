@@ -45,6 +45,7 @@ def on_a_terminal(folder, columns, *words):
     return started.wait(60), shown.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize('columns', [80, 120])
 def test_four_executions_at_a_terminal(tmp_path, columns):
@@ -121,8 +122,9 @@ class Session:
         self.folder = folder
 
     def type(self, *words):
-        "Exit code and lines of a command; no traceback, no JSON, no METRICS"
+        "Exit code and lines of a command; no traceback, no JSON, no METRICS. `shown` is all that was drawn"
         code, shown = on_a_terminal(self.folder, 80, *words)
+        self.shown = shown
         for word in ('Traceback', 'METRICS: ', '{"'): assert word not in shown, shown
         return code, screen(shown)
 
@@ -136,20 +138,27 @@ def session(tmp_path_factory):
     code, lines = session.type(
         'consolidate', *[w if w != 'lake/out' else 'lake/consolidated/chargebacks' for w in WORDS])
     assert code == 0 and any(line.split()[:2] == ['consolidated', 'now'] for line in lines)
+    assert '8/8' in session.shown and 'tasks' in session.shown, session.shown
     return session
 
 
+def commands():
+    "The commands of our pages; a quick run types the first of each kind"
+    known = set()
+    for words in typed('README.md') + [w for w in typed('OPERATIONS.md') if w not in typed('README.md')]:
+        yield pytest.param(words, id=' '.join(words)[:50], marks=pytest.mark.slow if words[0] in known else ())
+        known.add(words[0])
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    'words', [*typed('README.md'), *[w for w in typed('OPERATIONS.md') if w not in typed('README.md')]],
-    ids=lambda w: ' '.join(w)[:50])
+@pytest.mark.parametrize('words', commands())
 def test_what_the_pages_say_works_at_a_terminal(session, words):
     code, lines = session.type(*words)
     assert code == 0 and ''.join(lines), lines
 
 
 @pytest.mark.timeout(100)
-@pytest.mark.parametrize('columns', [40, 60, 80, 100])
+@pytest.mark.parametrize('columns', [40, *(pytest.param(c, marks=pytest.mark.slow) for c in (60, 80, 100))])
 def test_history_at_any_width(session, columns):
     "Every figure of `history --json` is there, whole"
     day = ['--output-path', 'lake/consolidated/chargebacks', '--partition-date', '2025-11-02']

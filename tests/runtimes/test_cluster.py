@@ -17,7 +17,7 @@ from aws import client, free_port
 from aws import moto as moto_server
 from runtimes import SCRIPT, as_glue, catalog_table, digest, download, environment_of, words_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('runtimes'), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('runtime 5.1'), pytest.mark.timeout(1800)]
 
 
 class Process:

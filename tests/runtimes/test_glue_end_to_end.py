@@ -19,7 +19,7 @@ from terraform_stack import REGION, Missing, Stack
 
 from chargeback_consolidation.sample.landing import land_sample
 
-pytestmark = [pytest.mark.xdist_group('runtimes'), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.xdist_group('runtime 5.1'), pytest.mark.timeout(1800)]
 
 JOB, DAY = 'chargebacks-e2e', '2025-11-02'
 VARIABLES = {
@@ -192,6 +192,7 @@ def test_operator_starts_a_run_without_arguments(glue, outputs, start):
     assert METRICS.findall(log_of(glue, outputs, run))[0][2] == '4'
 
 
+@pytest.mark.slow
 def test_operator_runs_an_old_day_again_with_another_file_count(glue, outputs, start, landed, tmp_path):
     run = start({'--PARTITION_DATE': DAY, '--OUTPUT_FILE_COUNT': '5'})
     assert run['JobRunState'] == 'SUCCEEDED', log_of(glue, outputs, run)
@@ -199,6 +200,7 @@ def test_operator_runs_an_old_day_again_with_another_file_count(glue, outputs, s
     assert len(files) == 5 and oracle.by_key(oracle.rows_of(files)) == expected(landed, DAY).rows
 
 
+@pytest.mark.slow
 def test_operator_tries_a_run_dry(glue, outputs, start):
     before = content(glue)
     run = start({'--DRY_RUN': 'true', '--PARTITION_DATE': DAY, '--REPROCESS': 'true'})
@@ -207,6 +209,7 @@ def test_operator_tries_a_run_dry(glue, outputs, start):
     assert content(glue) == before
 
 
+@pytest.mark.slow
 def test_failed_run_says_why(glue, outputs, start):
     run = start({'--PARTITION_DATE': '2025-10-01'})
     assert (run['JobRunState'], run['ErrorMessage'][:32]) == ('FAILED', 'Exit code 3: nothing has landed ')
@@ -214,6 +217,7 @@ def test_failed_run_says_why(glue, outputs, start):
     assert (run['JobRunState'], run['ErrorMessage'][:34]) == ('FAILED', 'Exit code 2: --OUTPUT_FILE_COUNT m')
 
 
+@pytest.mark.slow
 def test_operator_sees_runs_and_log(aws, outputs, scheduled):
     runs = json.loads(aws('glue', 'get-job-runs', '--job-name', JOB))['JobRuns']
     assert scheduled['Id'] in [r['Id'] for r in runs] and {r['JobRunState'] for r in runs} <= {'SUCCEEDED', 'FAILED'}
@@ -223,6 +227,7 @@ def test_operator_sees_runs_and_log(aws, outputs, scheduled):
     assert [line for line in json.loads(found) if METRICS.search(line)]
 
 
+@pytest.mark.slow
 def test_operator_follows_the_log(aws, outputs, scheduled):
     if aws('--version').startswith('aws-cli/1.'):
         pytest.skip("aws logs tail needs version 2 of the AWS CLI, which PyPI does not have; Debian's awscli is one")

@@ -104,10 +104,10 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.xdist_group('runtimes')
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    'glue', [r.glue for r in runtimes.RUNTIMES.values() if 'AWSGlueDataplanePython' in r.packages and r.glue != '5.0'])
+@pytest.mark.parametrize('glue', [
+    pytest.param(r.glue, marks=pytest.mark.xdist_group(f'runtime {r.glue}'))
+    for r in runtimes.RUNTIMES.values() if 'AWSGlueDataplanePython' in r.packages and r.glue != '5.0'])
 def test_script_reads_what_the_real_awsglue_reads(glue, tmp_path):
     found, missing = runtimes.present()
     if glue in missing: pytest.skip(f'Glue {glue}: {missing[glue]}')

@@ -16,17 +16,24 @@ from chargeback_consolidation.delta import read_checkpoint
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
 
-pytestmark = [pytest.mark.xdist_group('runtimes'), pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 FOUND, MISSING = runtimes.present()
 CHOSEN = sorted({r.glue for r in [FOUND[0], FOUND[-1]]} | {'5.1'}) if FOUND else ['5.1']
 
 
-@pytest.fixture(scope='module', params=CHOSEN)
+def releases(*quick):
+    "The releases as parameters: the tests of one share a group, as its environment is made once"
+    for glue in CHOSEN:
+        group = pytest.mark.xdist_group(f'runtime {glue}')
+        yield pytest.param(glue, marks=[group] if glue in quick else [group, pytest.mark.slow])
+
+
+@pytest.fixture(scope='module', params=releases(CHOSEN[0], CHOSEN[-1]))
 def runtime(request): return prepared(request.param)
 
 
-@pytest.fixture(scope='module', params=[CHOSEN[0], *(pytest.param(g, marks=pytest.mark.slow) for g in CHOSEN[1:])])
+@pytest.fixture(scope='module', params=releases())
 def runtime_on_s3(request): return prepared(request.param)
 
 
@@ -52,10 +59,15 @@ def endpoint():
     with moto_server() as url: yield url
 
 
+OLDEST = pytest.mark.xdist_group(f'runtime {CHOSEN[0]}')    # what is not about a release shares its landing
+
+
+@OLDEST
 def test_what_is_compared_is_right(here, landing):
     assert {day: rows_of(files) for day, files in by_day(here).items()} == landing.expected()
 
 
+@OLDEST
 def test_int96_stays_int96(here):
     for day in (DAY, TYPED):
         kinds = {(name, kind) for path in by_day(here)[day] for name, kind, _ in leaves(path)}

@@ -77,6 +77,7 @@ def test_stage_notebook_runs_with_library_and_sample_in_s3(bucket, kernels, libr
     assert 'part-2-0.parquet' in outputs(outcome.notebook)
 
 
+@pytest.mark.slow
 def test_investigation_runs_and_shows_text_and_figure(kernels, library, tmp_path):
     path, = workbench.studio_notebooks(ROOT, ['reconcile'])
     outcome = workbench.run_notebook(path, kernels, library, str(tmp_path / 'sample'))
@@ -99,9 +100,9 @@ DONE = "print('All cells have run: it')"
 
 @pytest.mark.parametrize('cells, problem', [
     (['x = 1', 'x / 0', DONE], 'cell 3 (`x / 0`): ZeroDivisionError: division by zero'),
-    (['def f(:', DONE], 'cell 2 (`def f(:`): SyntaxError: '),
+    pytest.param(['def f(:', DONE], 'cell 2 (`def f(:`): SyntaxError: ', marks=pytest.mark.slow),
     (['import os, signal\nos.kill(os.getpid(), signal.SIGKILL)', DONE], 'SessionDied'),
-    (['x = 1'], 'the last cell did not say that all cells have run'),
+    pytest.param(['x = 1'], 'the last cell did not say that all cells have run', marks=pytest.mark.slow),
 ])
 def test_failing_notebook_is_reported(kernels, library, tmp_path, cells, problem):
     outcome = workbench.run_notebook(notebook(tmp_path / 'it.ipynb', *cells), kernels, library, str(tmp_path))
@@ -217,6 +218,7 @@ def test_interrupted_cell_cancels_its_statement(endpoint, start):
     assert '42' in kernel.run('x + 1')
 
 
+@pytest.mark.slow
 def test_interrupt_reaches_spark(endpoint, start):
     kernel = start()
     kernel.run('spark.range(1).count()')
@@ -237,6 +239,7 @@ def test_dead_session_says_so_and_what_helps(endpoint, start):
     assert "name 'x' is not defined" in kernel.run('x')
 
 
+@pytest.mark.slow
 def test_two_sessions_do_not_disturb_each_other(endpoint, start):
     kernels, code = (
         [start(), start()],

@@ -80,7 +80,7 @@ class Lab:
         return self.started.poll()
 
 
-@pytest.mark.parametrize('how', ['Ctrl-C', 'SIGTERM'])
+@pytest.mark.parametrize('how', ['Ctrl-C', pytest.param('SIGTERM', marks=pytest.mark.slow)])
 def test_studio_opens_at_its_port_and_is_ended_cleanly(tmp_path, how):
     lab = Lab(tmp_path)
     try:

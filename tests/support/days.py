@@ -29,9 +29,10 @@ LENIENT = dict.fromkeys(('MAX_DUPLICATE_RATE', 'MAX_NULL_KEY_RATE', 'MAX_UNREADA
 class Lake:
     "A landing table, an output folder, and runs over them"
 
-    def __init__(self, root):
-        self.root, self.table, self.output = Path(root), Path(root, 'lake/landing/chargebacks'), Path(root, 'out')
-        self.ledger = Path(root, '_out')
+    def __init__(self, root, session=get_spark):
+        self.session, self.root = session, Path(root)
+        self.table, self.output, self.ledger = (
+            Path(root, name) for name in ('lake/landing/chargebacks', 'out', '_out'))
         self.table.mkdir(parents=True, exist_ok=True)
 
     def land(self, path, content, mtime=None, **options):
@@ -48,15 +49,15 @@ class Lake:
         own = dict(OUTPUT_PATH=self.output, OUTPUT_FILE_COUNT=2, COMPRESSION_CODEC='snappy', PARTITION_DATE=DAY)
         return run_words(self.root / 'lake', **{**own, **arguments})
 
-    def run(self, session=get_spark, observe=plan.quiet, **arguments):
+    def run(self, session=None, observe=plan.quiet, **arguments):
         "The `Report` of one execution"
         settings = parse(self.words(**arguments))
         table, partitions = job.plan_runs(settings)
-        return job.consolidate(plan.start_run(settings, table, partitions[0], session, observe))
+        return job.consolidate(plan.start_run(settings, table, partitions[0], session or self.session, observe))
 
     def main(self, **arguments):
         "The exit code of one execution"
-        return job.main(self.words(**arguments))
+        return job.main(self.words(**arguments), session=self.session)
 
     @property
     def partition(self):

@@ -1,10 +1,7 @@
 """What the job asks of AWS, in the words of IAM: every request of real runs, recorded on its way to moto."""
 import json
 import re
-import subprocess
-import sys
 from collections import namedtuple
-from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow as pa
@@ -13,10 +10,10 @@ from aws import Proxy, client, environment, moto, operation, place
 from world import DAY, S3World
 
 from chargeback_consolidation import job
+from chargeback_consolidation.commands import cli
 
 ACCOUNT, REGION = '123456789012', 'eu-central-1'
 NAMES = {'landing': 'payments'}     # as the tests' world calls the source database, and as the deployment does
-CLI = Path(sys.executable).with_name('chargeback-consolidation')
 
 Call = namedtuple('Call', 'name needs')
 Need = namedtuple('Need', 'action resource context')
@@ -90,9 +87,8 @@ def new_column(world):
 
 
 def ask(*words):
-    "A command of the library, as a process"
-    done = subprocess.run([str(CLI), *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    "A command of the library"
+    assert cli.carry_out(list(words)) in (None, 0), words
 
 
 def record(session, key, folder):

@@ -148,7 +148,9 @@ def make_environment(name, python, requirements):
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([python, '-m', 'venv', folder], check=True, env=clean_environment(), stdout=subprocess.DEVNULL)
         done = subprocess.run(
-            [folder / 'bin/python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', *requirements],
+            [
+                folder / 'bin/python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-compile',
+                *requirements],     # few of their modules are ever imported
             env=clean_environment(), capture_output=True, text=True)
         if done.returncode:
             raise Missing(f"{name}: pip cannot install {' '.join(requirements)}: {last_error(done.stderr)}")
@@ -183,7 +185,7 @@ def aws_environment(endpoint):
 def environment_of(r, **more):
     "What a process of this runtime sees"
     return clean_environment(
-        JAVA_HOME=java_home(r), PATH=f"{r.bin}{os.pathsep}{os.environ['PATH']}", PYTHONDONTWRITEBYTECODE='1', **more)
+        JAVA_HOME=java_home(r), PATH=f"{r.bin}{os.pathsep}{os.environ['PATH']}", **more)
 
 
 def run_python(r, words, folder, input=None, **more):
