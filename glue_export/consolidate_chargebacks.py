@@ -2273,9 +2273,19 @@ def footer(sink):
 
 
 class WholeFile(pq.ParquetFile):
-    """A ParquetFile that nobody asks for columns by name.
-    For that pyarrow reads the names of all, a fifth of opening a small file."""
+    """A ParquetFile that is read whole, or by the numbers of its leaf columns.
+    To be asked for columns by name pyarrow would read the names of all, a fifth of opening a small file."""
     def _build_nested_paths(self): return {}
+
+    def read_leaves(self, numbers, groups=None):
+        "The columns with these leaves as a Table, of all row groups or of some"
+        if groups is None: return self.reader.read_all(column_indices=numbers, use_threads=False)
+        return self.reader.read_row_groups(groups, column_indices=numbers, use_threads=False)
+
+def leaves_named(parquet, names):
+    "The numbers of the leaves of the columns `names`, in their order"
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]
 
 
 # --- Schema (07_schema.ipynb)
@@ -4288,38 +4298,41 @@ def check_deciding(schema):
             raise SchemaConflict(f'column {name} is {kind}: a version must be a timestamp, a date or an integer')
 
 
-Shape = namedtuple('Shape', 'schema packed deciding maybe_old maybe_enum spark legacy')
+Shape = namedtuple('Shape', 'schema packed deciding leaves maybe_old maybe_enum spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
-schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
-timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
+schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. maybe_old,
+maybe_enum: True if INT96 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''.
+legacy: see `is_legacy`."""
 
 def shape_of(parquet, shapes, asked=()):
     """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
     asked: columns that rules name"""
     raw = parquet.schema_arrow
     key = raw.serialize().to_pybytes(), asked
-    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked)
+    if key not in shapes: shapes[key] = attempt(make_shape, parquet, (), asked)
     if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
         enums = enum_leaves(parquet)
         key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked)
+        if key not in shapes: shapes[key] = attempt(make_shape, parquet, enums, asked)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 
-def make_shape(raw, enums=(), asked=()):
-    "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
+def make_shape(parquet, enums=(), asked=()):
+    "The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`"
+    raw = parquet.schema_arrow
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
     check_deciding(schema)
     names = dict.fromkeys([*(n for n in DECIDING if n in schema.names), *rule_fields(asked, schema.names)])
     deciding = pa.schema([schema.field(name) for name in names])
     old = any('timestamp[ns' in str(f.type) for f in schema)
-    return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
-                 spark_version(raw.metadata), is_legacy(raw.metadata))
+    return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names), old,
+                 'binary' in str(raw.types), spark_version(raw.metadata), is_legacy(raw.metadata))
 
 
 def spans_of(metadata):
     "The row groups of a file in spans of about `SPAN` rows: a list of lists of numbers, one span for most files"
+    if metadata.num_rows <= SPAN: return [list(range(metadata.num_row_groups))]
     spans, rows = [[]], 0
     for i in range(metadata.num_row_groups):
         more = metadata.row_group(i).num_rows
@@ -4329,14 +4342,13 @@ def spans_of(metadata):
     return spans
 
 
-def read_span(parquet, spans, span, columns):
-    "The `columns` of a span as a Table"
-    if len(spans) == 1: return parquet.read(columns=columns, use_threads=False)
-    return parquet.read_row_groups(span, columns=columns, use_threads=False)
+def read_span(parquet, spans, span, leaves):
+    "The columns of a span with the leaves of these numbers, as a Table"
+    return parquet.read_leaves(leaves, None if len(spans) == 1 else span)
 
 
 def deciding_tables(
-    parquet,    # ParquetFile with INT96 as nanoseconds
+    parquet,    # WholeFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
     asked=(),   # columns that rules name
@@ -4347,11 +4359,11 @@ def deciding_tables(
     spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     old = int96_columns(parquet) if shape.maybe_old else []
-    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding)
-    needs = set()
+    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding, shape.leaves)
+    needs, leaves = set(), leaves_named(parquet, old)
     for span in spans:
         needs.add(
-            int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us'))))
+            int96_unit(*(read_span(file, spans, span, leaves) for file in (parquet, reopened('us'))))
         )
     if {'ns', 'us'} <= needs:
         raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
@@ -4361,15 +4373,16 @@ def deciding_tables(
     )
     file = reopened('us') if need == 'us' else parquet
     kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
-    tables = whole_tables(file, spans, kinds)
+    tables = whole_tables(file, spans, kinds, shape.leaves)
     return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
 
 
-def whole_tables(parquet, spans, schema):
-    "The tables of the spans with the columns of `schema`; ValueError if there are not as many rows as promised"
+def whole_tables(parquet, spans, schema, leaves):
+    """The tables of the spans with the columns of `schema`, which have these leaves; ValueError if there are not as
+    many rows as promised"""
     rows, promised = 0, parquet.metadata.num_rows
     for span in spans:
-        table = read_span(parquet, spans, span, schema.names)
+        table = read_span(parquet, spans, span, leaves)
         rows += table.num_rows
         if span is spans[-1] and rows != promised:
             raise ValueError(f'the footer promises {promised} rows, there are {rows}')
@@ -4382,8 +4395,9 @@ def check_calendar(parquet, reopened, spans):
         f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)
     ]
     file, names = reopened('us'), [f.name for f in fields]
+    leaves = leaves_named(file, names)
     for span in spans if names else ():
-        table = read_span(file, spans, span, names)
+        table = read_span(file, spans, span, leaves)
         found = [name for name in names if has_ancient(table[name])]
         if found:
             raise SchemaConflict(f'column {found[0]} has dates before 1582 or times before 1900 in the legacy calendar '
@@ -4641,10 +4655,10 @@ def read_sources(sources, stores):
 
 
 def reopen(source, content, stores, unit):
-    "The ParquetFile of a source with its INT96 timestamps in `unit`"
-    if isinstance(content, bytes): return open_parquet(content, unit)
+    "The `WholeFile` of a source with its INT96 timestamps in `unit`"
+    if isinstance(content, bytes): return open_parquet(content, unit, WholeFile)
     store = stores[1 if source.lineage else 0]
-    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit)
+    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit, WholeFile)
 
 def rule_of(error, path='.parquet', content=b''):
     "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
@@ -4703,7 +4717,7 @@ def attempts(items):
 def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
-    parquet, first = open_parquet(content), 0
+    parquet, first = open_parquet(content, kind=WholeFile), 0
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else tuple(gathering.book.columns) + summed
     shape, need, tables = deciding_tables(parquet, partial(reopen, source, content, stores), shapes, asked)
