@@ -41,7 +41,7 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import partial, wraps
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -5122,9 +5122,11 @@ def digit_sums(amounts, groups):
     return {text: Decimal(t).scaleb(-scale, WIDE) for text, t in zip(texts, total)}
 
 
+MANY_ROWS = 1 << 16
+
 class Till:
     "Control totals of the rows that go one way"
-    def __init__(self, totals): self.totals, self.sums = totals, {}
+    def __init__(self, totals): self.totals, self.sums, self.waiting, self.rows = totals, {}, [], 0
 
     def add(self, table):
         "Count the rows of a table in the day's schema"
@@ -5133,7 +5135,21 @@ class Till:
             found = digit_sums(amounts, groups)
             self.sums = added([self.sums, {(total_name(total), text): number for text, number in found.items()}])
 
-    def record(self): return sums_record(self.sums)
+    def later(self, table, rows):
+        "Count some rows of a table, a bool array, once there are many; until then only what is counted is held"
+        if not self.totals or not rows.any(): return
+        names = dict.fromkeys(name for total in self.totals for name in total)
+        self.waiting.append(table.select(list(names)).filter(arrow_array(rows)))
+        self.rows += self.waiting[-1].num_rows
+        if self.rows > MANY_ROWS: self.settle()
+
+    def settle(self):
+        if self.waiting: self.add(pa.concat_tables(self.waiting))
+        self.waiting, self.rows = [], 0
+
+    def record(self):
+        self.settle()
+        return sums_record(self.sums)
 
 
 ROW_GROUP_BYTES = 64 << 20      # in memory
@@ -5143,37 +5159,95 @@ BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about 
 BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
 
 
+def size_of(table):
+    "The bytes that a table takes in memory"
+    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
+    return table.nbytes
+
+
+Marks = namedtuple('Marks', 'keep lost file row')
+Marks.__doc__ = """What becomes of some rows, and where they come from: arrays.
+keep: those of the piece. lost: those that are counted as duplicates. file, row: the origins of all."""
+
+Rows = namedtuple('Rows', 'table own size kept source drop marks reasons')
+Rows.__doc__ = """Rows of a source that were read.
+own: the schema of their table, which may lack columns of the day's. size: bytes in memory, in the day's schema.
+kept: how many belong to the piece. source: its number. drop: positions of those that lost.
+marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 for rows that are not set aside, or
+None."""
+
+def marks_of(waiting):
+    "The `Marks` of a list of `Rows`, one after the other"
+    lengths = [rows.table.num_rows for rows in waiting]
+    starts, places = np.cumsum([0] + lengths), [np.zeros(0, np.int64)]
+    places += [rows.drop + start for rows, start in zip(waiting, starts) if rows.marks is None]
+    lost = np.zeros(starts[-1], bool)
+    lost[np.concatenate(places)] = True
+    file = np.repeat(np.array([rows.source for rows in waiting], np.int32), lengths)
+    row = np.arange(len(lost), dtype=np.int32) - np.repeat(starts[:-1].astype(np.int32), lengths)
+    found = Marks(~lost, lost, file, row)
+    for rows, start, end in zip(waiting, starts, starts[1:]):
+        for all_marks, own in zip(found, rows.marks or ()): all_marks[start:end] = own
+    return found
+
+
+class Fit:
+    "How the tables of a slot come into the day's schema"
+    def __init__(self, schema): self.schema, self.own, self.only_lacks, self.lacking = schema, None, False, {}
+
+    def learn(self, own):
+        "Tables have the schema `own` from now on"
+        kinds = {f.name.lower(): f.type for f in self.schema}
+        self.own, self.lacking = own, {}
+        self.only_lacks = all(f.name.lower() in kinds and f.type.equals(kinds[f.name.lower()]) for f in own)
+
+    def seen(self, table):
+        "(the table, in the day's schema or in one that only lacks columns; that schema; the bytes in the day's)"
+        if self.own is None or not table.schema.equals(self.own): self.learn(table.schema)
+        if not self.only_lacks:
+            table = adapt(table, self.schema)
+            return table, self.schema, size_of(table)
+        size, n = size_of(table), table.num_rows
+        if n not in self.lacking: self.lacking[n] = size_of(adapt(table, self.schema)) - size
+        return table, self.own, size + self.lacking[n]
+
+    def joined(self, waiting):
+        "One table in the day's schema, each column in one piece, of a list of `Rows`"
+        runs = [list(run) for _, run in groupby(waiting, lambda rows: id(rows.own))]
+        tables = [adapt(pa.concat_tables([rows.table for rows in run]), self.schema) for run in runs]
+        return pa.concat_tables(tables).combine_chunks()
+
+
 class SlotBuffer:
     "The rows of an output file that wait to be written, and the origins of all"
     def forget(self):
         "Drop what is not written yet"
         self.waiting, self.fresh, self.blocks, self.weight, self.origins = [], 0, [], 0, []
 
-    def add(self, table, keep, file, row):
-        "Of a table the rows to keep (bool array), and their origins (arrays)"
-        kept = int(keep.sum())
-        self.waiting.append((table, keep))
-        self.fresh += size_of(table) * kept // len(keep)
-        self.origins.append((file, row) if kept == len(keep) else (file[keep], row[keep]))
+    def add(self, rows):
+        "Add those of `Rows` that are to be kept"
+        self.waiting.append(rows)
+        self.fresh += rows.size * rows.kept // rows.table.num_rows
         if self.fresh >= BLOCK_BYTES: self.join()
         if self.weight >= ROW_GROUP_BYTES: self.flush()
 
     def join(self):
-        "Make one table of the rows to keep of those that wait"
+        "Make one table of the rows to keep of those that wait, and count those that lost"
         if not self.waiting: return
-        table = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks()
-        keep = np.concatenate([k for _, k in self.waiting])
+        table, (keep, lost, file, row) = self.fit.joined(self.waiting), marks_of(self.waiting)
         self.blocks.append(table if keep.all() else table.filter(arrow_array(keep)))
+        self.origins.append((file[keep], row[keep]))
+        self.dropped.later(table, lost)
         self.weight += self.fresh
         self.waiting, self.fresh = [], 0
 
 
 class SlotWriter(SlotBuffer):
     "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec, spark='', totals=()):
-        self.store, self.path, self.codec, self.spark = store, path, codec, spark
+    def __init__(self, store, path, codec, fit, spark='', totals=()):
+        self.store, self.path, self.codec, self.fit, self.spark = store, path, codec, fit, spark
         self.sink = self.writer = None
-        self.digest, self.till = 0, Till(totals)
+        self.digest, self.till, self.dropped = 0, Till(totals), Till(totals)
         self.forget()
 
     def flush(self):
@@ -5208,11 +5282,6 @@ class SlotWriter(SlotBuffer):
         attempt(self.sink.abandon)
         attempt(self.store.discard, self.path, self.sink.token)
 
-
-def size_of(table):
-    "The bytes that a table takes in memory"
-    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
-    return table.nbytes
 
 @contextmanager
 def writing(path):
@@ -5330,27 +5399,34 @@ def lost_rows(part, first, rows):
     return found
 
 
-Block = namedtuple('Block', 'table keep reasons file row lost')
-Block.__doc__ = """Rows of a source in the day's schema.
-keep: those of the piece. reasons: numbers of `Sieve.texts` for those that it puts into quarantine, -1 for others.
-file, row: the origins of all. lost: those counted as duplicates, as by `lost_rows`. All but the table are arrays."""
+def comes_whole(part, first, table):
+    "True if a landing file's first table is its whole part: all of its rows but those that lost"
+    n, drop = table.num_rows, part.drop
+    odd = first or part.skip or part.aside or part.source.lineage or n != part.take + len(drop)
+    return not odd and not (len(drop) and drop[-1] >= n)
 
-def blocks_of(part, content, schema, unit, side_store, sieve):
-    "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
+def own_marks(part, first, reasons, passed, origin):
+    "The `Marks` of a table whose rows have these reasons, as by `Sieve.reasons`"
+    n = len(reasons)
+    keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
+    own = (np.full(n, part.source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
+    return Marks(keep, lost_rows(part, first, n), *([o[first:first + n] for o in origin] if origin else own))
+
+def rows_read(part, content, fit, unit, side_store, sieve):
+    "The `Rows` of a part, from its source's bytes or binary file; whatever is wrong with the source"
     if isinstance(content, Exception): raise content
     source, small = part.source, isinstance(content, bytes)
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
     parquet = open_parquet(content, unit, WholeFile if small and not part.aside else pq.ParquetFile)
     for first, table, passed in tables_of(parquet, small, part, sieve):
-        n = table.num_rows
+        if comes_whole(part, first, table):
+            yield Rows(*fit.seen(table), part.take, source.id, part.drop, None, None)
+            continue
         reasons = sieve.reasons(table, part)
-        keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
-        if part.skip: reasons = np.full(n, -1, np.int32)
-        lost = lost_rows(part, first, n)
-        if not (keep.any() or (reasons >= 0).any() or lost.any()): continue
-        own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
-        file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
-        yield Block(adapt(table, schema), keep, reasons, file, row, lost)
+        marks = own_marks(part, first, reasons, passed, origin)
+        if part.skip or not (reasons >= 0).any(): reasons = None
+        if not (marks.keep.any() or marks.lost.any() or reasons is not None): continue
+        yield Rows(*fit.seen(table), int(marks.keep.sum()), source.id, part.drop, marks, reasons)
 
 
 class LastRead:
@@ -5379,22 +5455,21 @@ def copy_slot(
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
     output, sieve = reading.stores[1], Sieve(schema, book)
-    totals = parts[0].totals if parts else ()
-    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals), [], [], Till(totals)
+    fit, quarantine, bad = Fit(schema), [], []
+    writer = SlotWriter(output, paths.file, codec, fit, spark, parts[0].totals if parts else ())
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
-            for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
-                if isinstance(block, StoreError): raise block
-                if isinstance(block, Exception):
-                    bad.append((part.source.id, rule_of(block, part.source.path, content), cause_of(block)))
+            for rows in attempts(rows_read(part, content, fit, unit, output, sieve)):
+                if isinstance(rows, StoreError): raise rows
+                if isinstance(rows, Exception):
+                    bad.append((part.source.id, rule_of(rows, part.source.path, content), cause_of(rows)))
                 if bad:
                     writer.forget()
                     quarantine = []
                     continue
-                with writing(paths.file): take_block(block, writer, quarantine, dropped)
+                with writing(paths.file): take_rows(rows, writer, quarantine)
         if not bad:
-            done = finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
-            return done._replace(dropped=dropped.record())
+            return finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
     except BaseException:
         writer.abandon()
         raise
@@ -5402,15 +5477,14 @@ def copy_slot(
     return Copied(bad=tuple(bad))
 
 
-def take_block(block, writer, quarantine, dropped):
-    "Add the rows of a block to `writer`, those set aside to `quarantine`; those that lost are counted in `dropped`"
-    if block.keep.any():
-        writer.add(block.table, block.keep, block.file, block.row)
-    if block.lost.any(): dropped.add(block.table.filter(arrow_array(block.lost)))
-    aside = block.reasons >= 0
-    if not aside.any(): return
-    rows = block.table.filter(arrow_array(aside))
-    quarantine.append((rows, block.file[aside], block.row[aside], block.reasons[aside]))
+def take_rows(rows, writer, quarantine):
+    "Add what is to be kept of `Rows` to `writer`, and what is set aside to `quarantine`; count what lost"
+    if rows.kept: writer.add(rows)
+    else: writer.dropped.later(adapt(rows.table, writer.fit.schema), marks_of([rows]).lost)
+    if rows.reasons is None: return
+    aside = rows.reasons >= 0
+    table = adapt(rows.table, writer.fit.schema).filter(arrow_array(aside))
+    quarantine.append((table, rows.marks.file[aside], rows.marks.row[aside], rows.reasons[aside]))
 
 
 def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
@@ -5425,7 +5499,7 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
         )
         create_once(output, paths.lineage, origins)
         file = file._replace(lineage=paths.lineage)
-    return Copied(file, aside)
+    return Copied(file, aside, dropped=writer.dropped.record())
 
 
 def create_once(store, path, data):
