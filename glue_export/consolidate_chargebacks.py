@@ -47,6 +47,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyspark
 from pyspark import SparkContext, StorageLevel, accumulators
@@ -3653,6 +3654,7 @@ class RuleRows:
     "The rows of a table as rules see them"
     def __init__(self, table, now):
         self.table, self.now, self.count, self.seen = table, now, table.num_rows, {}
+        self.columns = {}
 
     def once(self, way, name):
         "What a function makes of a column, worked out once"
@@ -3662,8 +3664,10 @@ class RuleRows:
 
     def column(self, name):
         "A column, null where there is none"
-        array = rule_column(self.table, name)
-        return pa.nulls(self.count) if array is None else array
+        if name not in self.columns:
+            array = rule_column(self.table, name)
+            self.columns[name] = pa.nulls(self.count) if array is None else array
+        return self.columns[name]
 
     def missing(self, name): return ~self.once(known, name)
     def none(self): return np.zeros(self.count, bool)
@@ -3812,10 +3816,12 @@ def values_meet(rows, name, condition):
 
 def lengths_in(array):
     "How many characters the texts of an Array have, 0 where there is none, as `NumberColumn`; None for other types"
-    words = words_in(array)
-    if words is None or pa.types.is_boolean(array.type): return None
-    lengths = np.array([len(text) for text in words.values] + [0], np.int64)
-    return NumberColumn(np.where(words.known, lengths[words.places], 0), np.ones(len(array), bool), 0)
+    kind, t = array.type, pa.types
+    if t.is_dictionary(kind): return lengths_in(array.cast(kind.value_type))
+    if t.is_null(kind): array = array.cast(pa.string())
+    elif not (t.is_string(kind) or t.is_large_string(kind)): return None
+    lengths = integers(pc.utf8_length(array)).astype(np.int64)
+    return NumberColumn(lengths, np.ones(len(array), bool), 0)
 
 MOMENT = re.compile(r'^([0-9-]{10})[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?'
                     r'(Z|[+-][0-9]{2}:?[0-9]{2})?$')
@@ -5085,6 +5091,19 @@ def from_plain(values):
     return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), *more)
 
 
+ROW_GROUP_BYTES = 64 << 20      # in memory
+
+BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
+
+BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
+
+
+def size_of(table):
+    "The bytes that a table takes in memory"
+    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
+    return table.nbytes
+
+
 def raw_values(array, kind):
     "The bytes of an Array's values as numpy has them, whatever stands where there is none"
     return np.frombuffer(array.buffers()[1], kind)
@@ -5122,11 +5141,11 @@ def digit_sums(amounts, groups):
     return {text: Decimal(t).scaleb(-scale, WIDE) for text, t in zip(texts, total)}
 
 
-MANY_ROWS = 1 << 16
-
 class Till:
     "Control totals of the rows that go one way"
-    def __init__(self, totals): self.totals, self.sums, self.waiting, self.rows = totals, {}, [], 0
+    def __init__(self, totals):
+        self.totals, self.sums, self.waiting, self.size = totals, {}, [], 0
+        self.names = list(dict.fromkeys(name for total in totals for name in total))
 
     def add(self, table):
         "Count the rows of a table in the day's schema"
@@ -5136,33 +5155,22 @@ class Till:
             self.sums = added([self.sums, {(total_name(total), text): number for text, number in found.items()}])
 
     def later(self, table, rows):
-        "Count some rows of a table, a bool array, once there are many; until then only what is counted is held"
+        "Count some rows of a table, a bool array, once there are many"
         if not self.totals or not rows.any(): return
-        names = dict.fromkeys(name for total in self.totals for name in total)
-        self.waiting.append(table.select(list(names)).filter(arrow_array(rows)))
-        self.rows += self.waiting[-1].num_rows
-        if self.rows > MANY_ROWS: self.settle()
+        self.waiting.append((table.select(self.names), rows))
+        self.size += size_of(self.waiting[-1][0])
+        if self.size > BLOCK_BYTES: self.settle()
 
     def settle(self):
-        if self.waiting: self.add(pa.concat_tables(self.waiting))
-        self.waiting, self.rows = [], 0
+        "Count what waits"
+        if not self.waiting: return
+        rows = arrow_array(np.concatenate([rows for _, rows in self.waiting]))
+        self.add(pa.concat_tables([table for table, _ in self.waiting]).filter(rows))
+        self.waiting, self.size = [], 0
 
     def record(self):
         self.settle()
         return sums_record(self.sums)
-
-
-ROW_GROUP_BYTES = 64 << 20      # in memory
-
-BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
-
-BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
-
-
-def size_of(table):
-    "The bytes that a table takes in memory"
-    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
-    return table.nbytes
 
 
 Marks = namedtuple('Marks', 'keep lost file row')
@@ -5332,10 +5340,10 @@ class Sieve:
         names = rule_fields(rule_columns(self.rules), schema.names)
         self.schema = pa.schema([schema.field(name) for name in names])
 
-    def columns(self, names):
-        "Those of `names`, a file's columns, that must be read to know"
-        wanted = {name.lower() for name in self.schema.names}
-        return [name for name in names if name in KEY_COLUMNS or name.lower() in wanted]
+    def leaves(self, parquet):
+        "The numbers of a file's leaves that must be read to know"
+        wanted, names = {name.lower() for name in self.schema.names}, parquet.schema_arrow.names
+        return leaves_named(parquet, [name for name in names if name in KEY_COLUMNS or name.lower() in wanted])
 
     def reasons(self, table, part):
         "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
@@ -5373,7 +5381,7 @@ def rows_staying(parquet, group, part, first, sieve):
     rows = parquet.metadata.row_group(group).num_rows
     low, high = np.searchsorted(part.drop, (first, first + rows))
     if not part.aside: return rows - int(high - low)
-    table = parquet.read_row_group(group, columns=sieve.columns(parquet.schema_arrow.names), use_threads=False)
+    table = parquet.read_leaves(sieve.leaves(parquet), [group])
     return rows - int(high - low) - int((sieve.reasons(table, part) >= 0).sum())
 
 
@@ -5417,7 +5425,7 @@ def rows_read(part, content, fit, unit, side_store, sieve):
     if isinstance(content, Exception): raise content
     source, small = part.source, isinstance(content, bytes)
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    parquet = open_parquet(content, unit, WholeFile if small and not part.aside else pq.ParquetFile)
+    parquet = open_parquet(content, unit, WholeFile)
     for first, table, passed in tables_of(parquet, small, part, sieve):
         if comes_whole(part, first, table):
             yield Rows(*fit.seen(table), part.take, source.id, part.drop, None, None)
