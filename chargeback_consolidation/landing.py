@@ -29,9 +29,9 @@ import pyarrow as pa
 from .settings import COLUMNS, RULES, times_of, total_name
 from .store import FileEntry, SourceChanged, StoreError, attempt, is_hidden, read_each
 from .local import ODD
-from .parquet import (SchemaConflict, arrow_array, arrow_texts, cause_of, enum_leaves,
-    has_ancient, instants, int96_columns, int96_unit, integers, is_legacy, key_fault, key_hashes, keys_of, keys_where,
-    known, open_parquet, read_lineage, spark_version, whole)
+from .parquet import (SchemaConflict, WholeFile, arrow_array, arrow_texts, cause_of,
+    enum_leaves, has_ancient, instants, int96_columns, int96_unit, integers, is_legacy, key_fault, key_hashes, keys_of,
+    keys_where, known, leaves_named, open_parquet, read_lineage, spark_version, whole)
 from .schema import enums_as_text, plain_field, plain_schema
 from .quality import WIDE, added
 from .rules import (NO_BOOK, RuleRows, added_all, first_broken, numbers_in, open_book,
@@ -141,39 +141,42 @@ def check_deciding(schema, columns):
             raise SchemaConflict(f'column {name} is {kind}: a version must be a timestamp, a date or an integer')
 
 # %% ../nbs/11_landing.ipynb #e36705e0
-Shape = namedtuple('Shape', 'schema packed deciding maybe_old maybe_enum spark legacy')
+Shape = namedtuple('Shape', 'schema packed deciding leaves maybe_old maybe_enum spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
-schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
-timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
+schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. maybe_old,
+maybe_enum: True if INT96 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''.
+legacy: see `is_legacy`."""
 
 def shape_of(parquet, shapes, asked=(), columns=COLUMNS):
     """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
     asked: columns that rules name"""
     raw = parquet.schema_arrow
     key = raw.serialize().to_pybytes(), asked
-    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked, columns)
+    if key not in shapes: shapes[key] = attempt(make_shape, parquet, (), asked, columns)
     if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
         enums = enum_leaves(parquet)
         key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked, columns)
+        if key not in shapes: shapes[key] = attempt(make_shape, parquet, enums, asked, columns)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 # %% ../nbs/11_landing.ipynb #bc18aa1c
-def make_shape(raw, enums=(), asked=(), columns=COLUMNS):
-    "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
+def make_shape(parquet, enums=(), asked=(), columns=COLUMNS):
+    "The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`"
+    raw = parquet.schema_arrow
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
     check_deciding(schema, columns)
     decide = [name for name in deciding_names(columns) if name in schema.names]
     names = dict.fromkeys([*decide, *rule_fields(asked, schema.names)])
     deciding = pa.schema([schema.field(name) for name in names])
     old = any('timestamp[ns' in str(f.type) for f in schema)
-    return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
-                 spark_version(raw.metadata), is_legacy(raw.metadata))
+    return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names), old,
+                 'binary' in str(raw.types), spark_version(raw.metadata), is_legacy(raw.metadata))
 
 # %% ../nbs/11_landing.ipynb #ae8e5ad0
 def spans_of(metadata):
     "The row groups of a file in spans of about `SPAN` rows: a list of lists of numbers, one span for most files"
+    if metadata.num_rows <= SPAN: return [list(range(metadata.num_row_groups))]
     spans, rows = [[]], 0
     for i in range(metadata.num_row_groups):
         more = metadata.row_group(i).num_rows
@@ -183,14 +186,13 @@ def spans_of(metadata):
     return spans
 
 # %% ../nbs/11_landing.ipynb #7ee044ad
-def read_span(parquet, spans, span, columns):
-    "The `columns` of a span as a Table"
-    if len(spans) == 1: return parquet.read(columns=columns, use_threads=False)
-    return parquet.read_row_groups(span, columns=columns, use_threads=False)
+def read_span(parquet, spans, span, leaves):
+    "The columns of a span with the leaves of these numbers, as a Table"
+    return parquet.read_leaves(leaves, None if len(spans) == 1 else span)
 
 # %% ../nbs/11_landing.ipynb #b3a30859
 def deciding_tables(
-    parquet,    # ParquetFile with INT96 as nanoseconds
+    parquet,    # WholeFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
     asked=(),   # columns that rules name
@@ -202,11 +204,11 @@ def deciding_tables(
     spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     old = int96_columns(parquet) if shape.maybe_old else []
-    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding)
-    needs = set()
+    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding, shape.leaves)
+    needs, leaves = set(), leaves_named(parquet, old)
     for span in spans:
         needs.add(
-            int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us'))))
+            int96_unit(*(read_span(file, spans, span, leaves) for file in (parquet, reopened('us'))))
         )
     if {'ns', 'us'} <= needs:
         raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
@@ -216,15 +218,16 @@ def deciding_tables(
     )
     file = reopened('us') if need == 'us' else parquet
     kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
-    tables = whole_tables(file, spans, kinds)
+    tables = whole_tables(file, spans, kinds, shape.leaves)
     return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
 
 # %% ../nbs/11_landing.ipynb #7dc19e40
-def whole_tables(parquet, spans, schema):
-    "The tables of the spans with the columns of `schema`; ValueError if there are not as many rows as promised"
+def whole_tables(parquet, spans, schema, leaves):
+    """The tables of the spans with the columns of `schema`, which have these leaves; ValueError if there are not as
+    many rows as promised"""
     rows, promised = 0, parquet.metadata.num_rows
     for span in spans:
-        table = read_span(parquet, spans, span, schema.names)
+        table = read_span(parquet, spans, span, leaves)
         rows += table.num_rows
         if span is spans[-1] and rows != promised:
             raise ValueError(f'the footer promises {promised} rows, there are {rows}')
@@ -237,8 +240,9 @@ def check_calendar(parquet, reopened, spans):
         f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)
     ]
     file, names = reopened('us'), [f.name for f in fields]
+    leaves = leaves_named(file, names)
     for span in spans if names else ():
-        table = read_span(file, spans, span, names)
+        table = read_span(file, spans, span, leaves)
         found = [name for name in names if has_ancient(table[name])]
         if found:
             raise SchemaConflict(f'column {found[0]} has dates before 1582 or times before 1900 in the legacy calendar '
@@ -500,10 +504,10 @@ def read_sources(sources, stores):
 
 # %% ../nbs/11_landing.ipynb #47a04c8d
 def reopen(source, content, stores, unit):
-    "The ParquetFile of a source with its INT96 timestamps in `unit`"
-    if isinstance(content, bytes): return open_parquet(content, unit)
+    "The `WholeFile` of a source with its INT96 timestamps in `unit`"
+    if isinstance(content, bytes): return open_parquet(content, unit, WholeFile)
     store = stores[1 if source.lineage else 0]
-    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit)
+    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit, WholeFile)
 
 def rule_of(error, path='.parquet', content=b''):
     "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
@@ -563,7 +567,7 @@ def attempts(items):
 def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
-    parquet, first = open_parquet(content), 0
+    parquet, first = open_parquet(content, kind=WholeFile), 0
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else tuple(gathering.book.columns) + summed
     shape, need, tables = deciding_tables(

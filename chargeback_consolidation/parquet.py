@@ -8,7 +8,7 @@ __all__ = ['CHECKSUMS', 'SPARK_VERSION', 'SPARK_LEGACY', 'GREGORIAN', 'MODERN', 
            'key_texts', 'whole', 'keys_where', 'joined_keys', 'keys_of', 'key_fault', 'keyless_rows', 'instants',
            'key_hashes', 'int96_columns', 'leaves_of', 'int96_unit', 'enum_leaves', 'spark_version', 'is_legacy',
            'has_ancient', 'read_lineage', 'write_lineage', 'repeats', 'dictionary_columns', 'open_writer', 'footer',
-           'WholeFile']
+           'WholeFile', 'leaves_named']
 
 # %% ../nbs/06_parquet.ipynb #10694faf
 import difflib
@@ -324,6 +324,16 @@ def footer(sink):
 
 # %% ../nbs/06_parquet.ipynb #5ee1c0b8
 class WholeFile(pq.ParquetFile):
-    """A ParquetFile that nobody asks for columns by name.
-    For that pyarrow reads the names of all, a fifth of opening a small file."""
+    """A ParquetFile that is read whole, or by the numbers of its leaf columns.
+    To be asked for columns by name pyarrow would read the names of all, a fifth of opening a small file."""
     def _build_nested_paths(self): return {}
+
+    def read_leaves(self, numbers, groups=None):
+        "The columns with these leaves as a Table, of all row groups or of some"
+        if groups is None: return self.reader.read_all(column_indices=numbers, use_threads=False)
+        return self.reader.read_row_groups(groups, column_indices=numbers, use_threads=False)
+
+def leaves_named(parquet, names):
+    "The numbers of the leaves of the columns `names`, in their order"
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]

@@ -23,6 +23,7 @@ from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .parquet import instants, integers, known, whole
 from .quality import WIDE
@@ -108,6 +109,7 @@ class RuleRows:
     "The rows of a table as rules see them"
     def __init__(self, table, now):
         self.table, self.now, self.count, self.seen = table, now, table.num_rows, {}
+        self.columns = {}
 
     def once(self, way, name):
         "What a function makes of a column, worked out once"
@@ -117,8 +119,10 @@ class RuleRows:
 
     def column(self, name):
         "A column, null where there is none"
-        array = rule_column(self.table, name)
-        return pa.nulls(self.count) if array is None else array
+        if name not in self.columns:
+            array = rule_column(self.table, name)
+            self.columns[name] = pa.nulls(self.count) if array is None else array
+        return self.columns[name]
 
     def missing(self, name): return ~self.once(known, name)
     def none(self): return np.zeros(self.count, bool)
@@ -267,10 +271,12 @@ def values_meet(rows, name, condition):
 # %% ../nbs/10_rules.ipynb #292f0869
 def lengths_in(array):
     "How many characters the texts of an Array have, 0 where there is none, as `NumberColumn`; None for other types"
-    words = words_in(array)
-    if words is None or pa.types.is_boolean(array.type): return None
-    lengths = np.array([len(text) for text in words.values] + [0], np.int64)
-    return NumberColumn(np.where(words.known, lengths[words.places], 0), np.ones(len(array), bool), 0)
+    kind, t = array.type, pa.types
+    if t.is_dictionary(kind): return lengths_in(array.cast(kind.value_type))
+    if t.is_null(kind): array = array.cast(pa.string())
+    elif not (t.is_string(kind) or t.is_large_string(kind)): return None
+    lengths = integers(pc.utf8_length(array)).astype(np.int64)
+    return NumberColumn(lengths, np.ones(len(array), bool), 0)
 
 MOMENT = re.compile(r'^([0-9-]{10})[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?'
                     r'(Z|[+-][0-9]{2}:?[0-9]{2})?$')

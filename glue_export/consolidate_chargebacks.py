@@ -41,12 +41,13 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import partial, wraps
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyspark
 from pyspark import SparkContext, StorageLevel, accumulators
@@ -2342,9 +2343,19 @@ def footer(sink):
 
 
 class WholeFile(pq.ParquetFile):
-    """A ParquetFile that nobody asks for columns by name.
-    For that pyarrow reads the names of all, a fifth of opening a small file."""
+    """A ParquetFile that is read whole, or by the numbers of its leaf columns.
+    To be asked for columns by name pyarrow would read the names of all, a fifth of opening a small file."""
     def _build_nested_paths(self): return {}
+
+    def read_leaves(self, numbers, groups=None):
+        "The columns with these leaves as a Table, of all row groups or of some"
+        if groups is None: return self.reader.read_all(column_indices=numbers, use_threads=False)
+        return self.reader.read_row_groups(groups, column_indices=numbers, use_threads=False)
+
+def leaves_named(parquet, names):
+    "The numbers of the leaves of the columns `names`, in their order"
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]
 
 
 # --- Schema (07_schema.ipynb)
@@ -3712,6 +3723,7 @@ class RuleRows:
     "The rows of a table as rules see them"
     def __init__(self, table, now):
         self.table, self.now, self.count, self.seen = table, now, table.num_rows, {}
+        self.columns = {}
 
     def once(self, way, name):
         "What a function makes of a column, worked out once"
@@ -3721,8 +3733,10 @@ class RuleRows:
 
     def column(self, name):
         "A column, null where there is none"
-        array = rule_column(self.table, name)
-        return pa.nulls(self.count) if array is None else array
+        if name not in self.columns:
+            array = rule_column(self.table, name)
+            self.columns[name] = pa.nulls(self.count) if array is None else array
+        return self.columns[name]
 
     def missing(self, name): return ~self.once(known, name)
     def none(self): return np.zeros(self.count, bool)
@@ -3871,10 +3885,12 @@ def values_meet(rows, name, condition):
 
 def lengths_in(array):
     "How many characters the texts of an Array have, 0 where there is none, as `NumberColumn`; None for other types"
-    words = words_in(array)
-    if words is None or pa.types.is_boolean(array.type): return None
-    lengths = np.array([len(text) for text in words.values] + [0], np.int64)
-    return NumberColumn(np.where(words.known, lengths[words.places], 0), np.ones(len(array), bool), 0)
+    kind, t = array.type, pa.types
+    if t.is_dictionary(kind): return lengths_in(array.cast(kind.value_type))
+    if t.is_null(kind): array = array.cast(pa.string())
+    elif not (t.is_string(kind) or t.is_large_string(kind)): return None
+    lengths = integers(pc.utf8_length(array)).astype(np.int64)
+    return NumberColumn(lengths, np.ones(len(array), bool), 0)
 
 MOMENT = re.compile(r'^([0-9-]{10})[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?'
                     r'(Z|[+-][0-9]{2}:?[0-9]{2})?$')
@@ -4367,39 +4383,42 @@ def check_deciding(schema, columns):
             raise SchemaConflict(f'column {name} is {kind}: a version must be a timestamp, a date or an integer')
 
 
-Shape = namedtuple('Shape', 'schema packed deciding maybe_old maybe_enum spark legacy')
+Shape = namedtuple('Shape', 'schema packed deciding leaves maybe_old maybe_enum spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
-schema: plain. packed: its bytes. deciding: that of the columns that decide. maybe_old, maybe_enum: True if INT96
-timestamps or enums are possible. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
+schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. maybe_old,
+maybe_enum: True if INT96 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''.
+legacy: see `is_legacy`."""
 
 def shape_of(parquet, shapes, asked=(), columns=COLUMNS):
     """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
     asked: columns that rules name"""
     raw = parquet.schema_arrow
     key = raw.serialize().to_pybytes(), asked
-    if key not in shapes: shapes[key] = attempt(make_shape, raw, (), asked, columns)
+    if key not in shapes: shapes[key] = attempt(make_shape, parquet, (), asked, columns)
     if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
         enums = enum_leaves(parquet)
         key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, raw, enums, asked, columns)
+        if key not in shapes: shapes[key] = attempt(make_shape, parquet, enums, asked, columns)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 
-def make_shape(raw, enums=(), asked=(), columns=COLUMNS):
-    "The `Shape` of files with a raw schema; `SchemaConflict` as by `check_deciding`"
+def make_shape(parquet, enums=(), asked=(), columns=COLUMNS):
+    "The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`"
+    raw = parquet.schema_arrow
     schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
     check_deciding(schema, columns)
     decide = [name for name in deciding_names(columns) if name in schema.names]
     names = dict.fromkeys([*decide, *rule_fields(asked, schema.names)])
     deciding = pa.schema([schema.field(name) for name in names])
     old = any('timestamp[ns' in str(f.type) for f in schema)
-    return Shape(schema, schema.serialize().to_pybytes(), deciding, old, 'binary' in str(raw.types),
-                 spark_version(raw.metadata), is_legacy(raw.metadata))
+    return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names), old,
+                 'binary' in str(raw.types), spark_version(raw.metadata), is_legacy(raw.metadata))
 
 
 def spans_of(metadata):
     "The row groups of a file in spans of about `SPAN` rows: a list of lists of numbers, one span for most files"
+    if metadata.num_rows <= SPAN: return [list(range(metadata.num_row_groups))]
     spans, rows = [[]], 0
     for i in range(metadata.num_row_groups):
         more = metadata.row_group(i).num_rows
@@ -4409,14 +4428,13 @@ def spans_of(metadata):
     return spans
 
 
-def read_span(parquet, spans, span, columns):
-    "The `columns` of a span as a Table"
-    if len(spans) == 1: return parquet.read(columns=columns, use_threads=False)
-    return parquet.read_row_groups(span, columns=columns, use_threads=False)
+def read_span(parquet, spans, span, leaves):
+    "The columns of a span with the leaves of these numbers, as a Table"
+    return parquet.read_leaves(leaves, None if len(spans) == 1 else span)
 
 
 def deciding_tables(
-    parquet,    # ParquetFile with INT96 as nanoseconds
+    parquet,    # WholeFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
     shapes,     # dict for `shape_of`
     asked=(),   # columns that rules name
@@ -4428,11 +4446,11 @@ def deciding_tables(
     spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     old = int96_columns(parquet) if shape.maybe_old else []
-    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding)
-    needs = set()
+    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding, shape.leaves)
+    needs, leaves = set(), leaves_named(parquet, old)
     for span in spans:
         needs.add(
-            int96_unit(*(read_span(file, spans, span, old) for file in (parquet, reopened('us'))))
+            int96_unit(*(read_span(file, spans, span, leaves) for file in (parquet, reopened('us'))))
         )
     if {'ns', 'us'} <= needs:
         raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
@@ -4442,15 +4460,16 @@ def deciding_tables(
     )
     file = reopened('us') if need == 'us' else parquet
     kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
-    tables = whole_tables(file, spans, kinds)
+    tables = whole_tables(file, spans, kinds, shape.leaves)
     return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
 
 
-def whole_tables(parquet, spans, schema):
-    "The tables of the spans with the columns of `schema`; ValueError if there are not as many rows as promised"
+def whole_tables(parquet, spans, schema, leaves):
+    """The tables of the spans with the columns of `schema`, which have these leaves; ValueError if there are not as
+    many rows as promised"""
     rows, promised = 0, parquet.metadata.num_rows
     for span in spans:
-        table = read_span(parquet, spans, span, schema.names)
+        table = read_span(parquet, spans, span, leaves)
         rows += table.num_rows
         if span is spans[-1] and rows != promised:
             raise ValueError(f'the footer promises {promised} rows, there are {rows}')
@@ -4463,8 +4482,9 @@ def check_calendar(parquet, reopened, spans):
         f for f in parquet.schema_arrow if 'timestamp[' in str(f.type) or 'date32' in str(f.type)
     ]
     file, names = reopened('us'), [f.name for f in fields]
+    leaves = leaves_named(file, names)
     for span in spans if names else ():
-        table = read_span(file, spans, span, names)
+        table = read_span(file, spans, span, leaves)
         found = [name for name in names if has_ancient(table[name])]
         if found:
             raise SchemaConflict(f'column {found[0]} has dates before 1582 or times before 1900 in the legacy calendar '
@@ -4726,10 +4746,10 @@ def read_sources(sources, stores):
 
 
 def reopen(source, content, stores, unit):
-    "The ParquetFile of a source with its INT96 timestamps in `unit`"
-    if isinstance(content, bytes): return open_parquet(content, unit)
+    "The `WholeFile` of a source with its INT96 timestamps in `unit`"
+    if isinstance(content, bytes): return open_parquet(content, unit, WholeFile)
     store = stores[1 if source.lineage else 0]
-    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit)
+    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit, WholeFile)
 
 def rule_of(error, path='.parquet', content=b''):
     "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
@@ -4789,7 +4809,7 @@ def attempts(items):
 def index_pieces(source, content, stores, gathering, shapes):
     "The tables of a source that decide, in pieces of `CHUNK` rows, each with what `index_rows` wants to know of it"
     if isinstance(content, Exception): raise content
-    parquet, first = open_parquet(content), 0
+    parquet, first = open_parquet(content, kind=WholeFile), 0
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else tuple(gathering.book.columns) + summed
     shape, need, tables = deciding_tables(
@@ -5207,7 +5227,9 @@ def digit_sums(amounts, groups):
 
 class Till:
     "Control totals of the rows that go one way"
-    def __init__(self, totals): self.totals, self.sums = totals, {}
+    def __init__(self, totals):
+        self.totals, self.sums, self.waiting, self.size = totals, {}, [], 0
+        self.names = list(dict.fromkeys(name for total in totals for name in total))
 
     def add(self, table):
         "Count the rows of a table in the day's schema"
@@ -5216,7 +5238,76 @@ class Till:
             found = digit_sums(amounts, groups)
             self.sums = added([self.sums, {(total_name(total), text): number for text, number in found.items()}])
 
-    def record(self): return sums_record(self.sums)
+    def later(self, table, rows):
+        "Count some rows of a table, a bool array, once there are many"
+        if not self.totals or not rows.any(): return
+        self.waiting.append((table.select(self.names), rows))
+        self.size += size_of(self.waiting[-1][0])
+        if self.size > BLOCK_BYTES: self.settle()
+
+    def settle(self):
+        "Count what waits"
+        if not self.waiting: return
+        rows = arrow_array(np.concatenate([rows for _, rows in self.waiting]))
+        self.add(pa.concat_tables([table for table, _ in self.waiting]).filter(rows))
+        self.waiting, self.size = [], 0
+
+    def record(self):
+        self.settle()
+        return sums_record(self.sums)
+
+
+Marks = namedtuple('Marks', 'keep lost file row')
+Marks.__doc__ = """What becomes of some rows, and where they come from: arrays.
+keep: those of the piece. lost: those that are counted as duplicates. file, row: the origins of all."""
+
+Rows = namedtuple('Rows', 'table own size kept source drop marks reasons')
+Rows.__doc__ = """Rows of a source that were read.
+own: the schema of their table, which may lack columns of the day's. size: bytes in memory, in the day's schema.
+kept: how many belong to the piece. source: its number. drop: positions of those that lost.
+marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 for rows that are not set aside, or
+None."""
+
+def marks_of(waiting):
+    "The `Marks` of a list of `Rows`, one after the other"
+    lengths = [rows.table.num_rows for rows in waiting]
+    starts, places = np.cumsum([0] + lengths), [np.zeros(0, np.int64)]
+    places += [rows.drop + start for rows, start in zip(waiting, starts) if rows.marks is None]
+    lost = np.zeros(starts[-1], bool)
+    lost[np.concatenate(places)] = True
+    file = np.repeat(np.array([rows.source for rows in waiting], np.int32), lengths)
+    row = np.arange(len(lost), dtype=np.int32) - np.repeat(starts[:-1].astype(np.int32), lengths)
+    found = Marks(~lost, lost, file, row)
+    for rows, start, end in zip(waiting, starts, starts[1:]):
+        for all_marks, own in zip(found, rows.marks or ()): all_marks[start:end] = own
+    return found
+
+
+class Fit:
+    "How the tables of a slot come into the day's schema"
+    def __init__(self, schema): self.schema, self.own, self.only_lacks, self.lacking = schema, None, False, {}
+
+    def learn(self, own):
+        "Tables have the schema `own` from now on"
+        kinds = {f.name.lower(): f.type for f in self.schema}
+        self.own, self.lacking = own, {}
+        self.only_lacks = all(f.name.lower() in kinds and f.type.equals(kinds[f.name.lower()]) for f in own)
+
+    def seen(self, table):
+        "(the table, in the day's schema or in one that only lacks columns; that schema; the bytes in the day's)"
+        if self.own is None or not table.schema.equals(self.own): self.learn(table.schema)
+        if not self.only_lacks:
+            table = adapt(table, self.schema)
+            return table, self.schema, size_of(table)
+        size, n = size_of(table), table.num_rows
+        if n not in self.lacking: self.lacking[n] = size_of(adapt(table, self.schema)) - size
+        return table, self.own, size + self.lacking[n]
+
+    def joined(self, waiting):
+        "One table in the day's schema, each column in one piece, of a list of `Rows`"
+        runs = [list(run) for _, run in groupby(waiting, lambda rows: id(rows.own))]
+        tables = [adapt(pa.concat_tables([rows.table for rows in run]), self.schema) for run in runs]
+        return pa.concat_tables(tables).combine_chunks()
 
 
 ROW_GROUP_BYTES = 64 << 20      # in memory
@@ -5232,31 +5323,30 @@ class SlotBuffer:
         "Drop what is not written yet"
         self.waiting, self.fresh, self.blocks, self.weight, self.origins = [], 0, [], 0, []
 
-    def add(self, table, keep, file, row):
-        "Of a table the rows to keep (bool array), and their origins (arrays)"
-        kept = int(keep.sum())
-        self.waiting.append((table, keep))
-        self.fresh += size_of(table) * kept // len(keep)
-        self.origins.append((file, row) if kept == len(keep) else (file[keep], row[keep]))
+    def add(self, rows):
+        "Add those of `Rows` that are to be kept"
+        self.waiting.append(rows)
+        self.fresh += rows.size * rows.kept // rows.table.num_rows
         if self.fresh >= BLOCK_BYTES: self.join()
         if self.weight >= ROW_GROUP_BYTES: self.flush()
 
     def join(self):
-        "Make one table of the rows to keep of those that wait"
+        "Make one table of the rows to keep of those that wait, and count those that lost"
         if not self.waiting: return
-        table = pa.concat_tables([t for t, _ in self.waiting]).combine_chunks()
-        keep = np.concatenate([k for _, k in self.waiting])
+        table, (keep, lost, file, row) = self.fit.joined(self.waiting), marks_of(self.waiting)
         self.blocks.append(table if keep.all() else table.filter(arrow_array(keep)))
+        self.origins.append((file[keep], row[keep]))
+        self.dropped.later(table, lost)
         self.weight += self.fresh
         self.waiting, self.fresh = [], 0
 
 
 class SlotWriter(SlotBuffer):
     "Writes the rows of one output file, staged; nothing exists before the first row"
-    def __init__(self, store, path, codec, spark='', totals=(), key=COLUMNS.key):
-        self.store, self.path, self.codec, self.spark, self.key = store, path, codec, spark, key
+    def __init__(self, store, path, codec, fit, spark='', totals=(), key=COLUMNS.key):
+        self.store, self.path, self.codec, self.fit, self.spark, self.key = store, path, codec, fit, spark, key
         self.sink = self.writer = None
-        self.digest, self.till = 0, Till(totals)
+        self.digest, self.till, self.dropped = 0, Till(totals), Till(totals)
         self.forget()
 
     def flush(self):
@@ -5292,17 +5382,18 @@ class SlotWriter(SlotBuffer):
         attempt(self.store.discard, self.path, self.sink.token)
 
 
-def size_of(table):
-    "The bytes that a table takes in memory"
-    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
-    return table.nbytes
-
 @contextmanager
 def writing(path):
     "What goes wrong meanwhile is a fault of the output at `path`: `StoreError`"
     try: yield
     except OSError as e:
         raise StoreError(f'{path} cannot be written: {" ".join(str(e).split())}') from e
+
+
+def size_of(table):
+    "The bytes that a table takes in memory"
+    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
+    return table.nbytes
 
 
 def rows_of_piece(
@@ -5347,10 +5438,10 @@ class Sieve:
         names = rule_fields(rule_columns(self.rules), schema.names)
         self.schema = pa.schema([schema.field(name) for name in names])
 
-    def columns(self, names):
-        "Those of `names`, a file's columns, that must be read to know"
-        wanted = {name.lower() for name in self.schema.names}
-        return [name for name in names if name in self.key or name.lower() in wanted]
+    def leaves(self, parquet):
+        "The numbers of a file's leaves that must be read to know"
+        wanted, names = {name.lower() for name in self.schema.names}, parquet.schema_arrow.names
+        return leaves_named(parquet, [name for name in names if name in self.key or name.lower() in wanted])
 
     def reasons(self, table, part):
         "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
@@ -5388,7 +5479,7 @@ def rows_staying(parquet, group, part, first, sieve):
     rows = parquet.metadata.row_group(group).num_rows
     low, high = np.searchsorted(part.drop, (first, first + rows))
     if not part.aside: return rows - int(high - low)
-    table = parquet.read_row_group(group, columns=sieve.columns(parquet.schema_arrow.names), use_threads=False)
+    table = parquet.read_leaves(sieve.leaves(parquet), [group])
     return rows - int(high - low) - int((sieve.reasons(table, part) >= 0).sum())
 
 
@@ -5414,27 +5505,34 @@ def lost_rows(part, first, rows):
     return found
 
 
-Block = namedtuple('Block', 'table keep reasons file row lost')
-Block.__doc__ = """Rows of a source in the day's schema.
-keep: those of the piece. reasons: numbers of `Sieve.texts` for those that it puts into quarantine, -1 for others.
-file, row: the origins of all. lost: those counted as duplicates, as by `lost_rows`. All but the table are arrays."""
+def comes_whole(part, first, table):
+    "True if a landing file's first table is its whole part: all of its rows but those that lost"
+    n, drop = table.num_rows, part.drop
+    odd = first or part.skip or part.aside or part.source.lineage or n != part.take + len(drop)
+    return not odd and not (len(drop) and drop[-1] >= n)
 
-def blocks_of(part, content, schema, unit, side_store, sieve):
-    "The `Block`s of a part, from its source's bytes or binary file; whatever is wrong with the source"
+def own_marks(part, first, reasons, passed, origin):
+    "The `Marks` of a table whose rows have these reasons, as by `Sieve.reasons`"
+    n = len(reasons)
+    keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
+    own = (np.full(n, part.source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
+    return Marks(keep, lost_rows(part, first, n), *([o[first:first + n] for o in origin] if origin else own))
+
+def rows_read(part, content, fit, unit, side_store, sieve):
+    "The `Rows` of a part, from its source's bytes or binary file; whatever is wrong with the source"
     if isinstance(content, Exception): raise content
     source, small = part.source, isinstance(content, bytes)
     origin = read_lineage(side_store.load(source.lineage)) if source.lineage else None
-    parquet = open_parquet(content, unit, WholeFile if small and not part.aside else pq.ParquetFile)
+    parquet = open_parquet(content, unit, WholeFile)
     for first, table, passed in tables_of(parquet, small, part, sieve):
-        n = table.num_rows
+        if comes_whole(part, first, table):
+            yield Rows(*fit.seen(table), part.take, source.id, part.drop, None, None)
+            continue
         reasons = sieve.reasons(table, part)
-        keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
-        if part.skip: reasons = np.full(n, -1, np.int32)
-        lost = lost_rows(part, first, n)
-        if not (keep.any() or (reasons >= 0).any() or lost.any()): continue
-        own = (np.full(n, source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
-        file, row = (origin[0][first:first + n], origin[1][first:first + n]) if origin else own
-        yield Block(adapt(table, schema), keep, reasons, file, row, lost)
+        marks = own_marks(part, first, reasons, passed, origin)
+        if part.skip or not (reasons >= 0).any(): reasons = None
+        if not (marks.keep.any() or marks.lost.any() or reasons is not None): continue
+        yield Rows(*fit.seen(table), int(marks.keep.sum()), source.id, part.drop, marks, reasons)
 
 
 class LastRead:
@@ -5464,22 +5562,21 @@ def copy_slot(
 ):
     "Write one slot, staged: what was `Copied`. `StoreError` where a store is at fault"
     output, sieve = reading.stores[1], Sieve(schema, book, key)
-    totals = parts[0].totals if parts else ()
-    writer, quarantine, bad, dropped = SlotWriter(output, paths.file, codec, spark, totals, key), [], [], Till(totals)
+    fit, quarantine, bad = Fit(schema), [], []
+    writer = SlotWriter(output, paths.file, codec, fit, spark, parts[0].totals if parts else (), key)
     try:
         for part, (_, content) in zip(parts, reading.each([p.source for p in parts])):
-            for block in attempts(blocks_of(part, content, schema, unit, output, sieve)):
-                if isinstance(block, StoreError): raise block
-                if isinstance(block, Exception):
-                    bad.append((part.source.id, rule_of(block, part.source.path, content), cause_of(block)))
+            for rows in attempts(rows_read(part, content, fit, unit, output, sieve)):
+                if isinstance(rows, StoreError): raise rows
+                if isinstance(rows, Exception):
+                    bad.append((part.source.id, rule_of(rows, part.source.path, content), cause_of(rows)))
                 if bad:
                     writer.forget()
                     quarantine = []
                     continue
-                with writing(paths.file): take_block(block, writer, quarantine, dropped)
+                with writing(paths.file): take_rows(rows, writer, quarantine)
         if not bad:
-            done = finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
-            return done._replace(dropped=dropped.record())
+            return finish_slot(parts, writer, quarantine, output, paths, codec, root, sieve.texts)
     except BaseException:
         writer.abandon()
         raise
@@ -5487,15 +5584,14 @@ def copy_slot(
     return Copied(bad=tuple(bad))
 
 
-def take_block(block, writer, quarantine, dropped):
-    "Add the rows of a block to `writer`, those set aside to `quarantine`; those that lost are counted in `dropped`"
-    if block.keep.any():
-        writer.add(block.table, block.keep, block.file, block.row)
-    if block.lost.any(): dropped.add(block.table.filter(arrow_array(block.lost)))
-    aside = block.reasons >= 0
-    if not aside.any(): return
-    rows = block.table.filter(arrow_array(aside))
-    quarantine.append((rows, block.file[aside], block.row[aside], block.reasons[aside]))
+def take_rows(rows, writer, quarantine):
+    "Add what is to be kept of `Rows` to `writer`, and what is set aside to `quarantine`; count what lost"
+    if rows.kept: writer.add(rows)
+    else: writer.dropped.later(adapt(rows.table, writer.fit.schema), marks_of([rows]).lost)
+    if rows.reasons is None: return
+    aside = rows.reasons >= 0
+    table = adapt(rows.table, writer.fit.schema).filter(arrow_array(aside))
+    quarantine.append((table, rows.marks.file[aside], rows.marks.row[aside], rows.reasons[aside]))
 
 
 def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
@@ -5510,7 +5606,7 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
         )
         create_once(output, paths.lineage, origins)
         file = file._replace(lineage=paths.lineage)
-    return Copied(file, aside)
+    return Copied(file, aside, dropped=writer.dropped.record())
 
 
 def create_once(store, path, data):

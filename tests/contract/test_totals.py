@@ -205,14 +205,25 @@ def test_a_wrong_version_wins_for_a_right_one(lake, monkeypatch):
     refused(lake, ConservationBroken)
 
 
-def test_a_mistake_in_the_quarantine(lake, monkeypatch):
-    true = copying.take_block
+def test_a_wrong_version_wins_in_a_file_that_comes_whole(lake, monkeypatch):
+    lake.land('1.parquet', paid(['a', 'b', 'c', 'd'], ['1', '2', '3', '4'], ['EUR', 'USD', 'EUR', None]))
+    true = copying.marks_of
 
-    def take_block(block, writer, quarantine, dropped):
-        true(block, writer, quarantine, dropped)
+    def marks_of(waiting):
+        other = [rows._replace(drop=rows.drop + 2) for rows in waiting]
+        return true(waiting)._replace(keep=true(other).keep)
+    monkeypatch.setattr(copying, 'marks_of', marks_of)
+    refused(lake, ConservationBroken)
+
+
+def test_a_mistake_in_the_quarantine(lake, monkeypatch):
+    true = copying.take_rows
+
+    def take_rows(rows, writer, quarantine):
+        true(rows, writer, quarantine)
         quarantine[:] = [(t.set_column(t.column_names.index('amount'), 'amount', pc.negate(t['amount']).cast(
             t['amount'].type)), *more) for t, *more in quarantine]
-    monkeypatch.setattr(copying, 'take_block', take_block)
+    monkeypatch.setattr(copying, 'take_rows', take_rows)
     assert '-5.00 quarantined' in refused(lake, ConservationBroken)
 
 
