@@ -351,7 +351,9 @@ class LogWriting(LogSchema):
 
 # %% ../nbs/15_delta.ipynb #1fb11a02
 class DeltaLog(LogWriting):
-    "The Delta log of a table"
+    "The Delta log of a table. `written`: how many versions this object has written; `begun`: True if it began the log"
+    written, begun = 0, False
+
     def follow(
         self,
         days,       # DayFiles of which the log may lack the commit; their files are visible
@@ -372,5 +374,6 @@ class DeltaLog(LogWriting):
             for day in lacking: actions += day_actions(state, day, now)
             if not self.store.create(self.path(state.version + 1), log_bytes(actions)):
                 continue
+            self.written, self.begun = self.written + 1, self.begun or state.version < 0
             self.save(played(state, state.version + 1, actions))
             return state.numbers

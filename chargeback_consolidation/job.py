@@ -6,8 +6,8 @@
 __all__ = ['ATTEMPTS', 'Written', 'OVERTAKEN', 'EXIT_CODES', 'Conflict', 'AftermathFailed', 'consolidate', 'write',
            'spark_versions', 'balance', 'day_files', 'kept_sums', 'control_balances', 'check_conserved', 'readers_of',
            'run_report', 'final_report', 'dry_report', 'nothing_new', 'ended', 'relative', 'commit_of', 'taken_now',
-           'publish', 'finish', 'make_known', 'with_aftermath', 'clean_up', 'real', 'check_output', 'check_folder',
-           'plan_runs', 'stopped_words', 'main', 'failed', 'is_outside_fault', 'run_day', 'run_all']
+           'publish', 'log_words', 'finish', 'make_known', 'with_aftermath', 'clean_up', 'real', 'check_output',
+           'check_folder', 'plan_runs', 'stopped_words', 'main', 'failed', 'is_outside_fault', 'run_day', 'run_all']
 
 # %% ../nbs/19_job.ipynb #8e82c42a
 import base64
@@ -28,7 +28,7 @@ from .versions import build_index, forget
 from .layout import CONSOLIDATED, SlotPaths
 from .copying import copy_slots, create_once, slot_parts
 from .ledger import (Commit, LedgerDamaged, Settled, Taken, drop_staged, has_log, number_of,
-    refuse_old_place, schema_of, settle, slot_paths, write_manifest)
+    refuse_old_place, refuse_other_ledger, schema_of, settle, slot_paths, write_manifest)
 from .report import Report, complain, log_stage, put_metrics, record_of, steady_output, tell
 from .plan import (NoData, check_plan, check_table, day_warnings, decide, look, lost_race,
     moved, name_of, next_number, overtaken, rules_of, start_run)
@@ -271,13 +271,19 @@ def publish(run, commit):
     return won
 
 # %% ../nbs/19_job.ipynb #3a410c7b
+def log_words(run):
+    "What a person should know of the Delta log: that it was begun, or is kept though nobody asked for it"
+    log = run.ledger.log
+    if log.begun: return f'a Delta log of the table was begun, in {log.folder}: from now on each run keeps it'
+    return f'the table has a Delta log, in {log.folder}: it was kept' if log.written and not run.ledger.delta else ''
+
 def finish(run, state, plan, commit):
     "Roll the commit forward, make it known, report"
     run.facts.update(commit=commit.number)
     try: settled = settle(run.ledger, commit, lambda: run.observe('settling', 0.0, {}))
     except StoreError as e: settled = Settled(0, f'its files are not visible yet: {e}')
     run.mark('settle', files=len(commit.files))
-    report = final_report(run, state, commit.files, commit.number)
+    report = replace(final_report(run, state, commit.files, commit.number), message=log_words(run))
     return with_aftermath(report, commit.number, settled, make_known(run, commit))
 
 # %% ../nbs/19_job.ipynb #a6686d74
@@ -331,6 +337,7 @@ def check_output(settings, table, partitions):
                                     'whoever reads the table reads landing files, too')
         if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
     refuse_old_place(store_for(output), output, ledger)
+    refuse_other_ledger(store_for(output), output, ledger)
 
 # %% ../nbs/19_job.ipynb #70924685
 def check_folder(name, path, read_only):

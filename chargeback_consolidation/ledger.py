@@ -9,7 +9,7 @@ __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'RUNS', 'Taken', 'Settle
            'tell_log', 'heads', 'rolled_forward', 'whole_days', 'log_refusal', 'retained', 'remove_superseded',
            'remove_litter', 'manifests', 'dead_manifests', 'drop_staged', 'open_ledger', 'snapshot', 'is_rolling',
            'Gone', 'snapshot_of', 'commits_there', 'repair', 'mend_log', 'causes_of', 'fence_after', 'litter_ahead',
-           'unnamed_manifests', 'settle_temporary', 'claim_table', 'refuse_old_place']
+           'unnamed_manifests', 'settle_temporary', 'claim_table', 'refuse_old_place', 'refuse_other_ledger']
 
 # %% ../nbs/16_ledger.ipynb #ec0511a9
 import base64
@@ -533,3 +533,16 @@ def refuse_old_place(
         words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
     raise ArgumentError(f'--OUTPUT_PATH {root} holds {" and ".join(left)} of an earlier version, which belong under '
                         f'LEDGER_PATH: while no run is on, {" && ".join(words)}')
+
+# %% ../nbs/16_ledger.ipynb #a2e12639
+def refuse_other_ledger(
+    store, root,    # OUTPUT_PATH
+    home,           # LEDGER_PATH
+):
+    "`ArgumentError` if the ledger in `home` is not begun, and the table in `root` holds files of some ledger"
+    claim = join(home, '_ledger/source-table')
+    if store.load(claim) is not None: return
+    ours = next((e.path for e in store.list(root) if number_of(e.path)), None)
+    if ours is None or store.load(claim) is not None: return    # meanwhile another run has begun it
+    raise ArgumentError(f'--LEDGER_PATH {home} knows no day, though --OUTPUT_PATH holds {ours}: give the LEDGER_PATH '
+                        'of the runs before, or another OUTPUT_PATH')

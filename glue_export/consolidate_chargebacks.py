@@ -6020,7 +6020,9 @@ class LogWriting(LogSchema):
 
 
 class DeltaLog(LogWriting):
-    "The Delta log of a table"
+    "The Delta log of a table. `written`: how many versions this object has written; `begun`: True if it began the log"
+    written, begun = 0, False
+
     def follow(
         self,
         days,       # DayFiles of which the log may lack the commit; their files are visible
@@ -6041,6 +6043,7 @@ class DeltaLog(LogWriting):
             for day in lacking: actions += day_actions(state, day, now)
             if not self.store.create(self.path(state.version + 1), log_bytes(actions)):
                 continue
+            self.written, self.begun = self.written + 1, self.begun or state.version < 0
             self.save(played(state, state.version + 1, actions))
             return state.numbers
 
@@ -6548,6 +6551,19 @@ def refuse_old_place(
         words = [f'aws s3 mv --recursive {join(root, n)} {join(home, n)}' for n in left]
     raise ArgumentError(f'--OUTPUT_PATH {root} holds {" and ".join(left)} of an earlier version, which belong under '
                         f'LEDGER_PATH: while no run is on, {" && ".join(words)}')
+
+
+def refuse_other_ledger(
+    store, root,    # OUTPUT_PATH
+    home,           # LEDGER_PATH
+):
+    "`ArgumentError` if the ledger in `home` is not begun, and the table in `root` holds files of some ledger"
+    claim = join(home, '_ledger/source-table')
+    if store.load(claim) is not None: return
+    ours = next((e.path for e in store.list(root) if number_of(e.path)), None)
+    if ours is None or store.load(claim) is not None: return    # meanwhile another run has begun it
+    raise ArgumentError(f'--LEDGER_PATH {home} knows no day, though --OUTPUT_PATH holds {ours}: give the LEDGER_PATH '
+                        'of the runs before, or another OUTPUT_PATH')
 
 
 # --- Metrics (17_report.ipynb)
@@ -7470,13 +7486,19 @@ def publish(run, commit):
     return won
 
 
+def log_words(run):
+    "What a person should know of the Delta log: that it was begun, or is kept though nobody asked for it"
+    log = run.ledger.log
+    if log.begun: return f'a Delta log of the table was begun, in {log.folder}: from now on each run keeps it'
+    return f'the table has a Delta log, in {log.folder}: it was kept' if log.written and not run.ledger.delta else ''
+
 def finish(run, state, plan, commit):
     "Roll the commit forward, make it known, report"
     run.facts.update(commit=commit.number)
     try: settled = settle(run.ledger, commit, lambda: run.observe('settling', 0.0, {}))
     except StoreError as e: settled = Settled(0, f'its files are not visible yet: {e}')
     run.mark('settle', files=len(commit.files))
-    report = final_report(run, state, commit.files, commit.number)
+    report = replace(final_report(run, state, commit.files, commit.number), message=log_words(run))
     return with_aftermath(report, commit.number, settled, make_known(run, commit))
 
 
@@ -7530,6 +7552,7 @@ def check_output(settings, table, partitions):
                                     'whoever reads the table reads landing files, too')
         if not path.startswith('s3://'): check_folder(name, path, settings.dry_run)
     refuse_old_place(store_for(output), output, ledger)
+    refuse_other_ledger(store_for(output), output, ledger)
 
 
 def check_folder(name, path, read_only):

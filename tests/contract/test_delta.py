@@ -444,3 +444,14 @@ def test_c19_a_log_without_superseded_files_warns(lake):
         said = [w for w in report.warnings if w.startswith('KEEP_SUPERSEDED_HOURS is 0: ')]
         assert report.status == 'done' and len(said) == warned and not any('\n' in w for w in said)
     assert lake.run(session=inline, **LOGGED).warnings == tuple(said)
+
+
+def test_c19_a_log_that_is_begun_or_kept_is_told(lake):
+    messages = []
+    for name, log in (('a', False), ('b', True), ('c', True), ('d', False)):
+        lake.land(f'{name}.parquet', chargebacks([name]))
+        messages.append(lake.run(session=inline, DELTA_LOG=log).message)
+    folder = f'{lake.output}/_delta_log'
+    assert messages == [
+        '', f'a Delta log of the table was begun, in {folder}: from now on each run keeps it', '',
+        f'the table has a Delta log, in {folder}: it was kept']

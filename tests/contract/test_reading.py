@@ -217,3 +217,19 @@ def test_the_words_of_the_error_move_it(old, lake, spark, capsys):
     assert expected(old.output) == sorted(expected(lake.output) + [('new', 7)])
     assert {p.name for p in old.output.iterdir()} == {'year=2025'}
     assert job.main(old.words()) == 0
+
+
+def test_c16_a_changed_ledger_path_is_noticed(tmp_path, capsys):
+    "For a day that is there, and for a new one"
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', chargebacks(['a']))
+    lake.land('2025/11/03/a.parquet', chargebacks(['a']))
+    assert lake.main() == 0
+    before = tree(tmp_path)
+    for day in ('2025-11-02', '2025-11-03'):
+        assert lake.main(LEDGER_PATH=tmp_path / 'other', PARTITION_DATE=day) == 2
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 1 and told[0].startswith(f'--LEDGER_PATH {tmp_path}/other knows no day, though')
+    assert tree(tmp_path) == before
+    assert lake.main(PARTITION_DATE='2025-11-03', MAX_OUTSIDE_DAY_RATE=1) == 0
+    assert lake.main(OUTPUT_PATH=tmp_path / 'more', LEDGER_PATH=tmp_path / 'other') == 0
