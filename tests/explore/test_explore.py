@@ -12,8 +12,14 @@ SCHEDULES = int(os.environ.get('CHARGEBACK_EXPLORED', 30))
 BY_NAME = {s.name: s for s in SCENARIOS}
 
 
-@pytest.mark.parametrize('store', ['local', 's3'])
-@pytest.mark.parametrize('scenario', SCENARIOS, ids=lambda s: s.name)
+def cases():
+    "Each scenario in each store; a quick run plays some of those in S3"
+    for number, scenario in enumerate(SCENARIOS):
+        yield pytest.param(scenario, 'local', id=f'{scenario.name}-local')
+        yield pytest.param(scenario, 's3', id=f'{scenario.name}-s3', marks=pytest.mark.slow if number % 4 else ())
+
+
+@pytest.mark.parametrize('scenario, store', cases())
 def test_every_schedule_keeps_the_day_whole(scenario, store):
     with in_memory(store) as day:
         found = explore(scenario, day, turns=3, faults=1, most=SCHEDULES)
@@ -28,7 +34,8 @@ def test_an_upload_that_is_gone_may_be_answered_with_a_500(scenario):
     assert found.violation is None, found.violation.told()
 
 
-@pytest.mark.parametrize('mutant', MUTANTS, ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    'mutant', [pytest.param(m, id=m.name, marks=pytest.mark.slow if n % 3 else ()) for n, m in enumerate(MUTANTS)])
 def test_a_fault_of_the_protocol_is_found(mutant):
     "And told in a schedule of a few turns, at the end of which stands what does not hold"
     where = mutant.where

@@ -16,6 +16,7 @@ from world import LocalWorld, S3World, prepared
 
 from chargeback_consolidation.ledger import repair
 
+pytestmark = pytest.mark.xdist_group('kills')    # what its tests share is made once
 KILLED = Path(__file__).parents[1] / 'support/killed.py'
 PHASES = [
     'look', 'index', 'decide', 'copying', 'copy', 'audit', 'prepare', 'creating', 'commit', 'settling 1', 'settling 3',

@@ -14,6 +14,7 @@ from world import LocalWorld, S3World, prepared
 
 from chargeback_consolidation.job import Conflict
 
+pytestmark = pytest.mark.xdist_group('races')    # what its tests share is made once
 PHASES = ['look', 'index', 'decide', 'copy', 'audit', 'prepare', 'commit', 'settling', 'settle']
 QUICK_ON_S3 = [('copy', 'commit'), ('commit', 'commit'), ('settling', 'settling')]
 ON_S3 = [

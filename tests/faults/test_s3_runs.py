@@ -21,6 +21,7 @@ from chargeback_consolidation.ledger import LedgerDamaged
 from chargeback_consolidation.settings import ArgumentError
 from chargeback_consolidation.store import StoreError, StoreUnfit
 
+pytestmark = pytest.mark.xdist_group('s3_runs')    # what its tests share is made once
 SCRIPT = Path(__file__).parents[2] / 'glue_export/consolidate_chargebacks.py'
 KILLED = Path(__file__).parents[1] / 'support/killed.py'
 KILLS, LONGEST = 15, 14.0

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from chargeback_consolidation.commands import terminal
 
+pytestmark = pytest.mark.xdist_group('terminal')    # what its tests share is made once
 CLI = Path(sys.executable).parent / 'chargeback-consolidation'
 WORDS = (
     '--catalog lake --source-database landing --source-table chargebacks --output-path lake/out --output-file-count 3 '
