@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MASK_KEY', 'IDENTIFIERS', 'RECORD_TYPE', 'LEVELS', 'Finding', 'key_title', 'Mask', 'Identifier', 'plain',
-           'digest_of_data', 'Answer', 'answered', 'Page', 'cell_text', 'whole_words', 'as_html', 'finding_html',
-           'summary_html', 'picture']
+           'digest_of_data', 'Answer', 'answered', 'Page', 'cell_text', 'whole_words', 'as_html', 'finding_text',
+           'finding_html', 'summary_html', 'picture']
 
 # %% ../../nbs/answers/answer.ipynb #f309a4bc
 import base64
@@ -109,12 +109,18 @@ class Answer:
     def show(self, name, rows=20, without=()):
         "A table of the answer, its first `rows`, without some columns"
         frame = self.tables[name].drop(columns=list(without))
-        more = f'<p class="more">{rows:,} of {len(frame):,} rows</p>' if len(frame) > rows else ''
-        return Page(
-            as_html(self.mask.frame(frame.head(rows)), self.mask.verbatim) + more
-            if len(frame)
-            else '<p class="more">none</p>',
-            f'{name}: {len(frame):,} rows')
+        text = f'{name}: {len(frame):,} rows'
+        if not len(frame): return Page('<p class="more">none</p>', text, ('none',))
+        shown = self.mask.frame(frame.head(rows))
+        more = f'{rows:,} of {len(frame):,} rows' if len(frame) > rows else ''
+        html = as_html(shown, self.mask.verbatim) + (f'<p class="more">{more}</p>' if more else '')
+        return Page(html, text, (shown, more) if more else (shown,))
+
+    @property
+    def parts(self):
+        "The answer in texts, for who cannot show HTML"
+        facts = [f'{label}: {cell_text(value)}' for label, value in self.facts_shown()]
+        return (self.verdict, *facts, *(finding_text(f, self.mask) for f in self.findings))
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {'text/html': summary_html(self), 'text/plain': self.verdict, RECORD_TYPE: {'answer': self.data()}}
@@ -138,8 +144,10 @@ def answered(name, fine, facts, findings, tables, mask, aside=()):
 
 # %% ../../nbs/answers/answer.ipynb #9f1eb8ad
 class Page:
-    "A piece of HTML that says what it is in plain text, too"
-    def __init__(self, html, text): self.html, self.text = html, text
+    """A piece of HTML that says what it is in plain text, too. parts: the same for who cannot show HTML: texts,
+    DataFrames, and pictures as the bytes of a PNG"""
+    def __init__(self, html, text, parts=None): self.html, self.text, self.parts = html, text, parts or (text,)
+
     def _repr_mimebundle_(self, include=None, exclude=None): return {'text/html': self.html, 'text/plain': self.text}
 
 def cell_text(value):
@@ -171,6 +179,12 @@ def as_html(frame, verbatim=()):
     return '<div class="t"><table><thead>{}</thead><tbody>{}</tbody></table></div>'.format(
         row('th', map(title, frame.columns)), body)
 
+def finding_text(found, mask):
+    "A finding as text, with where it is and whom it is about"
+    more = f' and {len(found.where) - 5:,} more' if found.where[5:] else ''
+    where = ', '.join(map(shown, found.where[:5])) + more
+    return ' | '.join(part for part in (f'{found.kind}: {found.text}', where, ', '.join(map(mask, found.keys))) if part)
+
 def finding_html(found, mask):
     where = ', '.join(found.where[:5]) + (f', and {len(found.where) - 5:,} more' if found.where[5:] else '')
     keys = ', '.join(map(mask, found.keys))
@@ -199,7 +213,7 @@ def picture(
     empty=False,    # True: there is nothing to draw, and the page says so
 ):
     "A plot, as a part of the page"
-    if empty: return Page('<p class="more">nothing to draw</p>', 'nothing to draw: ' + title)
+    if empty: return Page('<p class="more">nothing to draw</p>', 'nothing to draw: ' + title, ('nothing to draw',))
     from matplotlib.figure import Figure
     figure, sink = Figure(figsize=size, dpi=110, layout='constrained'), io.BytesIO()
     axes = list(np.ravel(figure.subplots(rows, columns)))
@@ -207,6 +221,6 @@ def picture(
     for ax in axes: ax.spines[['top', 'right']].set_visible(False); ax.tick_params(labelsize=8)
     figure.suptitle(title, x=0.01, ha='left', fontsize=11)
     figure.savefig(sink, format='png', metadata={'Software': None})
-    return Page(
-        f'<img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(sink.getvalue()).decode()}">',
-        title)
+    data = sink.getvalue()
+    source = f'data:image/png;base64,{base64.b64encode(data).decode()}'
+    return Page(f'<img alt="{html.escape(title)}" src="{source}">', title, (data,))
