@@ -134,7 +134,7 @@ def run_notebook(
     def note(cell, cell_index, execute_reply): replies[cell_index] = execute_reply['content']
     client = NotebookClient(nb, km=kernel_manager(kernels), timeout=timeout, on_cell_executed=note)
     broken = ()
-    try: client.execute(env=without_aws())
+    try: client.execute(env=without_aws(), cleanup_kc=True)     # a manager of ours would keep its kernel else
     except (CellTimeoutError, DeadKernelError) as e: broken = (' '.join(str(e).split())[:300],)
     except Exception as e:
         if not problems_of(nb, replies): broken = (f'{type(e).__name__}: {" ".join(str(e).split())[:300]}',)

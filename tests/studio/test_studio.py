@@ -71,7 +71,10 @@ def outputs(notebook):
 def test_stage_notebook_runs_with_library_and_sample_in_s3(bucket, kernels, library):
     bucket.upload_file(library, 'lake', 'glue/library.zip')
     path, = workbench.studio_notebooks(ROOT, ['11_landing'])
+    before = set(psutil.Process().children(recursive=True))
     outcome = workbench.run_notebook(path, kernels, 's3://lake/glue/library.zip', 's3://lake/sample')
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not [p for p in left if 'glue' in ' '.join(p.cmdline()).lower()], 'a kernel is left'
     assert outcome.problems == ()
     assert len(keys(bucket, 'sample/landing/chargebacks/2025/11/02/part-')) == 6
     assert 'part-2-0.parquet' in outputs(outcome.notebook)
