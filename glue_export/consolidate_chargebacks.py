@@ -5188,6 +5188,19 @@ def from_plain(values):
     return Copied(file and WrittenFile(*file), quarantine and WrittenFile(*quarantine), *more)
 
 
+ROW_GROUP_BYTES = 64 << 20      # in memory
+
+BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
+
+BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
+
+
+def size_of(table):
+    "The bytes that a table takes in memory"
+    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
+    return table.nbytes
+
+
 def raw_values(array, kind):
     "The bytes of an Array's values as numpy has them, whatever stands where there is none"
     return np.frombuffer(array.buffers()[1], kind)
@@ -5310,13 +5323,6 @@ class Fit:
         return pa.concat_tables(tables).combine_chunks()
 
 
-ROW_GROUP_BYTES = 64 << 20      # in memory
-
-BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
-
-BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
-
-
 class SlotBuffer:
     "The rows of an output file that wait to be written, and the origins of all"
     def forget(self):
@@ -5388,12 +5394,6 @@ def writing(path):
     try: yield
     except OSError as e:
         raise StoreError(f'{path} cannot be written: {" ".join(str(e).split())}') from e
-
-
-def size_of(table):
-    "The bytes that a table takes in memory"
-    if hasattr(table, 'get_total_buffer_size'): return table.get_total_buffer_size()   # twenty times as fast
-    return table.nbytes
 
 
 def rows_of_piece(
