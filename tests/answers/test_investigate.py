@@ -143,22 +143,18 @@ def test_spellings_and_types():
 
 @pytest.fixture(scope='module')
 def reports(lakes, tmp_path_factory):
-    "The six investigations of the damaged day, through the command"
+    "All investigations of the damaged day, through the command"
     root, done, runs = lakes[1], lakes[2], tmp_path_factory.mktemp('runs')
     before = tree(root)
+    more = {'trace': ['--chargeback-id', done.removed[0]], 'quality_history': ['--days', '2'],
+            'rules': ['--rules', 'Rules = [ ColumnValues "amount" < 0 ]']}
     for name in NAMES:
-        more = (
-            ['--chargeback-id', done.removed[0]]
-            if name == 'trace'
-            else ['--days', '2']
-            if name == 'quality_history'
-            else [])
-        assert command(name, *words(root, runs, '--partition-date', DAY, *more)) == 0
+        assert command(name, *words(root, runs, '--partition-date', DAY, *more.get(name, ()))) == 0
     assert tree(root) == before, 'an investigation only reads'
     return runs
 
 
-def test_six_reports_of_a_damaged_day(reports, lakes):
+def test_the_reports_of_a_damaged_day(reports, lakes):
     done = lakes[2]
     found = {r['investigation']: r for r in records(reports)}
     assert sorted(found) == NAMES
