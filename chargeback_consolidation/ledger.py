@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .settings import COLUMNS, ArgumentError, Columns, ledger_path, lies_in
-from .store import StoreError, join
+from .store import StoreError, attempt, join
 from .parquet import arrow_array, arrow_texts
 from .layout import SlotPaths
 from .copying import WrittenFile
@@ -541,7 +541,7 @@ def refuse_other_ledger(
 ):
     "`ArgumentError` if the ledger in `home` is not begun, and the table in `root` holds files of some ledger"
     claim = join(home, '_ledger/source-table')
-    if store.load(claim) is not None: return
+    if attempt(store.load, claim) is not None: return   # it is begun, or the run will say why it cannot be read
     ours = next((e.path for e in store.list(root) if number_of(e.path)), None)
     if ours is None or store.load(claim) is not None: return    # meanwhile another run has begun it
     raise ArgumentError(f'--LEDGER_PATH {home} knows no day, though --OUTPUT_PATH holds {ours}: give the LEDGER_PATH '

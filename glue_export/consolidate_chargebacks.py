@@ -6559,7 +6559,7 @@ def refuse_other_ledger(
 ):
     "`ArgumentError` if the ledger in `home` is not begun, and the table in `root` holds files of some ledger"
     claim = join(home, '_ledger/source-table')
-    if store.load(claim) is not None: return
+    if attempt(store.load, claim) is not None: return   # it is begun, or the run will say why it cannot be read
     ours = next((e.path for e in store.list(root) if number_of(e.path)), None)
     if ours is None or store.load(claim) is not None: return    # meanwhile another run has begun it
     raise ArgumentError(f'--LEDGER_PATH {home} knows no day, though --OUTPUT_PATH holds {ours}: give the LEDGER_PATH '
