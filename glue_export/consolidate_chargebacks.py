@@ -6407,7 +6407,7 @@ def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False)
 
 def snapshot(ledger):
     "The files that are the day now, all of them readable: (Commit, list of FileEntry), or (None, [])"
-    for attempt in range(5):
+    for _ in range(5):
         numbers = ledger.numbers()
         there = {e.path: e for e in ledger.visible()}
         for number in reversed(numbers[-2:]):
