@@ -45,7 +45,8 @@ dropped: control totals of the duplicates, as by `sums_record`."""
 
 def as_plain(copied):
     "A `Copied` as plain tuples, which is how it leaves a task"
-    return (copied.file and tuple(copied.file), copied.quarantine and tuple(copied.quarantine)) + copied[2:]
+    files = [file and tuple(file) for file in copied[:2]]
+    return (*files, *copied[2:])
 
 def from_plain(values):
     "The `Copied` that `as_plain` took apart"
@@ -99,7 +100,8 @@ def digit_sums(amounts, groups):
     digits, negative = digits_in(amounts)
     total = [-int(n) << 16 * digits.shape[1] for n in count(negative)]
     for i in range(digits.shape[1]):
-        total = [t + (int(n) << 16 * i) for t, n in zip(total, count(digits[:, i]))]
+        more = count(digits[:, i])
+        total = [t + (int(n) << 16 * i) for t, n in zip(total, more)]
     scale = amounts.type.scale if pa.types.is_decimal(amounts.type) else 0
     return {text: Decimal(t).scaleb(-scale, WIDE) for text, t in zip(texts, total)}
 
@@ -115,7 +117,8 @@ class Till:
         for total in self.totals:
             amounts, groups = (pa.concat_arrays(table[name].chunks) for name in total)
             found = digit_sums(amounts, groups)
-            self.sums = added([self.sums, {(total_name(total), text): number for text, number in found.items()}])
+            named = {(total_name(total), text): number for text, number in found.items()}
+            self.sums = added([self.sums, named])
 
     def later(self, table, rows):
         "Count some rows of a table, a bool array, once there are many"
@@ -147,18 +150,22 @@ kept: how many belong to the piece. source: its number. drop: positions of those
 marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 for rows that are not set aside, or
 None."""
 
+# %% ../nbs/14_copying.ipynb #8fa3ad4a
 def marks_of(waiting):
     "The `Marks` of a list of `Rows`, one after the other"
     lengths = [rows.table.num_rows for rows in waiting]
-    starts, places = np.cumsum([0] + lengths), [np.zeros(0, np.int64)]
+    starts = np.cumsum([0] + lengths)
+    places = [np.zeros(0, np.int64)]
     places += [rows.drop + start for rows, start in zip(waiting, starts) if rows.marks is None]
     lost = np.zeros(starts[-1], bool)
     lost[np.concatenate(places)] = True
     file = np.repeat(np.array([rows.source for rows in waiting], np.int32), lengths)
-    row = np.arange(len(lost), dtype=np.int32) - np.repeat(starts[:-1].astype(np.int32), lengths)
+    begins = np.repeat(starts[:-1].astype(np.int32), lengths)
+    row = np.arange(len(lost), dtype=np.int32) - begins
     found = Marks(~lost, lost, file, row)
     for rows, start, end in zip(waiting, starts, starts[1:]):
-        for all_marks, own in zip(found, rows.marks or ()): all_marks[start:end] = own
+        for all_marks, own in zip(found, rows.marks or ()):
+            all_marks[start:end] = own
     return found
 
 # %% ../nbs/14_copying.ipynb #ee9e79e3
@@ -174,12 +181,14 @@ class Fit:
 
     def seen(self, table):
         "(the table, in the day's schema or in one that only lacks columns; that schema; the bytes in the day's)"
-        if self.own is None or not table.schema.equals(self.own): self.learn(table.schema)
+        if self.own is None or not table.schema.equals(self.own):
+            self.learn(table.schema)
         if not self.only_lacks:
             table = adapt(table, self.schema)
             return table, self.schema, size_of(table)
         size, n = size_of(table), table.num_rows
-        if n not in self.lacking: self.lacking[n] = size_of(adapt(table, self.schema)) - size
+        if n not in self.lacking:
+            self.lacking[n] = size_of(adapt(table, self.schema)) - size
         return table, self.own, size + self.lacking[n]
 
     def joined(self, waiting):
@@ -236,7 +245,8 @@ class SlotWriter(SlotBuffer):
 
     def count_keys(self, table):
         keys = key_hashes(keys_of(table, self.key))
-        self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
+        found = keys.view(np.uint64).sum(dtype=np.uint64)
+        self.digest = (self.digest + int(found)) % 2**64
 
     def close(self):
         "The `WrittenFile`, from its footer, or None"
@@ -316,7 +326,8 @@ class Sieve:
         found = np.full(table.num_rows, -1, np.int32)
         if self.rules and not part.source.lineage:
             found = first_broken(RuleRows(adapt(table, self.schema), self.now), self.rules)
-        return np.where(missing, 0, np.where(found < 0, -1, found + 1)).astype(np.int32)
+        by_rule = np.where(found < 0, -1, found + 1)
+        return np.where(missing, 0, by_rule).astype(np.int32)
 
 # %% ../nbs/14_copying.ipynb #f7a55390
 def tables_of(parquet, small, part, sieve):
@@ -346,7 +357,8 @@ def rows_staying(parquet, group, part, first, sieve):
     low, high = np.searchsorted(part.drop, (first, first + rows))
     if not part.aside: return rows - int(high - low)
     table = parquet.read_leaves(sieve.leaves(parquet), [group])
-    return rows - int(high - low) - int((sieve.reasons(table, part) >= 0).sum())
+    aside = sieve.reasons(table, part) >= 0
+    return rows - int(high - low) - int(aside.sum())
 
 # %% ../nbs/14_copying.ipynb #360b9759
 def batches_of(parquet, group, part, first, passed, sieve):
@@ -359,7 +371,8 @@ def batches_of(parquet, group, part, first, passed, sieve):
         yield first, table, passed
         low, high = np.searchsorted(part.drop, (first, first + table.num_rows))
         missing = int((sieve.reasons(table, part) >= 0).sum()) if part.aside else 0
-        first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
+        first += table.num_rows
+        passed += table.num_rows - int(high - low) - missing
 
 # %% ../nbs/14_copying.ipynb #48eb9639
 def lost_rows(part, first, rows):
@@ -381,9 +394,11 @@ def own_marks(part, first, reasons, passed, origin):
     "The `Marks` of a table whose rows have these reasons, as by `Sieve.reasons`"
     n = len(reasons)
     keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
-    own = (np.full(n, part.source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
-    return Marks(keep, lost_rows(part, first, n), *([o[first:first + n] for o in origin] if origin else own))
+    if origin: places = [o[first:first + n] for o in origin]
+    else: places = np.full(n, part.source.id, np.int32), np.arange(first, first + n, dtype=np.int32)
+    return Marks(keep, lost_rows(part, first, n), *places)
 
+# %% ../nbs/14_copying.ipynb #bbe7aca3
 def rows_read(part, content, fit, unit, side_store, sieve):
     "The `Rows` of a part, from its source's bytes or binary file; whatever is wrong with the source"
     if isinstance(content, Exception): raise content
@@ -457,7 +472,8 @@ def take_rows(rows, writer, quarantine):
     if rows.reasons is None: return
     aside = rows.reasons >= 0
     table = adapt(rows.table, writer.fit.schema).filter(arrow_array(aside))
-    quarantine.append((table, rows.marks.file[aside], rows.marks.row[aside], rows.reasons[aside]))
+    marks = rows.marks
+    quarantine.append((table, marks.file[aside], marks.row[aside], rows.reasons[aside]))
 
 # %% ../nbs/14_copying.ipynb #ddf6d9b2
 def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
@@ -486,7 +502,8 @@ def write_quarantine(rows, store, path, codec, landing_path, texts, totals=()):
     rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
     ours give way."""
     if not rows: return None
-    table, till = pa.concat_tables([t for t, _, _, _ in rows]), Till(totals)
+    table = pa.concat_tables([t for t, _, _, _ in rows])
+    till = Till(totals)
     till.add(table)
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
     files, places, reasons = (np.concatenate([r[i] for r in rows]) for i in (1, 2, 3))
@@ -524,7 +541,9 @@ def slot_parts(
 # %% ../nbs/14_copying.ipynb #2765ec55
 def slot_shares(parts, versions, tasks):
     "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
-    def plain_part(p): return (tuple(p.source),) + p[1:-1] + (tuple(map(tuple, p.totals)),)
+    def plain_part(p):
+        totals = tuple(map(tuple, p.totals))
+        return (tuple(p.source), *p[1:-1], totals)
     plain = [(slot, versions.get(slot, ''), [plain_part(p) for p in pieces])
              for slot, pieces in parts.items()]
     tasks = max(1, min(tasks, len(plain)))

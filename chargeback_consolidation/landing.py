@@ -65,7 +65,8 @@ def take_inventory(
     for location in locations:
         for entry in store.list(location):
             if is_hidden(entry.path[len(location) + 1:]): continue
-            relative = entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
+            inside = entry.path.startswith(root + '/')
+            relative = entry.path[len(root) + 1:] if inside else entry.path
             if entry.etag in ODD:
                 set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known:
@@ -119,8 +120,9 @@ def index_schema(columns):
     "The schema of index rows; their fields for times follow from `Columns`"
     moments = [field for name in times_of(columns) for field in zip(moment_fields(name), (pa.int64(), pa.int16()))]
     return pa.schema(
-        [('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64())] + moments
-        + [('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
+        [('source', pa.int32()), ('position', pa.int32()),
+         ('key', pa.string()), ('hash', pa.int64())]
+        + moments + [('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
@@ -303,7 +305,8 @@ def field_of(batch, name):
 # %% ../nbs/11_landing.ipynb #eafa3c97
 def micros_of(day):
     "The first microsecond of `day`, UTC, since 1970"
-    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
+    begins = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+    return int(begins.timestamp()) * 10**6
 
 # %% ../nbs/11_landing.ipynb #3d1b4d71
 class RecordView:
@@ -344,7 +347,8 @@ def flagged(rule, records):
 # %% ../nbs/11_landing.ipynb #0ddaceeb
 def starts_of(source):
     "Where the rows of each source begin"
-    return np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+    changes = source[1:] != source[:-1]
+    return np.flatnonzero(np.concatenate(([True], changes)))
 
 def judged(rows, tables, book):
     """What rules say of a batch of index rows: (bool array of those that are set aside, or None; for each source its
@@ -391,7 +395,8 @@ def counted(note, more):
     counts = {
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
-    first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
+    first = min(note.first_event, more['first_event'])
+    digest = (note.digest + more['digest']) % 2**64
     tallies = added_all([note.tallies, more['tallies']]) if note.tallies else more['tallies']
     return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
@@ -405,7 +410,8 @@ def group_places(array):
         return [None], np.zeros(len(array), np.int64)
     found = array.dictionary_encode()
     texts = [bytes(value.as_buffer()).decode('utf-8', 'backslashreplace') for value in found.dictionary]
-    return texts + [None], np.where(known(array), integers(found.indices), len(texts)).astype(np.int64)
+    places = np.where(known(array), integers(found.indices), len(texts))
+    return texts + [None], places.astype(np.int64)
 
 # %% ../nbs/11_landing.ipynb #8d6f9296
 def stretch_sums(numbers, places, count, starts):
@@ -413,8 +419,10 @@ def stretch_sums(numbers, places, count, starts):
     values = np.where(numbers.known, numbers.values, 0)
     if not len(values): return []
     most = max(abs(int(values.max())), abs(int(values.min())))
-    if most * len(values) >= 2**63: values = values.astype(object)
-    stretch = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    if most * len(values) >= 2**63:
+        values = values.astype(object)
+    lengths = np.diff(np.append(starts, len(values)))
+    stretch = np.repeat(np.arange(len(starts)), lengths)
     group = stretch * count + places
     order = np.argsort(group, kind='stable')
     first = starts_of(group[order])
@@ -427,8 +435,10 @@ def one_total(table, total, starts):
     def column(name):
         return whole(table[name]) if name in table.column_names else pa.nulls(table.num_rows)
     numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
-    if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values): return [None] * len(starts)
-    if numbers is None or numbers.scale is None: return [[0, []] for _ in starts]   # the day's schema refuses it
+    if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values):
+        return [None] * len(starts)
+    if numbers is None or numbers.scale is None:
+        return [[0, []] for _ in starts]   # the day's schema refuses it
     found = [[numbers.scale, []] for _ in starts]
     for stretch, place, number in stretch_sums(numbers, places, len(values), starts):
         found[stretch][1].append([values[place], number])
@@ -437,7 +447,8 @@ def one_total(table, total, starts):
 def exact_totals(rows, tables, totals):
     "`one_total` of each of `totals`, for each source in a batch of index rows, which were made of `tables`"
     if not totals or not rows.num_rows: return []
-    table, starts = pa.concat_tables(tables), starts_of(integers(field_of(rows, 'source')))
+    table = pa.concat_tables(tables)
+    starts = starts_of(integers(field_of(rows, 'source')))
     return [list(found) for found in zip(*(one_total(table, total, starts) for total in totals))]
 
 # %% ../nbs/11_landing.ipynb #d05cdf21
@@ -447,7 +458,8 @@ def totalled(note, more):
     found = []
     for mine, theirs in zip(note.totals, more):
         sums = dict(mine[1]) if mine and theirs else {}
-        for value, number in theirs[1] if mine and theirs else (): sums[value] = sums.get(value, 0) + number
+        for value, number in theirs[1] if mine and theirs else ():
+            sums[value] = sums.get(value, 0) + number
         fit = mine and theirs and len(sums) <= MOST_VALUES + 1
         found.append([mine[0], [list(pair) for pair in sums.items()]] if fit else None)
     return note._replace(totals=found)
@@ -460,7 +472,8 @@ def totals_in(notes, totals):
             for value, number in told[1] if told else ():
                 key = total_name(total), value, told[0]
                 found[key] = found.get(key, 0) + number
-    return added({key[:2]: Decimal(number).scaleb(-key[2], WIDE)} for key, number in found.items())
+    def exactly(number, scale): return Decimal(number).scaleb(-scale, WIDE)
+    return added({key[:2]: exactly(number, key[2])} for key, number in found.items())
 
 # %% ../nbs/11_landing.ipynb #44d3afb6
 def note_row(notes, schemas, columns=COLUMNS):
@@ -468,9 +481,11 @@ def note_row(notes, schemas, columns=COLUMNS):
     text = json.dumps({
         'schemas': [base64.b64encode(packed).decode() for packed in schemas],
         'notes': [(id,) + note for id, note in notes.items()]})
-    none, schema = arrow_array(np.array([-1], np.int32)), index_schema(columns)
+    none = arrow_array(np.array([-1], np.int32))
+    schema = index_schema(columns)
+    empty = [pa.nulls(1, f.type) for f in list(schema)[2:-1]]
     return pa.RecordBatch.from_arrays(
-        [none, none] + [pa.nulls(1, f.type) for f in list(schema)[2:-1]] + [arrow_texts([text])], schema=schema)
+        [none, none, *empty, arrow_texts([text])], schema=schema)
 
 # %% ../nbs/11_landing.ipynb #08396e7a
 def read_notes(
@@ -541,7 +556,8 @@ class Gathering:
         landed = self.files[0][2] is None
         judgement = judged(rows, self.tables, self.book) if landed else (None, None)
         measured = measure(rows, self.day, self.tables, judgement=judgement, columns=self.columns)
-        for id, more in measured.items(): self.notes[id] = counted(self.notes[id], more)
+        for id, more in measured.items():
+            self.notes[id] = counted(self.notes[id], more)
         for id, sums in zip(measured, exact_totals(rows, self.tables, self.totals)):
             self.notes[id] = totalled(self.notes[id], sums)
         rows = without_keys(rows, judgement[0])
@@ -578,7 +594,8 @@ def index_pieces(source, content, stores, gathering, shapes):
         for at in range(0, table.num_rows, CHUNK):
             piece = table.slice(at, CHUNK)
             end = first + piece.num_rows
-            yield piece, source.id, first, origin and (origin[0][first:end], origin[1][first:end])
+            own = origin and (origin[0][first:end], origin[1][first:end])
+            yield piece, source.id, first, own
             first = end
 
 # %% ../nbs/11_landing.ipynb #3f5a41fc

@@ -164,7 +164,8 @@ def instants(column):
     factor = {'day': 86400 * 10**6, 's': 10**6, 'ms': 1000}.get(unit, 1)
     if factor > 1:
         numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
-    micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
+    if unit == 'ns': micros, nanos = np.divmod(numbers, 1000)
+    else: micros, nanos = numbers * factor, np.zeros(len(numbers), np.int64)
     return arrow_array(micros, ~known(column)), nanos.astype(np.int16)
 
 # %% ../nbs/06_parquet.ipynb #0286ef41
@@ -175,8 +176,10 @@ def key_hashes(keys):
     "A 64-bit hash of each text in a string array, as int64; 0 for null"
     n = len(keys)
     if not n or keys.null_count == n: return np.zeros(n, np.int64)
-    offsets = np.frombuffer(keys.buffers()[1], np.int32)[keys.offset:keys.offset + n + 1].astype(np.int64)
-    data = np.frombuffer(keys.buffers()[2], np.uint8)[offsets[0]:offsets[-1]].astype(np.uint64) + np.uint64(1)
+    _, ends, letters = keys.buffers()
+    offsets = np.frombuffer(ends, np.int32)[keys.offset:keys.offset + n + 1].astype(np.int64)
+    letters = np.frombuffer(letters, np.uint8)[offsets[0]:offsets[-1]]
+    data = letters.astype(np.uint64) + np.uint64(1)
     lengths = np.diff(offsets)
     with np.errstate(over='ignore'):
         powers = POWERS if lengths.max() <= 512 else np.cumprod(np.full(lengths.max(), POWERS[0], np.uint64))
@@ -237,7 +240,8 @@ def enum_leaves(parquet):
 # %% ../nbs/06_parquet.ipynb #39dd0622
 SPARK_VERSION = b'org.apache.spark.version'
 SPARK_LEGACY = {b'org.apache.spark.legacyDateTime', b'org.apache.spark.legacyINT96'}
-GREGORIAN, MODERN = date(1582, 10, 15).toordinal() - date(1970, 1, 1).toordinal(), -70 * 365 - 17   # days since 1970
+GREGORIAN = date(1582, 10, 15).toordinal() - date(1970, 1, 1).toordinal()     # days since 1970
+MODERN = -70 * 365 - 17     # 1900, likewise
 
 def spark_version(metadata):
     "The version of the Spark that wrote a file, from its key-value metadata, or ''"
@@ -276,7 +280,8 @@ def read_lineage(data):
 def write_lineage(file, row):
     "The bytes of a sidecar for rows with these origins; runs of consecutive rows are stored as one"
     new = np.ones(len(row), bool)
-    new[1:] = (file[1:] != file[:-1]) | (row[1:] != row[:-1] + 1)
+    moved = row[1:] != row[:-1] + 1
+    new[1:] = moved | (file[1:] != file[:-1])
     starts = np.flatnonzero(new)
     columns = (file[starts], row[starts], np.diff(np.append(starts, len(row))))
     runs = [arrow_array(column.astype(np.int32)) for column in columns]

@@ -45,7 +45,8 @@ def judge(
 def sentence(finding, columns=COLUMNS):
     "A finding as a line for people"
     rule = next(r for r in RULES if r.name == finding.rule)
-    return f'{finding.count:,} of {finding.whole:,} {rule.whole} {told_rule(rule, columns)} ({finding.rate:.2%})'
+    share = f'{finding.count:,} of {finding.whole:,}'
+    return f'{share} {rule.whole} {told_rule(rule, columns)} ({finding.rate:.2%})'
 
 def named(
     evidence,   # texts, the most telling first
@@ -70,7 +71,8 @@ def check_verdict(
     clauses = []
     for f in findings:
         if f.level != 'fail': continue
-        clause = f'{sentence(f, columns)}, more than --MAX_{f.rule.upper()}_RATE {f.limit:g} allows'
+        limit = f'--MAX_{f.rule.upper()}_RATE {f.limit:g}'
+        clause = f'{sentence(f, columns)}, more than {limit} allows'
         told = named((evidence or {}).get(f.rule, ()))
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
@@ -124,12 +126,14 @@ def added(sums):
     "What some {(total, value): Decimal} add up to"
     found = {}
     for some in sums:
-        for key, number in some.items(): found[key] = WIDE.add(found.get(key, Decimal()), number)
+        for key, number in some.items():
+            found[key] = WIDE.add(found.get(key, Decimal()), number)
     return found
 
 def told_sums(record):
     "The sums that a record tells, {total: [[value, text of the sum]]} or None"
-    return {(name, value): Decimal(text) for name, pairs in (record or {}).items() for value, text in pairs}
+    told = ((name, pair) for name, pairs in (record or {}).items() for pair in pairs)
+    return {(name, value): Decimal(text) for name, (value, text) in told}
 
 def in_order(key): return key[0], key[1] is not None, key[1] or ''
 
@@ -161,7 +165,9 @@ def told_balance(b):
             f'duplicates + {aside} quarantined')
 
 # %% ../nbs/08_quality.ipynb #18995fcf
-def is_balanced(b): return WIDE.add(b.before, b.landed) == WIDE.add(WIDE.add(b.after, b.duplicates), b.quarantined)
+def is_balanced(b):
+    out = WIDE.add(WIDE.add(b.after, b.duplicates), b.quarantined)
+    return WIDE.add(b.before, b.landed) == out
 
 def audit_totals(balances):
     "`ConservationBroken` unless before + landed = after + duplicates + quarantined in each `TotalBalance`"
@@ -182,5 +188,6 @@ def total_fault(total, schema):
             near = difflib.get_close_matches(name, schema.names, n=1)
             return f'no file has a column {name}' + (f' (there is {near[0]})' if near else '')
         kind = schema.field(name).type
-        if not fits(kind): return f'column {name} is {kind}, it must be {what}'
+        if not fits(kind):
+            return f'column {name} is {kind}, it must be {what}'
     return ''

@@ -59,7 +59,8 @@ def decimal_integers(array, there):
     "The values of a decimal Array without their point, 0 where there is none"
     n = len(array)
     if not there.any(): return np.zeros(n, np.int64)
-    words = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)[array.offset:array.offset + n]
+    pairs = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)
+    words = pairs[array.offset:array.offset + n]
     low = np.where(there, words[:, 0], 0)
     high = np.where(there, words[:, 1], 0)
     if (high == low >> 63).all(): return low
@@ -291,7 +292,8 @@ def is_moment(text):
 
 # %% ../nbs/10_rules.ipynb #690d2624
 def is_integer(bits):
-    return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -2**(bits - 1) <= int(text) < 2**(bits - 1)
+    most = 2**(bits - 1)
+    return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -most <= int(text) < most
 
 def is_real(text): return bool(re.match(r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$', text))
 
@@ -310,7 +312,8 @@ def has_type(rows, name, data_type):
     if data_type in ('Integer', 'Long') and t.is_integer(kind):
         bits = 32 if data_type == 'Integer' else 64
         numbers = rows.once(numbers_in, name)
-        return (beyond(numbers.values, '>=', -2**(bits - 1)) & beyond(numbers.values, '<', 2**(bits - 1))) | missing
+        most = 2**(bits - 1)
+        return (beyond(numbers.values, '>=', -most) & beyond(numbers.values, '<', most)) | missing
     number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
     right = {'Boolean': t.is_boolean(kind), 'Date': t.is_date(kind), 'Timestamp': t.is_timestamp(kind),
              'Float': number, 'Double': number}.get(data_type, False)

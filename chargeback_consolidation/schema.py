@@ -145,7 +145,8 @@ def wider_field(a, b, old=False):
     except SchemaConflict as e:
         words = str(e)
         within = words.startswith('column ')
-        raise SchemaConflict(f'column {b.name}.{words[7:]}' if within else f'column {b.name} {words}') from None
+        place = f'{b.name}.{words[7:]}' if within else f'{b.name} {words}'
+        raise SchemaConflict(f'column {place}') from None
     name = a.name if a.name == b.name else a.name.lower()
     return pa.field(name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
 

@@ -77,7 +77,8 @@ BUCKET_ROWS = 2 << 20
 
 def task_count(spark, sources):
     "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
-    return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
+    cores = spark.sparkContext.defaultParallelism
+    return max(1, min(len(sources), 4 * cores, 1 + len(sources) // 100))
 
 # %% ../nbs/12_versions.ipynb #d3f4fb2e
 def rows_guessed(sources, stores):
@@ -95,7 +96,8 @@ def bucket_count(spark, sources, stores):
     "How many buckets keep a bucket's rows few: one for `BUCKET_ROWS`, one for 256 MB of files, one for each core"
     size = sum(s.size for s in sources)
     rows = rows_guessed(sources, stores) if size > 8 * SMALL else 0
-    return int(min(2000, max(spark.sparkContext.defaultParallelism, 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS)))
+    by_size, by_rows = 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS
+    return int(min(2000, max(spark.sparkContext.defaultParallelism, by_size, by_rows)))
 
 # %% ../nbs/12_versions.ipynb #54a9d361
 Index = namedtuple('Index', 'notes contenders')
@@ -139,11 +141,15 @@ def version_times(rows, names):
     """What orders versions by their times, the winner last: for each of the version columns `names` from which of them
     on one has a value: is there one, its microseconds, nanoseconds within. A list of arrays"""
     n = rows.num_rows
-    found, last = [], [np.zeros(n, bool), np.zeros(n, np.int64), np.zeros(n, np.int16)]
+    found = []
+    last = [np.zeros(n, bool), np.zeros(n, np.int64), np.zeros(n, np.int16)]
     for name in reversed(names):
         micros, nanos = (field_of(rows, field) for field in moment_fields(name))
         there = known(micros)
-        last = [there | last[0], np.where(there, integers(micros), last[1]), np.where(there, integers(nanos), last[2])]
+        last = [
+            there | last[0],
+            np.where(there, integers(micros), last[1]),
+            np.where(there, integers(nanos), last[2])]
         found = last + found
     return found
 
@@ -152,7 +158,8 @@ def latest_last(rows, ranks, names=COLUMNS.version):
     `path_ranks`; names: of the version columns"""
     def values(name): return integers(field_of(rows, name))
     moved = known(field_of(rows, 'file'))
-    file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
+    file = np.where(moved, values('file'), values('source'))
+    row = np.where(moved, values('row'), values('position'))
     return version_times(rows, names) + [ranks[file], row]
 
 # %% ../nbs/12_versions.ipynb #2caa38aa
@@ -161,19 +168,21 @@ def losers(rows, ranks, names=COLUMNS.version):
     position and hash"""
     key = integers(field_of(rows, 'key').dictionary_encode().indices)
     order = np.lexsort(latest_last(rows, ranks, names)[::-1] + [key])
-    lost = order[:-1][key[order[1:]] == key[order[:-1]]]
+    beaten = key[order[1:]] == key[order[:-1]]
+    lost = order[:-1][beaten]
     return tuple(integers(field_of(rows, name))[lost] for name in ('source', 'position', 'hash'))
 
 # %% ../nbs/12_versions.ipynb #82c6b92c
 def gather(found):
     """The losers, arrays as `losers` gives them: {source: their positions, ascending}, and their digest, the sum of
     the hashes modulo 2**64"""
-    none = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))
+    none = [np.zeros(0, kind) for kind in (np.int32, np.int32, np.int64)]
     source, position, hashes = (np.concatenate(arrays) for arrays in zip(none, *found))
     order = np.lexsort((position, source))
     ids, starts = np.unique(source[order], return_index=True)
-    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(
-        hashes.view(np.uint64).sum(dtype=np.uint64))
+    places = np.split(position[order], starts)[1:]
+    digest = hashes.view(np.uint64).sum(dtype=np.uint64)
+    return dict(zip(ids.tolist(), places)), int(digest)
 
 # %% ../nbs/12_versions.ipynb #892dd6e7
 def find_losers(
@@ -206,5 +215,7 @@ def key_counts(contenders, set_aside):
         landed &= np.concatenate([~known(chunk) for chunk in rows['file'].chunks])
         keys = whole(rows['key'])
         times = np.bincount(integers(keys.dictionary_encode().indices)[landed & known(keys)])
-        yield int(times.sum()), int((times > 0).sum()), int((times == 1).sum())
-    return tuple(sum(counts) for counts in zip((0, 0, 0), *collect(contenders.mapPartitions(work))))
+        different, single = (times > 0).sum(), (times == 1).sum()
+        yield int(times.sum()), int(different), int(single)
+    found = collect(contenders.mapPartitions(work))
+    return tuple(sum(counts) for counts in zip((0, 0, 0), *found))

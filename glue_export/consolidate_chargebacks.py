@@ -114,7 +114,7 @@ def thresholds(rules):
 MOST_COLUMNS = (1, 16)
 CODECS = ('snappy', 'gzip', 'zstd', 'lz4', 'none')
 
-ARGUMENTS = [
+WHAT_AND_WHERE = [
     Argument(*row)
     for row in [
         ('SOURCE_DATABASE', 'name', REQUIRED, 'database in the catalog', None),
@@ -129,7 +129,12 @@ ARGUMENTS = [
             'LEDGER_PATH', 'path', '_NAME beside the folder NAME of OUTPUT_PATH',
             'root of ledger, lineage and quarantine', None),
         ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
-        ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None),
+        ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None)]]
+
+
+HOW = [
+    Argument(*row)
+    for row in [
         ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
         ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
         (
@@ -162,6 +167,8 @@ ARGUMENTS = [
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
         ('KMS_KEY_ID', 'text', 'none', 'KMS key that encrypts what is written to S3', None)]]
+
+ARGUMENTS = WHAT_AND_WHERE + HOW
 
 
 class ArgumentError(ValueError):
@@ -2183,7 +2190,8 @@ def instants(column):
     factor = {'day': 86400 * 10**6, 's': 10**6, 'ms': 1000}.get(unit, 1)
     if factor > 1:
         numbers = np.clip(numbers, -2**63 // factor + 1, 2**63 // factor - 1)
-    micros, nanos = np.divmod(numbers, 1000) if unit == 'ns' else (numbers * factor, np.zeros(len(numbers), np.int64))
+    if unit == 'ns': micros, nanos = np.divmod(numbers, 1000)
+    else: micros, nanos = numbers * factor, np.zeros(len(numbers), np.int64)
     return arrow_array(micros, ~known(column)), nanos.astype(np.int16)
 
 
@@ -2194,8 +2202,10 @@ def key_hashes(keys):
     "A 64-bit hash of each text in a string array, as int64; 0 for null"
     n = len(keys)
     if not n or keys.null_count == n: return np.zeros(n, np.int64)
-    offsets = np.frombuffer(keys.buffers()[1], np.int32)[keys.offset:keys.offset + n + 1].astype(np.int64)
-    data = np.frombuffer(keys.buffers()[2], np.uint8)[offsets[0]:offsets[-1]].astype(np.uint64) + np.uint64(1)
+    _, ends, letters = keys.buffers()
+    offsets = np.frombuffer(ends, np.int32)[keys.offset:keys.offset + n + 1].astype(np.int64)
+    letters = np.frombuffer(letters, np.uint8)[offsets[0]:offsets[-1]]
+    data = letters.astype(np.uint64) + np.uint64(1)
     lengths = np.diff(offsets)
     with np.errstate(over='ignore'):
         powers = POWERS if lengths.max() <= 512 else np.cumprod(np.full(lengths.max(), POWERS[0], np.uint64))
@@ -2256,7 +2266,8 @@ def enum_leaves(parquet):
 
 SPARK_VERSION = b'org.apache.spark.version'
 SPARK_LEGACY = {b'org.apache.spark.legacyDateTime', b'org.apache.spark.legacyINT96'}
-GREGORIAN, MODERN = date(1582, 10, 15).toordinal() - date(1970, 1, 1).toordinal(), -70 * 365 - 17   # days since 1970
+GREGORIAN = date(1582, 10, 15).toordinal() - date(1970, 1, 1).toordinal()     # days since 1970
+MODERN = -70 * 365 - 17     # 1900, likewise
 
 def spark_version(metadata):
     "The version of the Spark that wrote a file, from its key-value metadata, or ''"
@@ -2295,7 +2306,8 @@ def read_lineage(data):
 def write_lineage(file, row):
     "The bytes of a sidecar for rows with these origins; runs of consecutive rows are stored as one"
     new = np.ones(len(row), bool)
-    new[1:] = (file[1:] != file[:-1]) | (row[1:] != row[:-1] + 1)
+    moved = row[1:] != row[:-1] + 1
+    new[1:] = moved | (file[1:] != file[:-1])
     starts = np.flatnonzero(new)
     columns = (file[starts], row[starts], np.diff(np.append(starts, len(row))))
     runs = [arrow_array(column.astype(np.int32)) for column in columns]
@@ -2491,7 +2503,8 @@ def wider_field(a, b, old=False):
     except SchemaConflict as e:
         words = str(e)
         within = words.startswith('column ')
-        raise SchemaConflict(f'column {b.name}.{words[7:]}' if within else f'column {b.name} {words}') from None
+        place = f'{b.name}.{words[7:]}' if within else f'{b.name} {words}'
+        raise SchemaConflict(f'column {place}') from None
     name = a.name if a.name == b.name else a.name.lower()
     return pa.field(name, kind, a.nullable or b.nullable, a.metadata or b.metadata)
 
@@ -2667,7 +2680,8 @@ def judge(
 def sentence(finding, columns=COLUMNS):
     "A finding as a line for people"
     rule = next(r for r in RULES if r.name == finding.rule)
-    return f'{finding.count:,} of {finding.whole:,} {rule.whole} {told_rule(rule, columns)} ({finding.rate:.2%})'
+    share = f'{finding.count:,} of {finding.whole:,}'
+    return f'{share} {rule.whole} {told_rule(rule, columns)} ({finding.rate:.2%})'
 
 def named(
     evidence,   # texts, the most telling first
@@ -2692,7 +2706,8 @@ def check_verdict(
     clauses = []
     for f in findings:
         if f.level != 'fail': continue
-        clause = f'{sentence(f, columns)}, more than --MAX_{f.rule.upper()}_RATE {f.limit:g} allows'
+        limit = f'--MAX_{f.rule.upper()}_RATE {f.limit:g}'
+        clause = f'{sentence(f, columns)}, more than {limit} allows'
         told = named((evidence or {}).get(f.rule, ()))
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
@@ -2746,12 +2761,14 @@ def added(sums):
     "What some {(total, value): Decimal} add up to"
     found = {}
     for some in sums:
-        for key, number in some.items(): found[key] = WIDE.add(found.get(key, Decimal()), number)
+        for key, number in some.items():
+            found[key] = WIDE.add(found.get(key, Decimal()), number)
     return found
 
 def told_sums(record):
     "The sums that a record tells, {total: [[value, text of the sum]]} or None"
-    return {(name, value): Decimal(text) for name, pairs in (record or {}).items() for value, text in pairs}
+    told = ((name, pair) for name, pairs in (record or {}).items() for pair in pairs)
+    return {(name, value): Decimal(text) for name, (value, text) in told}
 
 def in_order(key): return key[0], key[1] is not None, key[1] or ''
 
@@ -2783,7 +2800,9 @@ def told_balance(b):
             f'duplicates + {aside} quarantined')
 
 
-def is_balanced(b): return WIDE.add(b.before, b.landed) == WIDE.add(WIDE.add(b.after, b.duplicates), b.quarantined)
+def is_balanced(b):
+    out = WIDE.add(WIDE.add(b.after, b.duplicates), b.quarantined)
+    return WIDE.add(b.before, b.landed) == out
 
 def audit_totals(balances):
     "`ConservationBroken` unless before + landed = after + duplicates + quarantined in each `TotalBalance`"
@@ -2804,7 +2823,8 @@ def total_fault(total, schema):
             near = difflib.get_close_matches(name, schema.names, n=1)
             return f'no file has a column {name}' + (f' (there is {near[0]})' if near else '')
         kind = schema.field(name).type
-        if not fits(kind): return f'column {name} is {kind}, it must be {what}'
+        if not fits(kind):
+            return f'column {name} is {kind}, it must be {what}'
     return ''
 
 
@@ -3673,7 +3693,8 @@ def decimal_integers(array, there):
     "The values of a decimal Array without their point, 0 where there is none"
     n = len(array)
     if not there.any(): return np.zeros(n, np.int64)
-    words = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)[array.offset:array.offset + n]
+    pairs = np.frombuffer(array.buffers()[1], np.int64).reshape(-1, 2)
+    words = pairs[array.offset:array.offset + n]
     low = np.where(there, words[:, 0], 0)
     high = np.where(there, words[:, 1], 0)
     if (high == low >> 63).all(): return low
@@ -3905,7 +3926,8 @@ def is_moment(text):
 
 
 def is_integer(bits):
-    return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -2**(bits - 1) <= int(text) < 2**(bits - 1)
+    most = 2**(bits - 1)
+    return lambda text: bool(re.match(r'^[+-]?[0-9]{1,20}$', text)) and -most <= int(text) < most
 
 def is_real(text): return bool(re.match(r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$', text))
 
@@ -3924,7 +3946,8 @@ def has_type(rows, name, data_type):
     if data_type in ('Integer', 'Long') and t.is_integer(kind):
         bits = 32 if data_type == 'Integer' else 64
         numbers = rows.once(numbers_in, name)
-        return (beyond(numbers.values, '>=', -2**(bits - 1)) & beyond(numbers.values, '<', 2**(bits - 1))) | missing
+        most = 2**(bits - 1)
+        return (beyond(numbers.values, '>=', -most) & beyond(numbers.values, '<', most)) | missing
     number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
     right = {'Boolean': t.is_boolean(kind), 'Date': t.is_date(kind), 'Timestamp': t.is_timestamp(kind),
              'Float': number, 'Double': number}.get(data_type, False)
@@ -4307,7 +4330,8 @@ def take_inventory(
     for location in locations:
         for entry in store.list(location):
             if is_hidden(entry.path[len(location) + 1:]): continue
-            relative = entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
+            inside = entry.path.startswith(root + '/')
+            relative = entry.path[len(root) + 1:] if inside else entry.path
             if entry.etag in ODD:
                 set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known:
@@ -4361,8 +4385,9 @@ def index_schema(columns):
     "The schema of index rows; their fields for times follow from `Columns`"
     moments = [field for name in times_of(columns) for field in zip(moment_fields(name), (pa.int64(), pa.int16()))]
     return pa.schema(
-        [('source', pa.int32()), ('position', pa.int32()), ('key', pa.string()), ('hash', pa.int64())] + moments
-        + [('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
+        [('source', pa.int32()), ('position', pa.int32()),
+         ('key', pa.string()), ('hash', pa.int64())]
+        + moments + [('file', pa.int32()), ('row', pa.int32()), ('note', pa.string())])
 
 CHUNK = 1 << 16     # records; the index is made in batches of about so many
 SPAN = 1 << 20      # records; of larger files about so many are held at a time
@@ -4545,7 +4570,8 @@ def field_of(batch, name):
 
 def micros_of(day):
     "The first microsecond of `day`, UTC, since 1970"
-    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 10**6
+    begins = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+    return int(begins.timestamp()) * 10**6
 
 
 class RecordView:
@@ -4586,7 +4612,8 @@ def flagged(rule, records):
 
 def starts_of(source):
     "Where the rows of each source begin"
-    return np.flatnonzero(np.concatenate(([True], source[1:] != source[:-1])))
+    changes = source[1:] != source[:-1]
+    return np.flatnonzero(np.concatenate(([True], changes)))
 
 def judged(rows, tables, book):
     """What rules say of a batch of index rows: (bool array of those that are set aside, or None; for each source its
@@ -4633,7 +4660,8 @@ def counted(note, more):
     counts = {
         name: note.counts.get(name, 0) + count for name, count in more['counts'].items()
     }
-    first, digest = min(note.first_event, more['first_event']), (note.digest + more['digest']) % 2**64
+    first = min(note.first_event, more['first_event'])
+    digest = (note.digest + more['digest']) % 2**64
     tallies = added_all([note.tallies, more['tallies']]) if note.tallies else more['tallies']
     return note._replace(counts=counts, first_event=first, digest=digest, tallies=tallies)
 
@@ -4647,7 +4675,8 @@ def group_places(array):
         return [None], np.zeros(len(array), np.int64)
     found = array.dictionary_encode()
     texts = [bytes(value.as_buffer()).decode('utf-8', 'backslashreplace') for value in found.dictionary]
-    return texts + [None], np.where(known(array), integers(found.indices), len(texts)).astype(np.int64)
+    places = np.where(known(array), integers(found.indices), len(texts))
+    return texts + [None], places.astype(np.int64)
 
 
 def stretch_sums(numbers, places, count, starts):
@@ -4655,8 +4684,10 @@ def stretch_sums(numbers, places, count, starts):
     values = np.where(numbers.known, numbers.values, 0)
     if not len(values): return []
     most = max(abs(int(values.max())), abs(int(values.min())))
-    if most * len(values) >= 2**63: values = values.astype(object)
-    stretch = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    if most * len(values) >= 2**63:
+        values = values.astype(object)
+    lengths = np.diff(np.append(starts, len(values)))
+    stretch = np.repeat(np.arange(len(starts)), lengths)
     group = stretch * count + places
     order = np.argsort(group, kind='stable')
     first = starts_of(group[order])
@@ -4669,8 +4700,10 @@ def one_total(table, total, starts):
     def column(name):
         return whole(table[name]) if name in table.column_names else pa.nulls(table.num_rows)
     numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
-    if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values): return [None] * len(starts)
-    if numbers is None or numbers.scale is None: return [[0, []] for _ in starts]   # the day's schema refuses it
+    if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values):
+        return [None] * len(starts)
+    if numbers is None or numbers.scale is None:
+        return [[0, []] for _ in starts]   # the day's schema refuses it
     found = [[numbers.scale, []] for _ in starts]
     for stretch, place, number in stretch_sums(numbers, places, len(values), starts):
         found[stretch][1].append([values[place], number])
@@ -4679,7 +4712,8 @@ def one_total(table, total, starts):
 def exact_totals(rows, tables, totals):
     "`one_total` of each of `totals`, for each source in a batch of index rows, which were made of `tables`"
     if not totals or not rows.num_rows: return []
-    table, starts = pa.concat_tables(tables), starts_of(integers(field_of(rows, 'source')))
+    table = pa.concat_tables(tables)
+    starts = starts_of(integers(field_of(rows, 'source')))
     return [list(found) for found in zip(*(one_total(table, total, starts) for total in totals))]
 
 
@@ -4689,7 +4723,8 @@ def totalled(note, more):
     found = []
     for mine, theirs in zip(note.totals, more):
         sums = dict(mine[1]) if mine and theirs else {}
-        for value, number in theirs[1] if mine and theirs else (): sums[value] = sums.get(value, 0) + number
+        for value, number in theirs[1] if mine and theirs else ():
+            sums[value] = sums.get(value, 0) + number
         fit = mine and theirs and len(sums) <= MOST_VALUES + 1
         found.append([mine[0], [list(pair) for pair in sums.items()]] if fit else None)
     return note._replace(totals=found)
@@ -4702,7 +4737,8 @@ def totals_in(notes, totals):
             for value, number in told[1] if told else ():
                 key = total_name(total), value, told[0]
                 found[key] = found.get(key, 0) + number
-    return added({key[:2]: Decimal(number).scaleb(-key[2], WIDE)} for key, number in found.items())
+    def exactly(number, scale): return Decimal(number).scaleb(-scale, WIDE)
+    return added({key[:2]: exactly(number, key[2])} for key, number in found.items())
 
 
 def note_row(notes, schemas, columns=COLUMNS):
@@ -4710,9 +4746,11 @@ def note_row(notes, schemas, columns=COLUMNS):
     text = json.dumps({
         'schemas': [base64.b64encode(packed).decode() for packed in schemas],
         'notes': [(id,) + note for id, note in notes.items()]})
-    none, schema = arrow_array(np.array([-1], np.int32)), index_schema(columns)
+    none = arrow_array(np.array([-1], np.int32))
+    schema = index_schema(columns)
+    empty = [pa.nulls(1, f.type) for f in list(schema)[2:-1]]
     return pa.RecordBatch.from_arrays(
-        [none, none] + [pa.nulls(1, f.type) for f in list(schema)[2:-1]] + [arrow_texts([text])], schema=schema)
+        [none, none, *empty, arrow_texts([text])], schema=schema)
 
 
 def read_notes(
@@ -4783,7 +4821,8 @@ class Gathering:
         landed = self.files[0][2] is None
         judgement = judged(rows, self.tables, self.book) if landed else (None, None)
         measured = measure(rows, self.day, self.tables, judgement=judgement, columns=self.columns)
-        for id, more in measured.items(): self.notes[id] = counted(self.notes[id], more)
+        for id, more in measured.items():
+            self.notes[id] = counted(self.notes[id], more)
         for id, sums in zip(measured, exact_totals(rows, self.tables, self.totals)):
             self.notes[id] = totalled(self.notes[id], sums)
         rows = without_keys(rows, judgement[0])
@@ -4820,7 +4859,8 @@ def index_pieces(source, content, stores, gathering, shapes):
         for at in range(0, table.num_rows, CHUNK):
             piece = table.slice(at, CHUNK)
             end = first + piece.num_rows
-            yield piece, source.id, first, origin and (origin[0][first:end], origin[1][first:end])
+            own = origin and (origin[0][first:end], origin[1][first:end])
+            yield piece, source.id, first, own
             first = end
 
 
@@ -4896,7 +4936,8 @@ BUCKET_ROWS = 2 << 20
 
 def task_count(spark, sources):
     "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
-    return max(1, min(len(sources), 4 * spark.sparkContext.defaultParallelism, 1 + len(sources) // 100))
+    cores = spark.sparkContext.defaultParallelism
+    return max(1, min(len(sources), 4 * cores, 1 + len(sources) // 100))
 
 
 def rows_guessed(sources, stores):
@@ -4914,7 +4955,8 @@ def bucket_count(spark, sources, stores):
     "How many buckets keep a bucket's rows few: one for `BUCKET_ROWS`, one for 256 MB of files, one for each core"
     size = sum(s.size for s in sources)
     rows = rows_guessed(sources, stores) if size > 8 * SMALL else 0
-    return int(min(2000, max(spark.sparkContext.defaultParallelism, 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS)))
+    by_size, by_rows = 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS
+    return int(min(2000, max(spark.sparkContext.defaultParallelism, by_size, by_rows)))
 
 
 Index = namedtuple('Index', 'notes contenders')
@@ -4958,11 +5000,15 @@ def version_times(rows, names):
     """What orders versions by their times, the winner last: for each of the version columns `names` from which of them
     on one has a value: is there one, its microseconds, nanoseconds within. A list of arrays"""
     n = rows.num_rows
-    found, last = [], [np.zeros(n, bool), np.zeros(n, np.int64), np.zeros(n, np.int16)]
+    found = []
+    last = [np.zeros(n, bool), np.zeros(n, np.int64), np.zeros(n, np.int16)]
     for name in reversed(names):
         micros, nanos = (field_of(rows, field) for field in moment_fields(name))
         there = known(micros)
-        last = [there | last[0], np.where(there, integers(micros), last[1]), np.where(there, integers(nanos), last[2])]
+        last = [
+            there | last[0],
+            np.where(there, integers(micros), last[1]),
+            np.where(there, integers(nanos), last[2])]
         found = last + found
     return found
 
@@ -4971,7 +5017,8 @@ def latest_last(rows, ranks, names=COLUMNS.version):
     `path_ranks`; names: of the version columns"""
     def values(name): return integers(field_of(rows, name))
     moved = known(field_of(rows, 'file'))
-    file, row = np.where(moved, values('file'), values('source')), np.where(moved, values('row'), values('position'))
+    file = np.where(moved, values('file'), values('source'))
+    row = np.where(moved, values('row'), values('position'))
     return version_times(rows, names) + [ranks[file], row]
 
 
@@ -4980,19 +5027,21 @@ def losers(rows, ranks, names=COLUMNS.version):
     position and hash"""
     key = integers(field_of(rows, 'key').dictionary_encode().indices)
     order = np.lexsort(latest_last(rows, ranks, names)[::-1] + [key])
-    lost = order[:-1][key[order[1:]] == key[order[:-1]]]
+    beaten = key[order[1:]] == key[order[:-1]]
+    lost = order[:-1][beaten]
     return tuple(integers(field_of(rows, name))[lost] for name in ('source', 'position', 'hash'))
 
 
 def gather(found):
     """The losers, arrays as `losers` gives them: {source: their positions, ascending}, and their digest, the sum of
     the hashes modulo 2**64"""
-    none = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))
+    none = [np.zeros(0, kind) for kind in (np.int32, np.int32, np.int64)]
     source, position, hashes = (np.concatenate(arrays) for arrays in zip(none, *found))
     order = np.lexsort((position, source))
     ids, starts = np.unique(source[order], return_index=True)
-    return dict(zip(ids.tolist(), np.split(position[order], starts)[1:])), int(
-        hashes.view(np.uint64).sum(dtype=np.uint64))
+    places = np.split(position[order], starts)[1:]
+    digest = hashes.view(np.uint64).sum(dtype=np.uint64)
+    return dict(zip(ids.tolist(), places)), int(digest)
 
 
 def find_losers(
@@ -5025,8 +5074,10 @@ def key_counts(contenders, set_aside):
         landed &= np.concatenate([~known(chunk) for chunk in rows['file'].chunks])
         keys = whole(rows['key'])
         times = np.bincount(integers(keys.dictionary_encode().indices)[landed & known(keys)])
-        yield int(times.sum()), int((times > 0).sum()), int((times == 1).sum())
-    return tuple(sum(counts) for counts in zip((0, 0, 0), *collect(contenders.mapPartitions(work))))
+        different, single = (times > 0).sum(), (times == 1).sum()
+        yield int(times.sum()), int(different), int(single)
+    found = collect(contenders.mapPartitions(work))
+    return tuple(sum(counts) for counts in zip((0, 0, 0), *found))
 
 
 # --- Layout (13_layout.ipynb)
@@ -5180,7 +5231,8 @@ dropped: control totals of the duplicates, as by `sums_record`."""
 
 def as_plain(copied):
     "A `Copied` as plain tuples, which is how it leaves a task"
-    return (copied.file and tuple(copied.file), copied.quarantine and tuple(copied.quarantine)) + copied[2:]
+    files = [file and tuple(file) for file in copied[:2]]
+    return (*files, *copied[2:])
 
 def from_plain(values):
     "The `Copied` that `as_plain` took apart"
@@ -5233,7 +5285,8 @@ def digit_sums(amounts, groups):
     digits, negative = digits_in(amounts)
     total = [-int(n) << 16 * digits.shape[1] for n in count(negative)]
     for i in range(digits.shape[1]):
-        total = [t + (int(n) << 16 * i) for t, n in zip(total, count(digits[:, i]))]
+        more = count(digits[:, i])
+        total = [t + (int(n) << 16 * i) for t, n in zip(total, more)]
     scale = amounts.type.scale if pa.types.is_decimal(amounts.type) else 0
     return {text: Decimal(t).scaleb(-scale, WIDE) for text, t in zip(texts, total)}
 
@@ -5249,7 +5302,8 @@ class Till:
         for total in self.totals:
             amounts, groups = (pa.concat_arrays(table[name].chunks) for name in total)
             found = digit_sums(amounts, groups)
-            self.sums = added([self.sums, {(total_name(total), text): number for text, number in found.items()}])
+            named = {(total_name(total), text): number for text, number in found.items()}
+            self.sums = added([self.sums, named])
 
     def later(self, table, rows):
         "Count some rows of a table, a bool array, once there are many"
@@ -5281,18 +5335,22 @@ kept: how many belong to the piece. source: its number. drop: positions of those
 marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 for rows that are not set aside, or
 None."""
 
+
 def marks_of(waiting):
     "The `Marks` of a list of `Rows`, one after the other"
     lengths = [rows.table.num_rows for rows in waiting]
-    starts, places = np.cumsum([0] + lengths), [np.zeros(0, np.int64)]
+    starts = np.cumsum([0] + lengths)
+    places = [np.zeros(0, np.int64)]
     places += [rows.drop + start for rows, start in zip(waiting, starts) if rows.marks is None]
     lost = np.zeros(starts[-1], bool)
     lost[np.concatenate(places)] = True
     file = np.repeat(np.array([rows.source for rows in waiting], np.int32), lengths)
-    row = np.arange(len(lost), dtype=np.int32) - np.repeat(starts[:-1].astype(np.int32), lengths)
+    begins = np.repeat(starts[:-1].astype(np.int32), lengths)
+    row = np.arange(len(lost), dtype=np.int32) - begins
     found = Marks(~lost, lost, file, row)
     for rows, start, end in zip(waiting, starts, starts[1:]):
-        for all_marks, own in zip(found, rows.marks or ()): all_marks[start:end] = own
+        for all_marks, own in zip(found, rows.marks or ()):
+            all_marks[start:end] = own
     return found
 
 
@@ -5308,12 +5366,14 @@ class Fit:
 
     def seen(self, table):
         "(the table, in the day's schema or in one that only lacks columns; that schema; the bytes in the day's)"
-        if self.own is None or not table.schema.equals(self.own): self.learn(table.schema)
+        if self.own is None or not table.schema.equals(self.own):
+            self.learn(table.schema)
         if not self.only_lacks:
             table = adapt(table, self.schema)
             return table, self.schema, size_of(table)
         size, n = size_of(table), table.num_rows
-        if n not in self.lacking: self.lacking[n] = size_of(adapt(table, self.schema)) - size
+        if n not in self.lacking:
+            self.lacking[n] = size_of(adapt(table, self.schema)) - size
         return table, self.own, size + self.lacking[n]
 
     def joined(self, waiting):
@@ -5370,7 +5430,8 @@ class SlotWriter(SlotBuffer):
 
     def count_keys(self, table):
         keys = key_hashes(keys_of(table, self.key))
-        self.digest = (self.digest + int(keys.view(np.uint64).sum(dtype=np.uint64))) % 2**64
+        found = keys.view(np.uint64).sum(dtype=np.uint64)
+        self.digest = (self.digest + int(found)) % 2**64
 
     def close(self):
         "The `WrittenFile`, from its footer, or None"
@@ -5450,7 +5511,8 @@ class Sieve:
         found = np.full(table.num_rows, -1, np.int32)
         if self.rules and not part.source.lineage:
             found = first_broken(RuleRows(adapt(table, self.schema), self.now), self.rules)
-        return np.where(missing, 0, np.where(found < 0, -1, found + 1)).astype(np.int32)
+        by_rule = np.where(found < 0, -1, found + 1)
+        return np.where(missing, 0, by_rule).astype(np.int32)
 
 
 def tables_of(parquet, small, part, sieve):
@@ -5480,7 +5542,8 @@ def rows_staying(parquet, group, part, first, sieve):
     low, high = np.searchsorted(part.drop, (first, first + rows))
     if not part.aside: return rows - int(high - low)
     table = parquet.read_leaves(sieve.leaves(parquet), [group])
-    return rows - int(high - low) - int((sieve.reasons(table, part) >= 0).sum())
+    aside = sieve.reasons(table, part) >= 0
+    return rows - int(high - low) - int(aside.sum())
 
 
 def batches_of(parquet, group, part, first, passed, sieve):
@@ -5493,7 +5556,8 @@ def batches_of(parquet, group, part, first, passed, sieve):
         yield first, table, passed
         low, high = np.searchsorted(part.drop, (first, first + table.num_rows))
         missing = int((sieve.reasons(table, part) >= 0).sum()) if part.aside else 0
-        first, passed = first + table.num_rows, passed + table.num_rows - int(high - low) - missing
+        first += table.num_rows
+        passed += table.num_rows - int(high - low) - missing
 
 
 def lost_rows(part, first, rows):
@@ -5515,8 +5579,10 @@ def own_marks(part, first, reasons, passed, origin):
     "The `Marks` of a table whose rows have these reasons, as by `Sieve.reasons`"
     n = len(reasons)
     keep = rows_of_piece(first, reasons >= 0, part.drop, passed, part.skip, part.take)[0]
-    own = (np.full(n, part.source.id, np.int32), np.arange(first, first + n, dtype=np.int32))
-    return Marks(keep, lost_rows(part, first, n), *([o[first:first + n] for o in origin] if origin else own))
+    if origin: places = [o[first:first + n] for o in origin]
+    else: places = np.full(n, part.source.id, np.int32), np.arange(first, first + n, dtype=np.int32)
+    return Marks(keep, lost_rows(part, first, n), *places)
+
 
 def rows_read(part, content, fit, unit, side_store, sieve):
     "The `Rows` of a part, from its source's bytes or binary file; whatever is wrong with the source"
@@ -5591,7 +5657,8 @@ def take_rows(rows, writer, quarantine):
     if rows.reasons is None: return
     aside = rows.reasons >= 0
     table = adapt(rows.table, writer.fit.schema).filter(arrow_array(aside))
-    quarantine.append((table, rows.marks.file[aside], rows.marks.row[aside], rows.reasons[aside]))
+    marks = rows.marks
+    quarantine.append((table, marks.file[aside], marks.row[aside], rows.reasons[aside]))
 
 
 def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
@@ -5620,7 +5687,8 @@ def write_quarantine(rows, store, path, codec, landing_path, texts, totals=()):
     rows: (table, file numbers, row numbers, reasons); texts: of the reasons. Columns of landing that are named like
     ours give way."""
     if not rows: return None
-    table, till = pa.concat_tables([t for t, _, _, _ in rows]), Till(totals)
+    table = pa.concat_tables([t for t, _, _, _ in rows])
+    till = Till(totals)
     till.add(table)
     table = table.select([name for name in table.column_names if name not in (REASON, LANDING_FILE, LANDING_ROW)])
     files, places, reasons = (np.concatenate([r[i] for r in rows]) for i in (1, 2, 3))
@@ -5658,7 +5726,9 @@ def slot_parts(
 
 def slot_shares(parts, versions, tasks):
     "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
-    def plain_part(p): return (tuple(p.source),) + p[1:-1] + (tuple(map(tuple, p.totals)),)
+    def plain_part(p):
+        totals = tuple(map(tuple, p.totals))
+        return (tuple(p.source), *p[1:-1], totals)
     plain = [(slot, versions.get(slot, ''), [plain_part(p) for p in pieces])
              for slot, pieces in parts.items()]
     tasks = max(1, min(tasks, len(plain)))
