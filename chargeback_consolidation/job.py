@@ -163,7 +163,7 @@ def check_conserved(run, state, plan, written):
     balances = audit_totals(control_balances(run, state, plan, written)) if run.totals else []
     run.facts['totals'] = tuple(
         dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
-        for b in balances)
+        for b in balances if any(b[2:]))
     run.mark('audit', **({'totals': len(balances)} if run.totals else {}))
 
 # %% ../nbs/19_job.ipynb #faeb90d7

@@ -140,7 +140,7 @@ def check_deciding(schema, columns):
     for name in times_of(columns):
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
-            raise SchemaConflict(f'column {name} is {kind}: a version must be a timestamp, a date or an integer')
+            raise SchemaConflict(f'column {name} is {kind}: a time must be a timestamp, a date or an integer')
 
 # %% ../nbs/11_landing.ipynb #e36705e0
 Shape = namedtuple('Shape', 'schema packed deciding leaves maybe_old maybe_enum spark legacy')

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['Plan', 'HISTORY_DAYS', 'NoData', 'Run', 'rule_source', 'rules_of', 'quiet', 'start_run', 'State', 'look',
            'state_of', 'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'day_facts',
-           'changed_rules', 'day_warnings', 'check_table', 'check_columns', 'check_rolled_forward', 'check_complete',
-           'no_data_message', 'decide', 'set_aside_now', 'name_of', 'remembering', 'slots_of', 'judge_run',
-           'verdicts_of', 'key_facts', 'offenders', 'history_of', 'evidence_of', 'check_plan', 'check_no_fewer',
-           'check_log', 'check_totals', 'plan_facts', 'overtaken', 'next_number', 'lost_race', 'moved']
+           'changed_rules', 'dropped_totals', 'day_warnings', 'check_table', 'check_columns', 'check_named_columns',
+           'check_rolled_forward', 'check_complete', 'no_data_message', 'decide', 'set_aside_now', 'name_of',
+           'remembering', 'slots_of', 'judge_run', 'verdicts_of', 'key_facts', 'offenders', 'history_of', 'evidence_of',
+           'check_plan', 'check_no_fewer', 'check_log', 'check_totals', 'plan_facts', 'overtaken', 'next_number',
+           'lost_race', 'moved']
 
 # %% ../nbs/18_plan.ipynb #1f88e555
+import difflib
 import os
 import time
 import uuid
@@ -20,7 +22,8 @@ from datetime import timedelta
 
 import pyarrow as pa
 
-from .settings import ArgumentError, Settings, read_path, total_name, totals_of
+from chargeback_consolidation.settings import (COLUMNS, ArgumentError, Settings, read_path, times_of, total_name,
+    totals_of)
 from .store import attempt, join, store_for
 from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
@@ -223,6 +226,13 @@ def changed_rules(run, state):
     before = [v['rule'] for v in state.head.report['rules'] if v['level'] == 'quarantine']
     return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
 
+# %% ../nbs/18_plan.ipynb #70a78981
+def dropped_totals(run, state):
+    "The control totals that the last commit kept and this run does not, as a text"
+    files = state.head.files if state.head else ()
+    names = {name for file in files for name in file.totals or ()} - set(map(total_name, run.totals))
+    return ', '.join(sorted(names))
+
 # %% ../nbs/18_plan.ipynb #afd398cf
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
@@ -243,6 +253,10 @@ def day_warnings(run, state):
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
+    dropped = dropped_totals(run, state)
+    if dropped:
+        yield (f'commit {state.head.number} kept control totals, {dropped}, and this run does not: give '
+               '--CONTROL_TOTALS to go on with them')
     if run.settings.delta_log and not run.settings.keep_superseded_hours:
         yield ('KEEP_SUPERSEDED_HOURS is 0: who reads through the Delta log may meet a file that is gone, because a '
                'commit deletes what it supersedes at once')
@@ -270,6 +284,24 @@ def check_columns(run, head):
         now, then = (text if isinstance(text, str) else ','.join(text) for text in (now, then))
         raise ArgumentError(f'--{name} {now}: {head.day} was consolidated with {then} (commit {head.number}): give '
                             'that, or reprocess the day with --REPROCESS true')
+
+# %% ../nbs/18_plan.ipynb #10a0e833
+def check_named_columns(run, plan, new):
+    """`ArgumentError` if no file of the day has a column that decides. new: `SetAside` of the landing files of this
+    run that take no part"""
+    columns, day = run.settings.columns, run.partition.day
+    causes = {a.cause for a in new}
+    nothing = not any(i < CONSOLIDATED for i in plan.used)
+    if nothing and len(causes) == 1 and min(causes).startswith('there is no column'):
+        raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {min(causes)}, in none of the {len(new)} landing '
+                            f'files of {day}: say which columns tell one chargeback from another')
+    there = plan.schema.names if plan.schema is not None else ()
+    for name in times_of(columns):
+        others = [other for other in there if other not in columns.key + times_of(columns)]
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+        if name in there or not near or name in times_of(COLUMNS): continue
+        argument = 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN'
+        raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {near[0]}?')
 
 # %% ../nbs/18_plan.ipynb #83cc32e7
 def check_rolled_forward(ledger, head):
@@ -447,6 +479,7 @@ def evidence_of(state, plan):
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < CONSOLIDATED]
+    check_named_columns(run, plan, mine)
     if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
         raise NoData(no_data_message(run))
     if state.reprocess:

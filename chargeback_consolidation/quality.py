@@ -98,7 +98,8 @@ def check_versions(schema, names=COLUMNS.version):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest. names: version columns"
     if schema is not None and not set(names) & set(schema.names):
         raise QualityFailed(f'nothing is published: no file has a column {" or ".join(names)}, so nothing tells '
-                            'which version of a chargeback is the latest')
+                            'which version of a chargeback is the latest: name those that do with '
+                            '--VERSION_COLUMNS')
 
 # %% ../nbs/08_quality.ipynb #cc88b4f9
 Balance = namedtuple('Balance', 'rows_in rows_out duplicates quarantined winners digest')

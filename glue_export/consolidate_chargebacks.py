@@ -2733,7 +2733,8 @@ def check_versions(schema, names=COLUMNS.version):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest. names: version columns"
     if schema is not None and not set(names) & set(schema.names):
         raise QualityFailed(f'nothing is published: no file has a column {" or ".join(names)}, so nothing tells '
-                            'which version of a chargeback is the latest')
+                            'which version of a chargeback is the latest: name those that do with '
+                            '--VERSION_COLUMNS')
 
 
 Balance = namedtuple('Balance', 'rows_in rows_out duplicates quarantined winners digest')
@@ -4405,7 +4406,7 @@ def check_deciding(schema, columns):
     for name in times_of(columns):
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
-            raise SchemaConflict(f'column {name} is {kind}: a version must be a timestamp, a date or an integer')
+            raise SchemaConflict(f'column {name} is {kind}: a time must be a timestamp, a date or an integer')
 
 
 Shape = namedtuple('Shape', 'schema packed deciding leaves maybe_old maybe_enum spark legacy')
@@ -7005,6 +7006,13 @@ def changed_rules(run, state):
     return sorted(before) != sorted(rule_text(rule) for rule in run.rules if rule.level == 'quarantine')
 
 
+def dropped_totals(run, state):
+    "The control totals that the last commit kept and this run does not, as a text"
+    files = state.head.files if state.head else ()
+    names = {name for file in files for name in file.totals or ()} - set(map(total_name, run.totals))
+    return ', '.join(sorted(names))
+
+
 def day_warnings(run, state):
     "What a person should know about the day, whatever the run did"
     ignored, rewritten, aside = state.inventory.ignored, state.rewritten, state.remembered
@@ -7024,6 +7032,10 @@ def day_warnings(run, state):
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
+    dropped = dropped_totals(run, state)
+    if dropped:
+        yield (f'commit {state.head.number} kept control totals, {dropped}, and this run does not: give '
+               '--CONTROL_TOTALS to go on with them')
     if run.settings.delta_log and not run.settings.keep_superseded_hours:
         yield ('KEEP_SUPERSEDED_HOURS is 0: who reads through the Delta log may meet a file that is gone, because a '
                'commit deletes what it supersedes at once')
@@ -7051,6 +7063,24 @@ def check_columns(run, head):
         now, then = (text if isinstance(text, str) else ','.join(text) for text in (now, then))
         raise ArgumentError(f'--{name} {now}: {head.day} was consolidated with {then} (commit {head.number}): give '
                             'that, or reprocess the day with --REPROCESS true')
+
+
+def check_named_columns(run, plan, new):
+    """`ArgumentError` if no file of the day has a column that decides. new: `SetAside` of the landing files of this
+    run that take no part"""
+    columns, day = run.settings.columns, run.partition.day
+    causes = {a.cause for a in new}
+    nothing = not any(i < CONSOLIDATED for i in plan.used)
+    if nothing and len(causes) == 1 and min(causes).startswith('there is no column'):
+        raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {min(causes)}, in none of the {len(new)} landing '
+                            f'files of {day}: say which columns tell one chargeback from another')
+    there = plan.schema.names if plan.schema is not None else ()
+    for name in times_of(columns):
+        others = [other for other in there if other not in columns.key + times_of(columns)]
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+        if name in there or not near or name in times_of(COLUMNS): continue
+        argument = 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN'
+        raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {near[0]}?')
 
 
 def check_rolled_forward(ledger, head):
@@ -7228,6 +7258,7 @@ def evidence_of(state, plan):
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < CONSOLIDATED]
+    check_named_columns(run, plan, mine)
     if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
         raise NoData(no_data_message(run))
     if state.reprocess:
@@ -7448,7 +7479,7 @@ def check_conserved(run, state, plan, written):
     balances = audit_totals(control_balances(run, state, plan, written)) if run.totals else []
     run.facts['totals'] = tuple(
         dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
-        for b in balances)
+        for b in balances if any(b[2:]))
     run.mark('audit', **({'totals': len(balances)} if run.totals else {}))
 
 

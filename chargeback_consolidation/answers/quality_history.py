@@ -129,7 +129,8 @@ def quality_limits(day):
 
 # %% ../../nbs/answers/quality_history.ipynb #b8057622
 def rule_days(days):
-    "The user's own rules by day: a DataFrame date, rule, outcome (of the last execution), failing, of, number"
+    """The user's own rules by day: a DataFrame date, rule, outcome (of the last execution), failing, of, number: the
+    share that passes, or what the rule measures"""
     found = {}
     for day in days:
         for c in (c for c in made_by(day.commits) if c.kind in RUNS):
@@ -139,7 +140,7 @@ def rule_days(days):
                 found[str(day.day), v['rule']] = v['outcome'], failing + v['count'], whole + v['whole'], number
     table = pd.DataFrame([(*key, *told) for key, told in found.items()],
                          columns=['date', 'rule', 'outcome', 'failing', 'of', 'number'])
-    rates = table['failing'] / table['of'].where(table['of'] > 0)
+    rates = 1 - table['failing'] / table['of'].where(table['of'] > 0)
     return table.assign(number=rates.where(table['of'] > 0, table['number'].astype(float)))
 
 def rule_outliers(table):

@@ -7,7 +7,7 @@ __all__ = ['HISTORY', 'COUNTS', 'UNTRIED', 'commands', 'main', 'carry_out', 'con
            'day_options', 'find_ledger', 'day_ledger', 'history_row', 'history_notes', 'history', 'snapshot', 'repair',
            'run_name', 'rollback', 'release', 'expire', 'cells_shown', 'tell_run', 'folder_in', 'Investigations',
            'recorded', 'investigation_options', 'investigate', 'ask', 'sample_options', 'land_sample_command', 'rules',
-           'check_rule_file', 'rule_row', 'try_rules', 'warm_up_command']
+           'check_rule_file', 'rule_row', 'own_columns', 'try_rules', 'warm_up_command']
 
 # %% ../../nbs/commands/cli.ipynb #7cd76033
 import inspect
@@ -426,6 +426,14 @@ def rule_row(v):
     return v['rule'], v['outcome'], f"{v['count']:,}" if v['whole'] else '', value or v['why'], first
 
 # %% ../../nbs/commands/cli.ipynb #05f16d2c
+def own_columns(settings):
+    "The words that say by which columns a day was decided, where these settings say nothing else"
+    s = settings
+    head = Ledger(store_for(s.output_path), s.output_path, s.partition_date, s.ledger_path).head()
+    if s.columns != COLUMNS or head is None or not head.manifest: return []
+    key, version, event = head.columns
+    return ['--KEY_COLUMNS', ','.join(key), '--VERSION_COLUMNS', ','.join(version), '--EVENT_COLUMN', event]
+
 @rules.command('try')
 @click.argument('file')
 @job_options(without=UNTRIED)
@@ -435,6 +443,7 @@ def try_rules(file, **given):
     Exit code 4 if they would stop a run, 0 if not."""
     words = job_words(given) + ['--OUTPUT_FILE_COUNT', '1', '--COMPRESSION_CODEC', 'snappy', '--DRY_RUN', 'true',
                                 '--REPROCESS', 'true', '--RULES', file]
+    words += own_columns(parse(words))
     console, told, held = Console(), [], io.StringIO()
     with shown(console) as observe, redirect_stderr(held):
         code = run_job(words, observe=observe, tell=told.append)

@@ -134,20 +134,22 @@ def before_and_after(console, r):
             ('consolidated now', f'{r.output_files:,}', megabytes(r.output_bytes), f'{r.rows_after:,}')]
     print_grid(console, f'{r.table} {r.day}', ('what', ' files', ' MB', ' rows'), rows)
 
-def tell_set_aside(console, aside, most=10):
-    "The files that were set aside, each with its cause. aside: triples of path, rule and cause"
+def tell_set_aside(console, aside, most=10, kept=True):
+    "The files that were set aside, each with its cause. aside: triples of path, rule and cause; kept: by a commit"
     for path, rule, cause in aside[:most]: say_line(console, f'set aside {path}: {rule}: {cause}')
     more = len(aside) - most
-    if more > 0: say_line(console, f'... and {more} more files set aside; `history --json` names them all')
+    where = '; `history --json` names them all' if kept else ''
+    if more > 0: say_line(console, f'... and {more} more files set aside{where}')
 
 # %% ../../nbs/commands/terminal.ipynb #992fe8c7
 def tell_totals(console, totals):
-    "The control totals, as a table"
-    columns = 'sum', 'value', ' before', ' landed', ' now', ' duplicates', ' quarantined'
+    "The control totals, a table for each"
+    columns = 'value', ' before', ' landed', ' now', ' duplicates', ' quarantined'
     fields = 'before', 'landed', 'after', 'duplicates', 'quarantined'
     def named(value): return 'no value' if value is None else printable(value)
-    rows = [(t['total'], named(t['value']), *(t[f] for f in fields)) for t in totals]
-    print_grid(console, 'control totals', columns, rows)
+    for name in dict.fromkeys(t['total'] for t in totals):
+        rows = [(named(t['value']), *(t[f] for f in fields)) for t in totals if t['total'] == name]
+        print_grid(console, f'{name}: what came in is what went out', columns, rows)
 
 def ends_with_words(report):
     "True if the last line of the run, on stderr, says what the report says"
@@ -158,7 +160,7 @@ def teller(console):
     "A function that tells a report to a person, and to machines where nobody is looking"
     def tell(report):
         def say(text, **style): say_line(console, text, **style)
-        tell_set_aside(console, report.set_aside)
+        tell_set_aside(console, report.set_aside, kept=report.status in ('done', 'unfinished'))
         for warning in report.warnings: say(f'warning: {warning}', style='yellow')
         if report.rules: say(rules_line(report))
         if report.serves == 'snapshot': say(BY_SNAPSHOT, style='yellow')

@@ -33,7 +33,7 @@ class Sample:
     timestamps: str = 'us'  # what timestamps are written as: `us`, `ms`, `ns`, or `int96` as Flink does by default
     compression: str = 'snappy'  # a Parquet codec
     names: str = 'plain'  # of files and folders: `plain`, or `flink` for part-UUID-N-M in folders YYYY-MM-DD--HH
-    columns: str = 'plain'  # `plain`, or `scoped` for ids that only a card network knows, and other names
+    columns: str = 'plain'  # `plain`; `scoped`: key card_network,dispute_number, versions revised_at,occurred_at
     versions: float = 0.03  # share of the records that are another version of an earlier chargeback
     version_lag: float = 0.01  # median way back to the earlier record, as a share of the day
     ties: float = 0.0005  # share of the records with the timestamps of an earlier one and other content

@@ -22,6 +22,7 @@ from chargeback_consolidation.answers.duplicates import duplicates
 from chargeback_consolidation.answers.late_arrivals import late_arrivals
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.trace import trace
+from chargeback_consolidation.commands.cli import main
 from chargeback_consolidation.settings import ArgumentError, Columns, parse
 
 DAYS, SEED = int(os.environ.get('CHARGEBACK_DAYS', 48)), int(os.environ.get('CHARGEBACK_SEED', 0))
@@ -299,3 +300,59 @@ def test_c17_a_day_that_nobody_consolidated(tmp_path):
     lake.land('2025/11/03/a.parquet', schemes(['1'], ['visa']))
     day = open_day(str(lake.output), '2025-11-03')
     assert day.columns == Columns(('scheme', 'chargeback_id'), ('updated_at', 'event_timestamp'), 'updated_at')
+
+
+@pytest.mark.parametrize('again', [{}, dict(REPROCESS=True)])
+@pytest.mark.parametrize(('arguments', 'told'), [
+    (dict(BY_SCHEME, VERSION_COLUMNS='revised_att,occurred_at'),
+     '--VERSION_COLUMNS revised_att: no file of 2025-11-02 has such a column; did you mean revised_at?'),
+    (dict(BY_SCHEME, VERSION_COLUMNS='revised_at,occured_at'),
+     '--VERSION_COLUMNS occured_at: no file of 2025-11-02 has such a column; did you mean occurred_at?'),
+    (dict(BY_SCHEME, VERSION_COLUMNS='revised_at', EVENT_COLUMN='occured_at'),
+     '--EVENT_COLUMN occured_at: no file of 2025-11-02 has such a column; did you mean occurred_at?'),
+    (dict(KEY_COLUMNS='schem,chargeback_id', VERSION_COLUMNS='revised_at'),
+     ('--KEY_COLUMNS schem,chargeback_id: there is no column schem (there is scheme), in none of the 2 landing files '
+      'of 2025-11-02: say which columns tell one chargeback from another'))])
+def test_c17_a_misspelt_name_never_decides(tmp_path, capsys, arguments, told, again):
+    "Nor does it look as if files were broken"
+    lake = Lake(tmp_path)
+    for name in 'ab':
+        table = schemes([name], ['visa']).rename_columns(['chargeback_id', 'revised_at', 'occurred_at', 'scheme'])
+        lake.land(f'{name}.parquet', table)
+    if again: lake.run(session=inline, **BY_SCHEME, VERSION_COLUMNS='revised_at,occurred_at')
+    assert lake.main(**arguments, **again) == 2
+    assert capsys.readouterr().err.strip() == told
+    assert len(records(lake)) == len(again)
+
+
+def test_c17_half_a_key_is_no_key(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['a|b'], ['visa']))
+    lake.run(session=inline, **BY_SCHEME)
+    day = open_day(str(lake.output), '2025-11-02')
+    for key in ('a', 'visa,a', 'visa|a|b'):
+        with pytest.raises(ArgumentError, match=r'the key of this day is scheme\|chargeback_id: give its parts'):
+            trace(day, [key])
+    assert trace(day, ['visa|a\\|b']).level == 'ok'
+
+
+def test_c17_rules_try_takes_the_columns_of_the_day(tmp_path, capsys):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['1', '1'], ['visa', 'mc']))
+    lake.run(session=inline, **BY_SCHEME)
+    (tmp_path / 'r.dqdl').write_text('Rules = [ IsPrimaryKey "scheme" "chargeback_id" ]')
+    with pytest.raises(SystemExit) as end:
+        main(['rules', 'try', str(tmp_path / 'r.dqdl'), '--catalog', str(tmp_path / 'lake'), '--source-database',
+              'landing', '--source-table', 'chargebacks', '--output-path', str(lake.output), '--partition-date',
+              '2025-11-02'])
+    assert not end.value.code, capsys.readouterr()
+
+
+def test_c21_totals_that_a_run_drops_are_told(tmp_path):
+    lake = Lake(tmp_path)
+    table = schemes(['1'], ['visa']).append_column('amount', pa.array([1]))
+    lake.land('a.parquet', table)
+    lake.run(session=inline, CONTROL_TOTALS='amount by scheme')
+    lake.land('b.parquet', table)
+    assert any('commit 1 kept control totals, amount by scheme, and this run does not' in w
+               for w in lake.run(session=inline).warnings)
