@@ -153,7 +153,7 @@ def rule_outliers(table):
         for o, (median, far) in zip(own.itertuples(), stands_out(own['number'], wholes, weekdays)):
             broken = o.outcome in ('failed', 'mistaken')
             if far or broken: rows.append((o.date, rule, o.number, median, None,
-                                           'far from the median' if far else 'does not hold', 'warn'))
+                                           'does not hold' if broken else 'far from the median', 'warn'))
     return pd.DataFrame(rows, columns=ODD)
 
 # %% ../../nbs/answers/quality_history.ipynb #d7490fa1
