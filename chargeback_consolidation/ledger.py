@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'RUNS', 'Taken', 'Settled', 'day_folder', 'number_of', 'up_to',
-           'slot_paths', 'Commit', 'read_commit', 'schema_of', 'age_hours', 'write_manifest', 'read_manifest',
-           'LedgerDamaged', 'CommitRecords', 'Ledger', 'settle', 'files_there', 'publish_files', 'day_of', 'has_log',
-           'tell_log', 'heads', 'rolled_forward', 'whole_days', 'log_refusal', 'retained', 'remove_superseded',
-           'remove_litter', 'manifests', 'dead_manifests', 'drop_staged', 'open_ledger', 'snapshot', 'is_rolling',
-           'Gone', 'snapshot_of', 'commits_there', 'repair', 'mend_log', 'causes_of', 'fence_after', 'litter_ahead',
-           'unnamed_manifests', 'settle_temporary', 'claim_table', 'refuse_old_place', 'refuse_other_ledger']
+           'slot_paths', 'Commit', 'read_commit', 'schema_of', 'totals_kept', 'age_hours', 'write_manifest',
+           'read_manifest', 'LedgerDamaged', 'CommitRecords', 'Ledger', 'settle', 'files_there', 'publish_files',
+           'day_of', 'has_log', 'tell_log', 'heads', 'rolled_forward', 'whole_days', 'log_refusal', 'retained',
+           'remove_superseded', 'remove_litter', 'manifests', 'dead_manifests', 'drop_staged', 'open_ledger',
+           'snapshot', 'is_rolling', 'Gone', 'snapshot_of', 'commits_there', 'repair', 'mend_log', 'causes_of',
+           'fence_after', 'litter_ahead', 'unnamed_manifests', 'settle_temporary', 'claim_table', 'refuse_old_place',
+           'refuse_other_ledger']
 
 # %% ../nbs/16_ledger.ipynb #ec0511a9
 import base64
@@ -106,6 +107,10 @@ def schema_of(commit):
     "The day's schema as of a commit; None if there is none"
     if not commit or not commit.schema: return None
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
+
+def totals_kept(commit):
+    "The names of the control totals that the files of a commit have, a set"
+    return {name for file in commit.files for name in file.totals or ()} if commit else set()
 
 def age_hours(commit, now):
     "Hours since a commit was made, by its report; None if that does not say. now: an aware datetime"

@@ -31,14 +31,14 @@ from .schema import common_schema, in_unit
 from chargeback_consolidation.quality import (check_rules, check_verdict, check_versions, judge, sentence, total_fault,
     verdict_words)
 from .dqdl import RulesError, checks_in, past_commits, read_rules, rule_text
-from .rules import (NO_ROW, Facts, added_all, book_of, faults_of, key_faults, keyed,
-    measures_of, tally_place, verdict_of)
+from chargeback_consolidation.rules import (NO_ROW, Facts, added_all, book_of, judge_rule, key_faults, keyed,
+    measures_of, tally_place)
 from chargeback_consolidation.landing import (LONGEST_VALUE, MOST_VALUES, RECORD_RULES, Inventory, SetAside, Source,
     kept_out, take_inventory)
 from .versions import find_losers, key_counts, path_ranks
 from .layout import CONSOLIDATED, Held, add_readers, lay_out
-from chargeback_consolidation.ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, log_refusal,
-    open_ledger, schema_of)
+from .ledger import (Commit, Ledger, LedgerDamaged, Settled, claim_table, log_refusal,
+    open_ledger, schema_of, totals_kept)
 
 # %% ../nbs/18_plan.ipynb #d3d49aac
 class NoData(Exception):
@@ -229,9 +229,7 @@ def changed_rules(run, state):
 # %% ../nbs/18_plan.ipynb #70a78981
 def dropped_totals(run, state):
     "The control totals that the last commit kept and this run does not, as a text"
-    files = state.head.files if state.head else ()
-    names = {name for file in files for name in file.totals or ()} - set(map(total_name, run.totals))
-    return ', '.join(sorted(names))
+    return ', '.join(sorted(totals_kept(state.head) - set(map(total_name, run.totals))))
 
 # %% ../nbs/18_plan.ipynb #afd398cf
 def day_warnings(run, state):
@@ -287,12 +285,11 @@ def check_columns(run, head):
 
 # %% ../nbs/18_plan.ipynb #10a0e833
 def check_named_columns(run, plan, new):
-    """`ArgumentError` if no file of the day has a column that decides. new: `SetAside` of the landing files of this
-    run that take no part"""
+    """`ArgumentError` if no file has a column that decides, asked where the day is decided for the first time or anew.
+    new: `SetAside` of the landing files of this run that take no part"""
     columns, day = run.settings.columns, run.partition.day
     causes = {a.cause for a in new}
-    nothing = not any(i < CONSOLIDATED for i in plan.used)
-    if nothing and len(causes) == 1 and min(causes).startswith('there is no column'):
+    if not plan.used and len(causes) == 1 and min(causes).startswith('there is no column'):
         raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {min(causes)}, in none of the {len(new)} landing '
                             f'files of {day}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
@@ -421,9 +418,7 @@ def verdicts_of(run, state, index, used, aside, schema):
     past = history_of(run)
     found = []
     for rule in run.rules:
-        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, run.settings.columns.key)
-        if faults:
-            verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+        verdict = judge_rule(rule, facts, past, schema, run.settings.columns.key)
         first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
         found.append(dict(verdict._asdict(), first=first))
     return tuple(found)
@@ -479,7 +474,7 @@ def evidence_of(state, plan):
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < CONSOLIDATED]
-    check_named_columns(run, plan, mine)
+    if state.head is None or state.reprocess: check_named_columns(run, plan, mine)
     if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
         raise NoData(no_data_message(run))
     if state.reprocess:

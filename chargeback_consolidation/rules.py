@@ -11,7 +11,8 @@ __all__ = ['NumberColumn', 'TextColumn', 'CALLS', 'MOMENT', 'TEXT_TYPES', 'NO_RO
            'moment_compares', 'filtered', 'considered', 'row_fails', 'plain_measure', 'rule_fields', 'measures_of',
            'rule_columns', 'exact_sums', 'tallied', 'exact', 'sum_text', 'added_all', 'tally_of', 'metric_of',
            'check_holds', 'tree_holds', 'tally_place', 'verdict_of', 'said', 'faults_of', 'schema_table', 'keyed',
-           'key_faults', 'answerable', 'types_fit', 'quarantine_rules', 'first_broken', 'book_of', 'open_book']
+           'key_faults', 'answerable', 'types_fit', 'judge_rule', 'quarantine_rules', 'first_broken', 'book_of',
+           'open_book']
 
 # %% ../nbs/10_rules.ipynb #c4a313db
 import math
@@ -632,6 +633,13 @@ def types_fit(empty, tree):
     if tree[0] == 'null': return True
     literals = tree[2] if tree[0] == 'in' else (tree[3],)
     return all(literal_compares(empty, tree[1], '=', literal) is not None for literal in literals)
+
+# %% ../nbs/10_rules.ipynb #5cfaec43
+def judge_rule(rule, facts, history, schema, keys):
+    "The `Verdict` of a `DayRule` on a day with this schema; 'mistaken' where it does not go with the columns"
+    verdict, faults = verdict_of(rule, facts, history), faults_of(rule, schema, keys)
+    if not faults: return verdict
+    return verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
 
 # %% ../nbs/10_rules.ipynb #302ae741
 def quarantine_rules(rules):

@@ -136,7 +136,7 @@ def path_ranks(paths):
     ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
     return np.array([ranks[path] for path in paths], np.int32)
 
-# %% ../nbs/12_versions.ipynb #4d87555e
+# %% ../nbs/12_versions.ipynb #2fa9b888
 def version_times(rows, names):
     """What orders versions by their times, the winner last: for each of the version columns `names` from which of them
     on one has a value: is there one, its microseconds, nanoseconds within. A list of arrays"""
@@ -153,6 +153,7 @@ def version_times(rows, names):
         found = last + found
     return found
 
+# %% ../nbs/12_versions.ipynb #4d87555e
 def latest_last(rows, ranks, names=COLUMNS.version):
     """The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of
     `path_ranks`; names: of the version columns"""

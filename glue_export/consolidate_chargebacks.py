@@ -4269,6 +4269,13 @@ def types_fit(empty, tree):
     return all(literal_compares(empty, tree[1], '=', literal) is not None for literal in literals)
 
 
+def judge_rule(rule, facts, history, schema, keys):
+    "The `Verdict` of a `DayRule` on a day with this schema; 'mistaken' where it does not go with the columns"
+    verdict, faults = verdict_of(rule, facts, history), faults_of(rule, schema, keys)
+    if not faults: return verdict
+    return verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+
+
 def quarantine_rules(rules):
     "Those `DayRule`s that set rows aside"
     return [rule for rule in rules if rule.level == 'quarantine']
@@ -5012,6 +5019,7 @@ def version_times(rows, names):
             np.where(there, integers(nanos), last[2])]
         found = last + found
     return found
+
 
 def latest_last(rows, ranks, names=COLUMNS.version):
     """The columns that order versions, the winner last, as arrays. rows: RecordBatch of index rows; ranks: of
@@ -6197,6 +6205,10 @@ def schema_of(commit):
     if not commit or not commit.schema: return None
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(commit.schema)))
 
+def totals_kept(commit):
+    "The names of the control totals that the files of a commit have, a set"
+    return {name for file in commit.files for name in file.totals or ()} if commit else set()
+
 def age_hours(commit, now):
     "Hours since a commit was made, by its report; None if that does not say. now: an aware datetime"
     at = commit.report.get('at')
@@ -7008,9 +7020,7 @@ def changed_rules(run, state):
 
 def dropped_totals(run, state):
     "The control totals that the last commit kept and this run does not, as a text"
-    files = state.head.files if state.head else ()
-    names = {name for file in files for name in file.totals or ()} - set(map(total_name, run.totals))
-    return ', '.join(sorted(names))
+    return ', '.join(sorted(totals_kept(state.head) - set(map(total_name, run.totals))))
 
 
 def day_warnings(run, state):
@@ -7066,12 +7076,11 @@ def check_columns(run, head):
 
 
 def check_named_columns(run, plan, new):
-    """`ArgumentError` if no file of the day has a column that decides. new: `SetAside` of the landing files of this
-    run that take no part"""
+    """`ArgumentError` if no file has a column that decides, asked where the day is decided for the first time or anew.
+    new: `SetAside` of the landing files of this run that take no part"""
     columns, day = run.settings.columns, run.partition.day
     causes = {a.cause for a in new}
-    nothing = not any(i < CONSOLIDATED for i in plan.used)
-    if nothing and len(causes) == 1 and min(causes).startswith('there is no column'):
+    if not plan.used and len(causes) == 1 and min(causes).startswith('there is no column'):
         raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {min(causes)}, in none of the {len(new)} landing '
                             f'files of {day}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
@@ -7200,9 +7209,7 @@ def verdicts_of(run, state, index, used, aside, schema):
     past = history_of(run)
     found = []
     for rule in run.rules:
-        verdict, faults = verdict_of(rule, facts, past), faults_of(rule, schema, run.settings.columns.key)
-        if faults:
-            verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+        verdict = judge_rule(rule, facts, past, schema, run.settings.columns.key)
         first = offenders(state, new, tally_place(rule, measures)) if verdict.outcome == 'failed' else []
         found.append(dict(verdict._asdict(), first=first))
     return tuple(found)
@@ -7258,7 +7265,7 @@ def evidence_of(state, plan):
 def check_plan(run, state, plan):
     "`QualityFailed`, NoData or ArgumentError if the plan must not be carried out"
     mine = [a for i, a in sorted(plan.set_aside.items()) if i < CONSOLIDATED]
-    check_named_columns(run, plan, mine)
+    if state.head is None or state.reprocess: check_named_columns(run, plan, mine)
     if state.head is None and not plan.used and all(a.rule == 'foreign' for a in mine):
         raise NoData(no_data_message(run))
     if state.reprocess:

@@ -92,7 +92,7 @@ def source_arguments(ledger, commits):
         if other: return other
     return {}
 
-# %% ../../nbs/answers/day.ipynb #f83494aa
+# %% ../../nbs/answers/day.ipynb #7e801a31
 def deciding_columns(ledger, commits):
     "The `Columns` by which the day was decided, or else another day"
     decided = [c.columns for c in commits if c.manifest]
@@ -100,6 +100,7 @@ def deciding_columns(ledger, commits):
     words = [source_arguments(ledger, commits).get(name) for name in ('KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN')]
     return columns_named(*words) if words[0] else COLUMNS
 
+# %% ../../nbs/answers/day.ipynb #f83494aa
 def find_table(ledger, commits, given):
     "The catalog and the landing `Table`. given: {name of a job argument: text, '' where not given}"
     known = source_arguments(ledger, commits) if not all(given.values()) else {}

@@ -21,7 +21,7 @@ from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
 from ..quality import WIDE, TotalBalance, is_balanced, told_sums, total_balances, value_word
 from ..landing import Source, kept_out, totals_in
-from ..ledger import RUNS
+from ..ledger import RUNS, totals_kept
 from .answer import Finding, answered
 from .day import footers, landing_files, listed, standing, unmoved, waiting_files
 from .records import (books_of, doubled, doubled_found, landing_sources, later,
@@ -201,8 +201,7 @@ def lineage_found(day, rows):
 # %% ../../nbs/answers/reconcile.ipynb #8ba9a4d9
 def totals_asked(day):
     "The control totals that the files of the day have, a tuple"
-    files = day.head.files if day.head else ()
-    return totals_of(', '.join(sorted({name for file in files for name in file.totals or ()})))
+    return totals_of(', '.join(sorted(totals_kept(day.head))))
 
 def totals_changed(day, rows, totals):
     "Output files whose control totals are not those that were committed: a list of `Finding`"

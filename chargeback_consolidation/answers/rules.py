@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WHOSE', 'asked_rules', 'asked_at', 'key_counts_of', 'verdicts_now', 'by_file', 'asked_table',
-           'asked_tables', 'failing_rows', 'broken_rows', 'told_before', 'failing_since', 'rule_found', 'by_merchant',
-           'rules_answered', 'worst_first', 'rule_tables']
+           'asked_tables', 'failing_rows', 'failing_records', 'told_before', 'failing_since', 'rule_found',
+           'by_merchant', 'rules_answered', 'worst_first', 'shown_records', 'rule_tables']
 
 # %% ../../nbs/answers/rules.ipynb #26f9718c
 from datetime import datetime, timedelta, timezone
@@ -21,22 +21,23 @@ from ..store import attempt
 from ..parquet import keys_of
 from ..schema import common_schema
 from ..dqdl import read_rules
-from ..rules import (Facts, RuleRows, added_all, book_of, faults_of, measures_of, open_book,
-    row_fails, rule_columns, rule_fields, tally_place, verdict_of)
+from ..rules import (Facts, RuleRows, added_all, book_of, judge_rule, measures_of, open_book,
+    row_fails, rule_columns, rule_fields, tally_place)
 from ..landing import deciding_tables, read_sources, reopen
 from ..ledger import Ledger
 from ..plan import rules_of
 from .answer import Finding, answered, key_title
 from .day import footers, landing_files, unmoved
 from .reconcile import all_standing
-from .records import cell_value, instant, landing_sources, read_threaded, values
+from chargeback_consolidation.answers.records import (cell_value, instant, landing_sources, read_threaded,
+    ruleset_told, values)
 
 # %% ../../nbs/answers/rules.ipynb #8b778be2
 def asked_rules(day, text=''):
     "The `DayRule`s of RULES, or else of the last execution, a list. `ArgumentError`, `StoreError`"
     if text: return rules_of(SimpleNamespace(rules=text, columns=day.columns))
-    told = next((c.report['rules'] for c in reversed(day.commits) if c.report.get('rules')), ())
-    return read_rules('Rules = [{}]'.format(', '.join(v['rule'] for v in told))) if told else []
+    told = next((text for text in map(ruleset_told, reversed(day.commits)) if text), '')
+    return read_rules(told) if told else []
 
 def asked_at(day):
     "What `now()` is: when the last execution was, or else now"
@@ -59,8 +60,7 @@ def verdicts_now(day, rules, landing):
     told = {v['rule']: v for c in day.commits for v in c.report.get('rules', ())}
     found = []
     for rule in rules:
-        verdict, faults = verdict_of(rule, facts, {}), faults_of(rule, schema, day.columns.key)
-        if faults: verdict = verdict._replace(outcome='mistaken', why='; '.join(faults), count=0, value={})
+        verdict = judge_rule(rule, facts, {}, schema, day.columns.key)
         before = told.get(verdict.rule)
         if verdict.outcome == 'unknown' and before:
             verdict = verdict._replace(outcome=before['outcome'], why=before['why'])
@@ -104,19 +104,20 @@ def failing_rows(table, rules, now):
 # %% ../../nbs/answers/rules.ipynb #ae67f39a
 WHOSE = 'merchant_id'
 
-def broken_rows(day, rules, sources):
-    """The rows of landing files that fail: a DataFrame rule (its number), number, row, key, merchant_id, and the
-    columns that rules name, as text"""
+def failing_records(day, rules, sources):
+    """The records of landing files that fail: a DataFrame rule (its number), number, row, key, whose, and `value NAME`
+    for each column that rules name, as text"""
     names, now, found = tuple(rule_columns(rules)), open_book(book_of(rules, asked_at(day))).now, []
     for number, table in asked_tables(day, sources, (*names, WHOSE)):
         keys = keys_of(table, day.columns.key)
-        shown = {name: table[name] for name in rule_fields((*names, WHOSE), table.column_names)}
+        shown = {f'value {name}': table[name] for name in rule_fields(names, table.column_names)}
+        if WHOSE in table.column_names: shown['whose'] = table[WHOSE]
         for i, at in enumerate(failing_rows(table, rules, now)):
             if not len(at): continue
             def texts(column): return [cell_value(v) for v in column.take(pa.array(at)).to_pylist()]     # noqa: B023
             told = {name: texts(column) for name, column in shown.items()}
             found.append(pd.DataFrame({'rule': i, 'number': number, 'row': at, 'key': texts(keys), **told}))
-    empty = pd.DataFrame(columns=['rule', 'number', 'row', 'key', WHOSE])
+    empty = pd.DataFrame(columns=['rule', 'number', 'row', 'key', 'whose'])
     return pd.concat([empty, *found], ignore_index=True) if found else empty
 
 # %% ../../nbs/answers/rules.ipynb #370347ca
@@ -154,8 +155,8 @@ def rule_found(number, rule, verdict, files, rows):
 
 def by_merchant(rows):
     "Rows that fail by rule and merchant: a DataFrame rule, merchant_id, failing"
-    found = rows.groupby(['rule', WHOSE], dropna=False).size().reset_index(name='failing')
-    return found.sort_values(['rule', 'failing'], ascending=[True, False])
+    found = rows.groupby(['rule', 'whose'], dropna=False).size().reset_index(name='failing')
+    return found.rename(columns={'whose': WHOSE}).sort_values(['rule', 'failing'], ascending=[True, False])
 
 # %% ../../nbs/answers/rules.ipynb #70efb484
 def rules_answered(
@@ -173,7 +174,7 @@ def rules_answered(
     told = verdicts_now(day, rules, landing) if rules else []
     failing, history = by_file(files, rules, landing), told_before(day, days)
     bad = set(failing['number'])
-    rows = broken_rows(day, rules, [s for s in sources if s.id in bad])
+    rows = failing_records(day, rules, [s for s in sources if s.id in bad])
     found = [f for i, pair in enumerate(zip(rules, told)) for f in rule_found(i, *pair, failing, rows)]
     aside = all_standing(day, files, feet, landing)
     unmoved(day)
@@ -195,6 +196,18 @@ def worst_first(frame, rules, told, *order):
     found = frame.assign(rule=frame['rule'].astype(int), rank=frame['rule'].map(place))
     return found.sort_values(['rank', *order], kind='stable').drop(columns='rank')
 
+def shown_records(records, title, show_values):
+    """`failing_records` as people see them; a column of data that is called as one of ours keeps its longer name.
+    title: of the keys"""
+    names = {'key': title, 'whose': WHOSE} if title != WHOSE else {'key': title}
+    shown = [c for c in records.columns if c not in ('number', 'whose') and not c.startswith('value ')]
+    shown += ['whose'] if title != WHOSE else []
+    ours = {names.get(name, name) for name in shown}
+    values = [c for c in records.columns if c.startswith('value ')] if show_values else []
+    names.update({c: c[6:] for c in values if c[6:] not in ours})
+    order = ['rule', 'landing file', 'row', 'state', 'key']
+    return records[order + [c for c in shown if c not in order] + values].rename(columns=names)
+
 def rule_tables(day, rules, told, failing, rows, history, files, show_values):
     "The tables of `rules_answered`"
     title = key_title(day.columns)
@@ -202,13 +215,10 @@ def rule_tables(day, rules, told, failing, rows, history, files, show_values):
     lines = [(i + 1, v.rule, rule.level, v.outcome, v.count, v.whole, next(iter(v.value.values()), None), v.why,
               failing_since(history, v.rule, v.outcome, str(day.day))) for i, (rule, v) in enumerate(zip(rules, told))]
     entry = files.set_index('number')[['path', 'state']].rename(columns={'path': 'landing file'})
-    shown = named(rows).join(entry, on='number').rename(columns={'key': title})
-    first = ['rule', 'landing file', 'row', 'state', title]
-    more = [c for c in shown.columns if c not in (*first, 'number')] if show_values else [WHOSE]
+    shown = shown_records(named(rows).join(entry, on='number'), title, show_values)
     return {
         'rules': pd.DataFrame(lines, columns=[
             'rule', 'text', 'level', 'outcome', 'failing', 'of', 'value', 'why', 'failing since']),
         'files': named(failing.assign(landed=instant(failing['landed'])))[
             ['rule', 'path', 'state', 'commit', 'failing', 'rows', 'landed']],
-        'rows': shown[first + [c for c in more if c not in first]], 'merchants': named(by_merchant(rows)),
-        'history': history}
+        'rows': shown, 'merchants': named(by_merchant(rows)), 'history': history}

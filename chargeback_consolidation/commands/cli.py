@@ -425,15 +425,17 @@ def rule_row(v):
     first = '{} row {}'.format(*v['first'][0]) if v['first'] else ''
     return v['rule'], v['outcome'], f"{v['count']:,}" if v['whole'] else '', value or v['why'], first
 
-# %% ../../nbs/commands/cli.ipynb #05f16d2c
-def own_columns(settings):
-    "The words that say by which columns a day was decided, where these settings say nothing else"
-    s = settings
+# %% ../../nbs/commands/cli.ipynb #a4fe6a49
+def own_columns(words):
+    "The words that say by which columns a day was decided, where `words` say nothing of columns"
+    if {'--KEY_COLUMNS', '--VERSION_COLUMNS', '--EVENT_COLUMN'} & set(words): return []
+    s = parse(words)
     head = Ledger(store_for(s.output_path), s.output_path, s.partition_date, s.ledger_path).head()
-    if s.columns != COLUMNS or head is None or not head.manifest: return []
+    if head is None or not head.manifest: return []
     key, version, event = head.columns
     return ['--KEY_COLUMNS', ','.join(key), '--VERSION_COLUMNS', ','.join(version), '--EVENT_COLUMN', event]
 
+# %% ../../nbs/commands/cli.ipynb #05f16d2c
 @rules.command('try')
 @click.argument('file')
 @job_options(without=UNTRIED)
@@ -443,7 +445,7 @@ def try_rules(file, **given):
     Exit code 4 if they would stop a run, 0 if not."""
     words = job_words(given) + ['--OUTPUT_FILE_COUNT', '1', '--COMPRESSION_CODEC', 'snappy', '--DRY_RUN', 'true',
                                 '--REPROCESS', 'true', '--RULES', file]
-    words += own_columns(parse(words))
+    words += own_columns(words)
     console, told, held = Console(), [], io.StringIO()
     with shown(console) as observe, redirect_stderr(held):
         code = run_job(words, observe=observe, tell=told.append)

@@ -151,6 +151,7 @@ def tell_totals(console, totals):
         rows = [(named(t['value']), *(t[f] for f in fields)) for t in totals if t['total'] == name]
         print_grid(console, f'{name}: what came in is what went out', columns, rows)
 
+# %% ../../nbs/commands/terminal.ipynb #c7e0b1e0
 def ends_with_words(report):
     "True if the last line of the run, on stderr, says what the report says"
     empty = report.status == 'no data' and report.arguments.get('ALLOW_EMPTY') != 'True'

@@ -149,3 +149,22 @@ def test_the_history_of_a_rule(tmp_path):
         ('2025-11-07', 'Mean', 'far from the median'), ('2025-11-03', 'IsComplete', 'does not hold')]
     told = answer.tables['rules']
     assert len(told) == 16 and told.loc[(told['date'] == '2025-11-03') & (told['of'] > 0), 'number'].tolist() == [0.5]
+
+
+@pytest.mark.parametrize('key', ['merchant_id', 'row', 'rule,key'])
+def test_columns_of_data_may_be_called_as_those_of_the_report(tmp_path, key):
+    lake = Lake(tmp_path)
+    names = 'merchant_id', 'row', 'rule', 'key', 'number', 'state', 'whose'
+    table = chargebacks(['x'], 1)
+    for name in names: table = table.append_column(name, pa.array([f'{name} it is']))
+    lake.land('a.parquet', table)
+    rules = ', '.join(f'ColumnValues "{name}" = "another"' for name in names)
+    lake.run(session=inline, KEY_COLUMNS=key)
+    answer = rules_answered(opened(lake), f'Rules = [ {rules} ]', show_values=True)
+    rows = answer.tables['rows']
+    assert len(set(rows.columns)) == len(rows.columns) and rows['rule'].tolist() == list(range(1, 8))
+    title = {'row': 'key row'}.get(key, key.replace(',', '|'))
+    assert rows[title].tolist() == ['|'.join(f'{name} it is' for name in key.split(','))] * 7
+    for name in names:
+        assert f'{name} it is' in {str(v) for v in rows.iloc[0]}, name
+    assert answer.show('rows').html and answer.show('merchants').html

@@ -341,11 +341,13 @@ def test_c17_rules_try_takes_the_columns_of_the_day(tmp_path, capsys):
     lake.land('a.parquet', schemes(['1', '1'], ['visa', 'mc']))
     lake.run(session=inline, **BY_SCHEME)
     (tmp_path / 'r.dqdl').write_text('Rules = [ IsPrimaryKey "scheme" "chargeback_id" ]')
-    with pytest.raises(SystemExit) as end:
-        main(['rules', 'try', str(tmp_path / 'r.dqdl'), '--catalog', str(tmp_path / 'lake'), '--source-database',
-              'landing', '--source-table', 'chargebacks', '--output-path', str(lake.output), '--partition-date',
-              '2025-11-02'])
+    words = ['rules', 'try', tmp_path / 'r.dqdl', '--catalog', tmp_path / 'lake', '--source-database', 'landing',
+             '--source-table', 'chargebacks', '--output-path', lake.output, '--partition-date', '2025-11-02']
+    words = list(map(str, words))
+    with pytest.raises(SystemExit) as end: main(words)
     assert not end.value.code, capsys.readouterr()
+    with pytest.raises(SystemExit) as end: main([*words, '--key-columns', 'chargeback_id'])
+    assert end.value.code == 2 and 'which is chargeback_id' in capsys.readouterr().err, 'what is said is what counts'
 
 
 def test_c21_totals_that_a_run_drops_are_told(tmp_path):
@@ -356,3 +358,15 @@ def test_c21_totals_that_a_run_drops_are_told(tmp_path):
     lake.land('b.parquet', table)
     assert any('commit 1 kept control totals, amount by scheme, and this run does not' in w
                for w in lake.run(session=inline).warnings)
+
+
+def test_c17_a_late_file_without_the_key_is_a_bad_file(tmp_path):
+    "The columns of a day that is there are right: such a file is set aside as ever, and blocks nothing"
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['1'], ['visa']))
+    lake.run(session=inline, **BY_SCHEME)
+    lake.land('b.parquet', chargebacks(['2']))
+    assert lake.main(**BY_SCHEME) == 4
+    assert lake.run(session=inline, **BY_SCHEME, MAX_SCHEMA_CONFLICT_RATE=1, MAX_UNREADABLE_RATE=1).rows_after == 1
+    lake.land('c.parquet', schemes(['3'], ['visa']))
+    assert lake.run(session=inline, **BY_SCHEME).rows_after == 2

@@ -241,7 +241,7 @@ def test_a_run_that_is_stopped_while_it_commits(half, phase, number, code, spark
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize('times', [1, pytest.param(25, marks=SLOW)])
+@pytest.mark.parametrize('times', [1, pytest.param(5, marks=SLOW), pytest.param(25, marks=SLOW)])
 def test_an_undisturbed_run_leaves_nothing_and_a_run_with_nothing_new_ends_well(place, times):
     code, out, err = place.run()
     assert (code, err) == (0, '') and 'METRICS: ' in out
