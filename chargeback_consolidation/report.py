@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -174,10 +175,10 @@ def log_stage(stage, seconds, facts):
 # %% ../nbs/17_report.ipynb #f727476b
 def rules_line(report):
     "How the rules of one's own came out; '' where there are none"
-    words = (('ok', 'hold'), ('failed', 'do not hold'), ('mistaken', 'cannot be asked of these columns'),
-             ('unknown', 'wait for a history'))
-    counts = [(sum(v['outcome'] == outcome for v in report.rules), word) for outcome, word in words]
-    return 'rules: ' + ', '.join(f'{n:,} {word}' for n, word in counts if n) if report.rules else ''
+    if not report.rules: return ''
+    counts = Counter(v['outcome'] for v in report.rules)
+    outcomes = 'ok', 'failed', 'mistaken', 'unknown'
+    return 'rules: ' + ', '.join(f'{counts[outcome]:,} {outcome}' for outcome in outcomes if counts[outcome])
 
 def total_lines(report):
     "A line for each of the control totals of a run that kept them"

@@ -317,4 +317,4 @@ def test_each_sum_is_a_line_and_so_are_the_rules(tmp_path, capsys):
     assert [line for line in said if line.startswith(('TOTAL', 'rules:'))] == [
         f'{start}None, before=0, landed=2.00, after=2.00{end}',
         f"{start}'a\\nb', before=0, landed=1.50, after=1.50{end}",
-        'rules: 1 hold, 1 do not hold, 1 wait for a history']
+        'rules: 1 ok, 1 failed, 1 unknown']
