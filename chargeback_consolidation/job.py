@@ -164,7 +164,7 @@ def check_conserved(run, state, plan, written):
     run.facts['totals'] = tuple(
         dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
         for b in balances if any(b[2:]))
-    run.mark('audit', **({'totals': len(balances)} if run.totals else {}))
+    run.mark('audit', **({'totals': len(run.facts['totals'])} if run.totals else {}))
 
 # %% ../nbs/19_job.ipynb #faeb90d7
 def readers_of(run, state):

@@ -7081,7 +7081,7 @@ def check_named_columns(run, plan, new):
     columns, day = run.settings.columns, run.partition.day
     causes = {a.cause for a in new}
     if not plan.used and len(causes) == 1 and min(causes).startswith('there is no column'):
-        raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {min(causes)}, in none of the {len(new)} landing '
+        raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {min(causes)} in any of the {len(new)} landing '
                             f'files of {day}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
     for name in times_of(columns):
@@ -7487,7 +7487,7 @@ def check_conserved(run, state, plan, written):
     run.facts['totals'] = tuple(
         dict(total=b.total, value=b.value, **{name: format(getattr(b, name), 'f') for name in b._fields[2:]})
         for b in balances if any(b[2:]))
-    run.mark('audit', **({'totals': len(balances)} if run.totals else {}))
+    run.mark('audit', **({'totals': len(run.facts['totals'])} if run.totals else {}))
 
 
 def readers_of(run, state):

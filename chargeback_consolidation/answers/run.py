@@ -121,9 +121,10 @@ def unheard():
         for file in (kept, nowhere): os.close(file)
 
 def one_line(error):
-    "What went wrong, on one line"
+    "What went wrong, on one line; a mistake in an argument says all by itself"
     name, text = (error.ename, error.evalue) if hasattr(error, 'ename') else (type(error).__name__, str(error))
-    return '{}: {}'.format(name, ' '.join(re.sub(r'\x1b\[[0-9;]*m', '', text).split()))[:500]
+    words = ' '.join(re.sub(r'\x1b\[[0-9;]*m', '', text).split())
+    return words[:500] if name == 'ArgumentError' else f'{name}: {words}'[:500]
 
 def execute(request, folder, mask_key, tell):
     "Run the notebook: (the notebook as it ran, error as text or '', exception to raise again or None)"

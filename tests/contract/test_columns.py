@@ -311,7 +311,7 @@ def test_c17_a_day_that_nobody_consolidated(tmp_path):
     (dict(BY_SCHEME, VERSION_COLUMNS='revised_at', EVENT_COLUMN='occured_at'),
      '--EVENT_COLUMN occured_at: no file of 2025-11-02 has such a column; did you mean occurred_at?'),
     (dict(KEY_COLUMNS='schem,chargeback_id', VERSION_COLUMNS='revised_at'),
-     ('--KEY_COLUMNS schem,chargeback_id: there is no column schem (there is scheme), in none of the 2 landing files '
+     ('--KEY_COLUMNS schem,chargeback_id: there is no column schem (there is scheme) in any of the 2 landing files '
       'of 2025-11-02: say which columns tell one chargeback from another'))])
 def test_c17_a_misspelt_name_never_decides(tmp_path, capsys, arguments, told, again):
     "Nor does it look as if files were broken"
