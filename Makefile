@@ -45,7 +45,7 @@ demo: $(READY) ## Land a sample day in four deliveries and consolidate it in fou
 	@echo 'A look at the data:'
 	@echo '  $(BIN)/python -c "import duckdb; duckdb.sql(\"SELECT status, count(*) FROM read_parquet('"'$(OUTPUT)/year=*/*/*/*.parquet'"', union_by_name=true) GROUP BY ALL ORDER BY 2 DESC\").show()"'
 
-test: $(READY) ## Run tests of every promise, in a few minutes; the script on the oldest and the newest Glue that is here
+test: $(READY) ## Run tests of every promise, in about ten minutes; the script on the oldest and the newest Glue that is here
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not slow'
 
 test-all: $(READY) ## Run all tests, every case of each, also on a cluster and in Glue Studio

@@ -46,13 +46,13 @@ def on_a_terminal(folder, columns, *words):
     return started.wait(60), shown.decode()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize('columns', [80, 120])
-def test_four_executions_at_a_terminal(tmp_path, columns):
+@pytest.mark.parametrize('columns, executions', [
+    (80, '1'), *(pytest.param(c, '1234', marks=pytest.mark.slow) for c in (80, 120))])
+def test_four_executions_at_a_terminal(tmp_path, columns, executions):
     sample = '--files 40 --deliveries 4 --truncated-files 0 --empty-files 0'.split()
     sample += '--catalog lake --partition-date 2025-11-02'.split()
-    for k in '1234':
+    for k in executions:
         assert on_a_terminal(tmp_path, columns, 'land-sample', *sample, '--delivery', k)[0] == 0
         code, shown = on_a_terminal(tmp_path, columns, 'consolidate', *WORDS, '--execution-sequence', k)
         assert code == 0, shown
