@@ -14,7 +14,7 @@ def measure(batch, day, tables=(), **more):
     events = field_of(batch, moment_fields(COLUMNS.event)[0]).fill_null(2**62).to_numpy()
     first = np.minimum.reduceat(events, starts).tolist()
     return {
-        id: dict(counts={}, first_event=event, digest=0)
+        id: dict(counts={}, first_event=event, digest=0, tallies=[])
         for id, event in zip(source[starts].tolist(), first, strict=True)}
 
 def judge_run(*args): return ()

@@ -93,7 +93,7 @@ def without_last(lake, share=0.01):
     files = sorted(
         day.glob('*.parquet'), key=lambda file: [int(number) for number in file.stem.split('-')[:0:-1]]
     )  # part-SUBTASK-NUMBER
-    for file in files[-round(share * len(files)):]: file.rename(aside / file.name)
+    for file in files[-max(1, round(share * len(files))):]: file.rename(aside / file.name)
     try: yield
     finally:
         put_back()
