@@ -44,7 +44,8 @@ def index_of(spark, files, records, lost):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from chargeback_consolidation.landing import UNCOUNTED, field_of, index_schema, note_row, read_notes
+    from chargeback_consolidation.deciding import index_schema
+    from chargeback_consolidation.landing import UNCOUNTED, field_of, note_row, read_notes
     from chargeback_consolidation.parquet import open_parquet
     from chargeback_consolidation.sample.records import schema
     from chargeback_consolidation.settings import COLUMNS
@@ -91,14 +92,16 @@ def main():
 
     from chargeback_consolidation import job
     from chargeback_consolidation.catalog import Partition, Table
-    from chargeback_consolidation.copying import Copied, WrittenFile, slot_shares
-    from chargeback_consolidation.landing import Source, take_inventory
+    from chargeback_consolidation.copying import slot_shares
+    from chargeback_consolidation.inventory import Source, take_inventory
     from chargeback_consolidation.ledger import Settled
     from chargeback_consolidation.parquet import write_lineage
-    from chargeback_consolidation.plan import State, decide, start_run
+    from chargeback_consolidation.plan import decide
     from chargeback_consolidation.sample.lake import run_words
     from chargeback_consolidation.settings import parse
     from chargeback_consolidation.spark import collect, get_spark, run_tasks
+    from chargeback_consolidation.state import State, start_run
+    from chargeback_consolidation.writer import Copied, WrittenFile
     folder = tempfile.mkdtemp()
     settings = parse(run_words(
         folder, output_file_count=a.output_files, compression_codec='snappy', partition_date=DAY))

@@ -20,7 +20,7 @@ from itertools import product
 import pyarrow as pa
 
 from .settings import ArgumentError
-from .store import cause, error_code, is_fault, join, shown, store_for
+from .store import cause, error_code, is_fault, is_local, join, shown, store_for
 from .s3 import aws_client
 
 # %% ../nbs/04_catalog.ipynb #cf9d9d0e
@@ -108,7 +108,7 @@ def nearest_folders(folders, day, most=3):
 # %% ../nbs/04_catalog.ipynb #acd29317
 def check_readable(folder):
     "`folder`; `ArgumentError` if its files may not be listed"
-    if folder.startswith('s3://') or os.access(folder, os.R_OK | os.X_OK):
+    if not is_local(folder) or os.access(folder, os.R_OK | os.X_OK):
         return folder
     raise ArgumentError(f'--SOURCE_TABLE: no permission to read the folder {shown(folder)}')
 
@@ -119,7 +119,7 @@ class LocalCatalog:
         self.root, self.store = root, store_for(root)
 
     def is_folder(self, path):
-        if not path.startswith('s3://'): return os.path.isdir(path)
+        if is_local(path): return os.path.isdir(path)
         above, _, name = path.rpartition('/')
         return above == 's3:/' or name in self.store.folders(above)
 

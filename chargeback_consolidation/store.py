@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DENIED', 'STALE', 'WRONG', 'BUSY', 'ELSEWHERE', 'ADVICE', 'STORES', 'FileEntry', 'join', 'is_hidden',
            'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code', 'is_fault', 'cause', 'trouble', 'access',
-           'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of', 'store_for', 'attempt', 'read_each']
+           'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of', 'is_local', 'store_for', 'attempt', 'read_each']
 
 # %% ../nbs/01_store.ipynb #80d810ec
 import errno
@@ -177,6 +177,10 @@ def scheme_of(path):
     "'s3' for a path such as s3://bucket/key, 'local' for one without a scheme"
     before, separator, _ = path.partition('://')
     return before if separator else 'local'
+
+def is_local(path):
+    "True for a path of this machine"
+    return scheme_of(path) == 'local'
 
 # %% ../nbs/01_store.ipynb #7a3ef6d6
 def store_for(

@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from chargeback_consolidation.settings import (COLUMNS, ArgumentError, Columns, columns_named, read_date, read_name,
     read_path)
-from ..store import SourceChanged, access, join, shown, store_for
+from ..store import SourceChanged, access, is_local, join, shown, store_for
 from ..s3 import split_s3
 from ..catalog import GlueCatalog, LocalCatalog, Table
 from ..parquet import open_parquet
-from ..landing import Inventory, take_inventory
-from ..ledger import RECORD_NAME, Ledger, number_of, read_commit, refuse_old_place, retained
+from ..inventory import Inventory, take_inventory
+from ..ledger import RECORD_NAME, Ledger, number_of, read_commit, retained
+from ..repair import refuse_old_place
 from .answer import RECORD_TYPE, Finding, Mask
 
 # %% ../../nbs/answers/day.ipynb #960463d9
@@ -121,7 +122,7 @@ def find_table(ledger, commits, given):
 # %% ../../nbs/answers/day.ipynb #0e0a3b4d
 def landing_times(store, locations, inventory, root):
     "When each landing file was written: {path: microseconds since 1970}; to the second on S3"
-    if not locations[0].startswith('s3://'): return {e.path: int(e.etag, 16) // 1000 for e in inventory.files}
+    if is_local(locations[0]): return {e.path: int(e.etag, 16) // 1000 for e in inventory.files}
     found = {}
     for location in locations:
         bucket, prefix = split_s3(location + '/')

@@ -20,7 +20,8 @@ from ..settings import totals_of
 from ..parquet import open_parquet
 from ..schema import LANDING_FILE, LANDING_ROW
 from ..quality import WIDE, TotalBalance, is_balanced, told_sums, total_balances, value_word
-from ..landing import Source, kept_out, totals_in
+from ..inventory import Source
+from ..landing import kept_out, totals_in
 from ..ledger import RUNS, totals_kept
 from .answer import Finding, answered
 from .day import footers, landing_files, listed, standing, unmoved, waiting_files

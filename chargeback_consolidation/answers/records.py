@@ -23,7 +23,9 @@ from ..settings import ArgumentError
 from ..store import FileEntry, StoreError, join, read_each
 from ..parquet import open_parquet, read_lineage
 from ..rules import NO_BOOK, Book
-from ..landing import Source, field_of, index_schema, moment_fields, read_index, read_notes
+from ..inventory import Source
+from ..deciding import index_schema, moment_fields
+from ..landing import field_of, read_index, read_notes
 from .day import Overtaken, listed
 
 # %% ../../nbs/answers/records.ipynb #b41f2c3f

@@ -20,17 +20,19 @@ from ..settings import ArgumentError, read_time
 from ..store import attempt
 from ..parquet import keys_of
 from ..schema import common_schema
-from ..dqdl import read_rules
-from ..rules import (Facts, RuleRows, added_all, book_of, judge_rule, measures_of, open_book,
-    row_fails, rule_columns, rule_fields, tally_place)
-from ..landing import deciding_tables, read_sources, reopen
+from ..rulesets import read_rules
+from ..rule_rows import RuleRows, row_fails
+from chargeback_consolidation.rules import (Facts, added_all, book_of, judge_rule, measures_of, open_book, rule_columns,
+    rule_fields, tally_place)
+from ..deciding import deciding_tables
+from ..landing import read_sources, reopen
 from ..ledger import Ledger
-from ..plan import rules_of
+from ..state import rules_of
 from .answer import Finding, answered, key_title
 from .day import footers, landing_files, unmoved
 from .reconcile import all_standing
-from chargeback_consolidation.answers.records import (cell_value, instant, landing_sources, read_threaded,
-    ruleset_told, values)
+from chargeback_consolidation.answers.records import (cell_value, instant, landing_sources, read_threaded, ruleset_told,
+    values)
 
 # %% ../../nbs/answers/rules.ipynb #8b778be2
 def asked_rules(day, text=''):

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from ..settings import ArgumentError, times_of
 from ..parquet import key_hashes, keys_of, open_parquet, read_lineage, write_lineage
 from ..schema import LANDING_FILE, LANDING_ROW, REASON
-from ..landing import Source, moment_fields
+from ..inventory import Source
+from ..deciding import moment_fields
 from .answer import Finding, Identifier, answered, cell_text, key_title
 from .day import footers, landing_files, unmoved
 from .reconcile import all_standing

@@ -14,8 +14,9 @@ from ..settings import ArgumentError
 from ..store import SourceChanged, StoreError, attempt
 from ..parquet import footer
 from ..copying import create_once
-from ..ledger import (Commit, Gone, LedgerDamaged, causes_of, drop_staged, log_refusal,
-    open_ledger, schema_of, settle, slot_paths, snapshot_of)
+from ..ledger import (Commit, Gone, LedgerDamaged, drop_staged, log_refusal, open_ledger,
+    schema_of, settle, slot_paths, snapshot_of)
+from ..repair import causes_of
 from ..job import ATTEMPTS, Conflict
 
 # %% ../../nbs/commands/going_back.ipynb #cc4ed8bf

@@ -17,8 +17,8 @@ import rich_click as click
 
 from ..settings import parse
 from ..spark import find_java, get_spark, java_home, warm_home
-from ..plan import quiet
-from ..job import run_all
+from ..state import quiet
+from ..entry import run_all
 from ..sample.lake import run_words
 from ..sample.landing import land_sample
 

@@ -16,9 +16,10 @@ from ..settings import COLUMNS, parse, read_path
 from ..store import FileEntry, attempt, join, store_for
 from ..catalog import LocalCatalog
 from ..parquet import keys_of, open_parquet
-from ..landing import take_inventory
-from ..plan import quiet, start_run
-from ..job import consolidate, run_all
+from ..inventory import take_inventory
+from ..state import quiet, start_run
+from ..job import consolidate
+from ..entry import run_all
 from .landing import land_sample
 
 # %% ../../nbs/sample/lake.ipynb #2741832f

@@ -15,7 +15,7 @@ from damage import DAY, FOLDER, execute, sound
 from days import LENIENT, Lake, chargebacks
 from inline import inline
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.answers import records
 from chargeback_consolidation.answers.answer import picture
 from chargeback_consolidation.answers.day import footers, landing_files, landing_times, open_day
@@ -26,9 +26,8 @@ from chargeback_consolidation.answers.quality_history import every_day, in_perce
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.trace import side_by_side, trace
 from chargeback_consolidation.commands import cli
-from chargeback_consolidation.quality import RULES
 from chargeback_consolidation.sample.landing import land_sample
-from chargeback_consolidation.settings import ARGUMENTS, REQUIRED
+from chargeback_consolidation.settings import ARGUMENTS, REQUIRED, RULES
 from chargeback_consolidation.store import StoreError
 
 pytestmark = pytest.mark.xdist_group('findings')
@@ -231,7 +230,7 @@ def test_backfill_counts_the_days_that_are_consolidated(tmp_path, monkeypatch, c
     "One day of three has landed; the days without data are no failures of it, allowed or not"
     lake = Lake(tmp_path)
     lake.land('a.parquet', chargebacks(['k1', 'k2']))
-    monkeypatch.setattr(cli, 'run_job', lambda words, observe, tell: job.main(words, inline, observe, tell))
+    monkeypatch.setattr(cli, 'run_job', lambda words, observe, tell: entry.main(words, inline, observe, tell))
     words = [word for word in lake.words(PARTITION_DATE=None, ALLOW_EMPTY=allowed)]
     words = ['--' + word[2:].lower().replace('_', '-') if word.startswith('--') else word for word in words]
     code = cli.carry_out(['backfill', '--from', '2025-11-01', '--to', '2025-11-03', *words])

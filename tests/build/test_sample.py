@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chargeback_consolidation import job, plan
+from chargeback_consolidation import entry, state
 from chargeback_consolidation.sample import landing
 from chargeback_consolidation.sample.lake import run_words, sample_partition
 from chargeback_consolidation.sample.landing import Landed, digest, land_sample
@@ -76,7 +76,7 @@ def test_flinks_own_names_hold_the_same_day(landed, rows, tmp_path, spark):
     assert len({p.parent for p in files}) == 24 and len({p.name[5:41] for p in files}) == landing.SUBTASKS
     assert sorted(p.read_bytes() for p in files) == sorted(p.read_bytes() for p in parts(landed))
     words = run_words(tmp_path, max_duplicate_rate=1, max_null_key_rate=1, max_unreadable_rate=1)
-    report, = job.run_all(parse(words), lambda: spark, plan.quiet, lambda report: None)
+    report, = entry.run_all(parse(words), lambda: spark, state.quiet, lambda report: None)
     assert (report.records_processed, report.rows_after) == (
         len(rows), len(set(rows['chargeback_id'].drop_null().to_pylist())))
 
@@ -85,7 +85,8 @@ def test_scoped_ids_make_a_key_of_two_columns(landed, rows, tmp_path, spark):
     land_sample(tmp_path, columns='scoped', **TROUBLE)
     more = dict(max_duplicate_rate=1, max_null_key_rate=1, max_unreadable_rate=1, output_file_count=1)
     names = dict(key_columns='card_network,dispute_number', version_columns='revised_at,occurred_at')
-    report, = job.run_all(parse(run_words(tmp_path, **more, **names)), lambda: spark, plan.quiet, lambda report: None)
+    words = run_words(tmp_path, **more, **names)
+    report, = entry.run_all(parse(words), lambda: spark, state.quiet, lambda report: None)
     keys = rows['chargeback_id'].drop_null().to_pylist()
     assert (report.records_processed, report.rows_after) == (len(rows), len(set(keys)))
     [path] = (tmp_path / 'out').rglob('*.parquet')

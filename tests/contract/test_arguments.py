@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from days import Lake, chargebacks, tree
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.settings import ARGUMENTS, REQUIRED
 
 SCRIPT = Path(__file__).parents[2] / 'glue_export/consolidate_chargebacks.py'
@@ -46,7 +46,7 @@ def refused(lake, capsys):
     "Assert that a command line is refused with one line, which is returned"
     def check(words):
         before = tree(lake.root)
-        code = job.main(words, session=lambda: pytest.fail('Spark was started'))
+        code = entry.main(words, session=lambda: pytest.fail('Spark was started'))
         out, err = capsys.readouterr()
         assert (code, out) == (2, '') and re.fullmatch(r'[^\n]+\n', err), (code, out, err)
         assert tree(lake.root) == before
@@ -198,7 +198,7 @@ def run_as_nobody(words, folder):
                 os.setgid(65534)
                 os.setuid(65534)
             sys.stdout, sys.stderr = files
-            code = job.main(words, session=lambda: pytest.fail('Spark was started'))
+            code = entry.main(words, session=lambda: pytest.fail('Spark was started'))
         finally:
             for file in files:
                 file.flush()
@@ -244,6 +244,6 @@ def test_no_permission(open_lake, tmp_path, closed, mode, says):
 
 
 def test_help_names_every_argument(capsys):
-    assert job.main(['--help']) == 0
+    assert entry.main(['--help']) == 0
     out, err = capsys.readouterr()
     assert err == '' and all(re.search(rf'^  --{name} ', out, re.M) for name in NAMES)

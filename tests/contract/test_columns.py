@@ -16,7 +16,7 @@ from days import LENIENT, NOON, Lake, chargebacks, tree
 from inline import inline
 from oracle import columns, rows
 
-from chargeback_consolidation import landing, ledger
+from chargeback_consolidation import landing, ledger, repair
 from chargeback_consolidation.answers.day import open_day
 from chargeback_consolidation.answers.duplicates import duplicates
 from chargeback_consolidation.answers.late_arrivals import late_arrivals
@@ -224,7 +224,7 @@ def test_c17_repair_and_going_back_keep_them(tmp_path):
     book = ledger.Ledger(store_for(str(lake.output)), str(lake.output), day.day)
     roll_back(book, 1, 'aaaaaaaa')
     release_day(book, 'bbbbbbbb')
-    ledger.repair(book, 'cccccccc')
+    repair.repair(book, 'cccccccc')
     assert {tuple(r['columns']['key']) for r in records(lake)} == {('scheme', 'chargeback_id')}
     assert lake.run(session=inline, **BY_SCHEME).rows_after == 4
 

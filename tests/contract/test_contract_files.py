@@ -17,7 +17,7 @@ from days import NOON, Lake, chargebacks, tree
 from inline import inline
 from oracle import by_key, columns, rows_of
 
-from chargeback_consolidation import job
+from chargeback_consolidation import copying, job
 from chargeback_consolidation.layout import Piece
 from chargeback_consolidation.ledger import Ledger
 from chargeback_consolidation.quality import ConservationBroken, QualityFailed
@@ -417,7 +417,7 @@ def test_c8_int96_and_int64_columns_in_one_day(lake):
 
 def change_slots(monkeypatch, change):
     "Let the copy do something else than was planned"
-    real = job.slot_parts
+    real = copying.slot_parts
     monkeypatch.setattr(job, 'slot_parts', lambda slots, *more: real(change(slots), *more))
 
 

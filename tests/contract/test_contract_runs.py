@@ -9,7 +9,7 @@ import pytest
 from days import NOON, chargebacks, tree
 from oracle import by_key, rows_of
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.catalog import day_folders
 from chargeback_consolidation.settings import parse
 
@@ -108,12 +108,12 @@ def test_c2_without_the_filter_each_day_stands_alone(lake, capsys):
 
 def test_c3_nothing_landed(lake, capsys):
     before = tree(lake.table)
-    assert job.main(lake.words(), session=no_spark) == 3
+    assert entry.main(lake.words(), session=no_spark) == 3
     err = capsys.readouterr().err
     assert err.count('\n') == 1 and all(
         words in err
         for words in (f'{lake.table}/2025/', 'stream processor', 'crawler', 'ENABLE_PARTITION_FILTER', 'ALLOW_EMPTY'))
-    assert job.main(lake.words(ALLOW_EMPTY=True), session=no_spark) == 0
+    assert entry.main(lake.words(ALLOW_EMPTY=True), session=no_spark) == 0
     out = capsys.readouterr().out
     assert 'With --ALLOW_EMPTY true this is a success' in out and 'makes this a success' not in out
     assert METRICS.search(out).groups() == ('0', '0', '0') and 'nothing has landed' in out
@@ -124,7 +124,7 @@ def test_c3_nothing_new_is_a_success(lake, capsys):
     lake.land('a.parquet', chargebacks(['a']))
     assert lake.main() == 0
     before = tree(lake.output)
-    assert job.main(lake.words(EXECUTION_SEQUENCE=2), session=no_spark) == 0
+    assert entry.main(lake.words(EXECUTION_SEQUENCE=2), session=no_spark) == 0
     out = capsys.readouterr().out
     assert 'nothing new' in out and METRICS.findall(out)[1:] == [('0', '0', '1')]
     assert {p: v for p, v in tree(lake.output).items() if v[1]} == {p: v for p, v in before.items() if v[1]}

@@ -24,13 +24,14 @@ from deltalake import DeltaTable
 from inline import inline
 from racer import Racer
 
-from chargeback_consolidation import job, plan
-from chargeback_consolidation.copying import WrittenFile
+from chargeback_consolidation import job, state
 from chargeback_consolidation.delta import CHECKPOINT_EVERY, NO_LOG, DayFiles, DeltaLog
-from chargeback_consolidation.ledger import Ledger, repair, snapshot
+from chargeback_consolidation.ledger import Ledger, snapshot
 from chargeback_consolidation.local import LocalStore
+from chargeback_consolidation.repair import repair
 from chargeback_consolidation.settings import ArgumentError, parse
 from chargeback_consolidation.store import StoreError
+from chargeback_consolidation.writer import WrittenFile
 
 DAYS = ('2025-11-02', '2025-11-03')
 LOGGED = dict(LENIENT, DELTA_LOG='true')
@@ -330,7 +331,7 @@ def test_c19_two_days_into_one_log(tmp_path, a, b):
         def start(self, session, observe):
             settings = parse(self.lake.words(PARTITION_DATE=self.day, **LOGGED))
             table, (partition,) = job.plan_runs(settings)
-            return plan.start_run(settings, table, partition, session, observe)
+            return state.start_run(settings, table, partition, session, observe)
     lake = Lake(tmp_path)
     for day in DAYS:
         land(lake, day, 'a.parquet', ['k1', 'k2'], 1)
@@ -364,7 +365,7 @@ def commits(lake, number, stop, hours):
         lake.land(f'.n{n}.part', chargebacks([f'k{i}' for i in range(20)], updated=n, status=status)).rename(
             lake.table / f'2025/11/02/n{n:05d}.parquet')
         table, (partition,) = job.plan_runs(settings)
-        runs.append(plan.start_run(settings, table, partition, inline, observe))
+        runs.append(state.start_run(settings, table, partition, inline, observe))
         try: job.consolidate(runs[0])
         except (Killed, job.Conflict): pass
 

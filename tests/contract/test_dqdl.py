@@ -4,7 +4,8 @@ import re
 import pytest
 from dqdl_texts import READ, REFUSED, random_text
 
-from chargeback_consolidation.dqdl import RulesError, read_rules, rule_text, ruleset_text
+from chargeback_consolidation.dqdl import RulesError, rule_text, ruleset_text
+from chargeback_consolidation.rulesets import read_rules
 
 
 @pytest.mark.parametrize('text', READ)

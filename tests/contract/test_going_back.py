@@ -13,7 +13,7 @@ from inline import inline
 from oracle import consolidated
 from rich.console import Console
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.answers.day import footers, landing_files, open_day, standing
 from chargeback_consolidation.answers.late_arrivals import late_arrivals
 from chargeback_consolidation.answers.quality_history import day_counts
@@ -26,9 +26,7 @@ from chargeback_consolidation.ledger import (
     Gone,
     Ledger,
     LedgerDamaged,
-    fence_after,
     remove_superseded,
-    repair,
     retained,
     settle,
     slot_paths,
@@ -37,6 +35,7 @@ from chargeback_consolidation.ledger import (
 )
 from chargeback_consolidation.local import LocalStore
 from chargeback_consolidation.parquet import read_lineage
+from chargeback_consolidation.repair import fence_after, repair
 from chargeback_consolidation.report import BY_SNAPSHOT, tell
 
 KEEP = dict(LENIENT, KEEP_SUPERSEDED_HOURS=48)
@@ -114,7 +113,7 @@ def test_c20_a_held_day_is_left_alone(lake, ledger, capsys):
     roll_back(ledger, 2, 'a' * 8)
     land(lake, 'later', ['k8'], 9)
     before = tree(lake.output)
-    assert job.main(lake.words(**KEEP), session=lambda: pytest.fail('Spark was started')) == 0
+    assert entry.main(lake.words(**KEEP), session=lambda: pytest.fail('Spark was started')) == 0
     out = capsys.readouterr().out
     assert 'warning: 2025-11-02 was rolled back to commit 2 and is held there: 2 landing files wait' in out
     report = json.loads(out.splitlines()[-1])

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from inline import inline
 from oracle import by_key, columns, consolidated, rows_of
 
-from chargeback_consolidation import job, plan, versions
-from chargeback_consolidation.plan import NoData
+from chargeback_consolidation import job, landing, parquet, plan, versions
 from chargeback_consolidation.spark import get_spark
+from chargeback_consolidation.state import NoData
 
 DAYS, SEED, ITEMS = int(os.environ.get('CHARGEBACK_DAYS', 200)), int(os.environ.get('CHARGEBACK_SEED', 0)), 10
 
@@ -154,7 +154,7 @@ MUTANTS = {
         lambda rows, has, u, un, known, e, en, path, row: [has, u, un, known, e, en, path, -row]),
     'the event does not count': order(lambda rows, has, u, un, known, e, en, path, row: [has, u, un, path, row]),
     'the event does not stand in': order(lambda rows, has, u, un, *others: [
-        known := versions.known(versions.field_of(rows, 'updated_at us')), u * known, un * known, *others]),
+        known := parquet.known(landing.field_of(rows, 'updated_at us')), u * known, un * known, *others]),
     'missing is the highest': order(lambda rows, has, u, un, known, *others: [~has, u, un, ~known, *others]),
     'nanoseconds do not count': order(lambda rows, has, u, un, known, e, en, path, row: [has, u, known, e, path, row]),
     'the earliest wins': order(lambda rows, has, u, *others: [has, -u, *others]),

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from days import LENIENT, Lake, chargebacks, tree
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.ledger import Ledger, snapshot
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import store_for
@@ -51,7 +51,7 @@ def expected(root):
     found = []
     for day in DAYS:
         _, files = snapshot(Ledger(store_for(str(root)), str(root), date.fromisoformat(day)))
-        for entry in files: found += pq.ParquetFile(entry.path).read(columns=['chargeback_id', 'place']).to_pylist()
+        for file in files: found += pq.ParquetFile(file.path).read(columns=['chargeback_id', 'place']).to_pylist()
     return sorted((row['chargeback_id'], row['place']) for row in found)
 
 
@@ -216,7 +216,7 @@ def test_the_words_of_the_error_move_it(old, lake, spark, capsys):
     assert (report.rows_before, report.rows_after) == (90, 91)
     assert expected(old.output) == sorted(expected(lake.output) + [('new', 7)])
     assert {p.name for p in old.output.iterdir()} == {'year=2025'}
-    assert job.main(old.words()) == 0
+    assert entry.main(old.words()) == 0
 
 
 def test_c16_a_changed_ledger_path_is_noticed(tmp_path, capsys):

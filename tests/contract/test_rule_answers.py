@@ -5,17 +5,9 @@ import numpy as np
 import pytest
 from rule_days import COLUMNS, database, records, rng_of, row_rule, set_rule
 
-from chargeback_consolidation.dqdl import read_rules
-from chargeback_consolidation.rules import (
-    Facts,
-    RuleRows,
-    added_all,
-    faults_of,
-    measures_of,
-    row_fails,
-    tallied,
-    verdict_of,
-)
+from chargeback_consolidation.rule_rows import RuleRows, row_fails
+from chargeback_consolidation.rules import Facts, added_all, faults_of, measures_of, tallied, verdict_of
+from chargeback_consolidation.rulesets import read_rules
 
 NOW = datetime(2025, 11, 3, 5, tzinfo=UTC)
 

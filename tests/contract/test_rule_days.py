@@ -12,7 +12,8 @@ from days import LENIENT, Lake
 from inline import inline
 from rule_days import COLUMNS, database, records, rng_of, row_rule, set_rule
 
-from chargeback_consolidation.dqdl import read_rules, rule_text
+from chargeback_consolidation.dqdl import rule_text
+from chargeback_consolidation.rulesets import read_rules
 
 DAYS, SEED = int(os.environ.get('CHARGEBACK_DAYS', 200)), int(os.environ.get('CHARGEBACK_SEED', 0))
 DAY = datetime(2025, 11, 2)

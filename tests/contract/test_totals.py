@@ -16,7 +16,7 @@ import pytest
 from days import LENIENT, Lake, chargebacks, tree
 from inline import inline
 
-from chargeback_consolidation import copying, job, landing
+from chargeback_consolidation import copying, entry, landing, schema, writer
 from chargeback_consolidation.quality import ConservationBroken
 from chargeback_consolidation.settings import ArgumentError, totals_of
 
@@ -115,7 +115,7 @@ def test_both_passes_are_exact(kind, numbers):
     for number, word in zip(picked[7:2900], words[7:2900], strict=True):
         want[word] = EXACT.add(want.get(word, Decimal()), Decimal(number or 0))
     amounts, groups = table['n'].combine_chunks(), table['w'].combine_chunks()
-    found = copying.digit_sums(amounts, groups)
+    found = writer.digit_sums(amounts, groups)
     assert {w: found.get(w, 0) for w in want} == want
     [total] = totals_of('n by w')
     [[scale, sums]] = landing.one_total(table, total, np.array([0]))
@@ -165,21 +165,21 @@ def test_where_they_are_told(lake, capsys):
 
 def test_without_the_argument_nothing_is_kept(lake, monkeypatch):
     monkeypatch.setattr(landing, 'one_total', None)
-    monkeypatch.setattr(copying, 'digit_sums', None)
+    monkeypatch.setattr(writer, 'digit_sums', None)
     assert run(lake, None).totals == ()
     [commit] = (lake.ledger / '_ledger/year=2025/month=11/day=02').glob('0*.json')
     assert all('totals' not in file for file in json.loads(commit.read_text())['files'])
 
 
 def test_an_amount_that_changes_in_the_copy(lake, monkeypatch):
-    true = copying.adapt
+    true = schema.adapt
 
     def adapt(table, schema):
         table = true(table, schema)
         if 'amount' not in table.column_names: return table
         amounts = [v + 1 if v == 3 else v for v in table['amount'].to_pylist()]
         return table.set_column(table.column_names.index('amount'), 'amount', pa.array(amounts, pa.decimal128(9, 2)))
-    monkeypatch.setattr(copying, 'adapt', adapt)
+    monkeypatch.setattr(writer, 'adapt', adapt)
     assert refused(lake, ConservationBroken) == (
         "nothing is published: amount by currency, 'EUR': 0 before + 14.00 landed, 14.00 after + 1.00 duplicates + "
         '0 quarantined')
@@ -187,13 +187,13 @@ def test_an_amount_that_changes_in_the_copy(lake, monkeypatch):
 
 def test_two_errors_that_cancel_in_the_count_of_rows(lake, monkeypatch):
     "A euro becomes a dollar: rows, keys and the sum of all amounts are as they were"
-    true = copying.adapt
+    true = schema.adapt
 
     def adapt(table, schema):
         table = true(table, schema)
         return table if 'currency' not in table.column_names else table.set_column(
             table.column_names.index('currency'), 'currency', pc.replace_substring(table['currency'], 'EUR', 'USD'))
-    monkeypatch.setattr(copying, 'adapt', adapt)
+    monkeypatch.setattr(writer, 'adapt', adapt)
     assert "'EUR': 0 before + 14.00 landed, 0 after" in refused(lake, ConservationBroken)
 
 
@@ -207,12 +207,12 @@ def test_a_wrong_version_wins_for_a_right_one(lake, monkeypatch):
 
 def test_a_wrong_version_wins_in_a_file_that_comes_whole(lake, monkeypatch):
     lake.land('1.parquet', paid(['a', 'b', 'c', 'd'], ['1', '2', '3', '4'], ['EUR', 'USD', 'EUR', None]))
-    true = copying.marks_of
+    true = writer.marks_of
 
     def marks_of(waiting):
         other = [rows._replace(drop=rows.drop + 2) for rows in waiting]
         return true(waiting)._replace(keep=true(other).keep)
-    monkeypatch.setattr(copying, 'marks_of', marks_of)
+    monkeypatch.setattr(writer, 'marks_of', marks_of)
     refused(lake, ConservationBroken)
 
 
@@ -290,8 +290,8 @@ def test_columns_that_cannot_be_summed(tmp_path, totals, words):
 def test_values_are_quoted_where_people_read_them(tmp_path, monkeypatch, capsys):
     lake = Lake(tmp_path)
     lake.land('1.parquet', paid(['a'], ['1'], ['\x1b[31m\nMETRICS: x']))
-    monkeypatch.setattr(copying, 'digit_sums', lambda amounts, groups: {})
-    assert job.main(lake.words(CONTROL_TOTALS='amount by currency', **LENIENT), session=inline) == 5
+    monkeypatch.setattr(writer, 'digit_sums', lambda amounts, groups: {})
+    assert entry.main(lake.words(CONTROL_TOTALS='amount by currency', **LENIENT), session=inline) == 5
     said = capsys.readouterr()
     assert '\x1b' not in said.err + said.out and r"'\x1b[31m\nMETRICS: x'" in said.err
     assert len([line for line in said.out.splitlines() if line.startswith('METRICS')]) == 1

@@ -13,16 +13,18 @@ from types import SimpleNamespace
 import pyarrow as pa
 from memory import CLOCK, IN_MEMORY, STAGE, Memory, fault_of, replaced
 
-from chargeback_consolidation import delta, job, ledger, plan
+from chargeback_consolidation import delta, job, ledger, plan, repair, state
 from chargeback_consolidation.catalog import Partition, Table
 from chargeback_consolidation.commands import going_back
-from chargeback_consolidation.copying import Copied, WrittenFile, create_once
+from chargeback_consolidation.copying import create_once
 from chargeback_consolidation.layout import CONSOLIDATED, Held, add_readers, lay_out
-from chargeback_consolidation.ledger import causes_of, read_manifest
+from chargeback_consolidation.ledger import read_manifest
+from chargeback_consolidation.repair import causes_of
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import FileEntry, SourceChanged, store_for
 from chargeback_consolidation.versions import Index
+from chargeback_consolidation.writer import Copied, WrittenFile
 
 DAY = date(2025, 11, 2)
 SCHEMA = pa.schema([('chargeback_id', pa.string())])
@@ -212,11 +214,11 @@ class Day:
 
     def run(self, name='', files=2, reprocess=False):
         "The status of a run, or the exception it ended with"
-        run = plan.start_run(self.settings(files, reprocess), self.table, self.partition, lambda: None)
+        run = state.start_run(self.settings(files, reprocess), self.table, self.partition, lambda: None)
         if name: run.name = name
         return job.consolidate(run).status
 
-    def repair(self, name): return ', '.join(ledger.repair(self.ledger, name)) or 'nothing to repair'
+    def repair(self, name): return ', '.join(repair.repair(self.ledger, name)) or 'nothing to repair'
 
     def roll_back(self, number): return going_back.roll_back(self.ledger, number, 'babababa').kind
     def release(self): return bool(going_back.release_day(self.ledger, 'dadadada'))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from memory import MODULES, replaced
 
-from chargeback_consolidation import delta, job, ledger, local, plan, s3
+from chargeback_consolidation import delta, job, ledger, local, plan, repair, s3, state
 from chargeback_consolidation.commands import going_back
 
 Mutant = namedtuple('Mutant', 'name of old new where')
@@ -60,21 +60,21 @@ MUTANTS = [Mutant(*m[:-1], Bounds(*m[-1])) for m in (
     ('a source that a later commit superseded is a broken one', plan.lost_race, 'if overtaken(run, state)',
      'if False',
      ('two runs', 's3', 1, 0)),
-    ('a run plans before it has rolled the last commit forward', plan.look, 'not s.dry_run, lambda', 'False, lambda',
+    ('a run plans before it has rolled the last commit forward', state.look, 'not s.dry_run, lambda', 'False, lambda',
      ('two runs', 's3', 0, 0)),
     ('the head is read before the folder is listed', ledger.open_ledger,
      '    visible = ledger.visible()\n    head = ledger.head()\n',
      '    head = ledger.head()\n    visible = ledger.visible()\n',
      ('two runs', 's3', 1, 0)),
-    ('a repair takes no number', ledger.repair,
+    ('a repair takes no number', repair.repair,
      '        if not ledger.publish_commit(fence): return repair(ledger, run)\n', '',
      ('a run and a repair', 's3', 2, 0)),
-    ("a repair's number names no files", ledger.fence_after, "kind='repair',",
+    ("a repair's number names no files", repair.fence_after, "kind='repair',",
      "kind='repair', files=(),",
      ('a run and a repair, after a kill while copying', 's3', 1, 0)),
-    ('a repair removes manifests of numbers to come', ledger.unnamed_manifests, ' if n <= last', '',
+    ('a repair removes manifests of numbers to come', repair.unnamed_manifests, ' if n <= last', '',
      ('a run and a repair', 's3', 2, 0)),
-    ('a repair leaves what a crash left of a record', ledger.settle_temporary,
+    ('a repair leaves what a crash left of a record', repair.settle_temporary,
      '            ledger.store.discard(path, token)\n', '',
      ('two runs', 'local', 0, 0)),
     ('a reader knows the last commit only', ledger.snapshot, 'numbers[-2:]', 'numbers[-1:]',
@@ -102,7 +102,7 @@ MUTANTS = [Mutant(*m[:-1], Bounds(*m[-1])) for m in (
      'if not self.store.create(self.path(state.version + 1), log_bytes(actions)):',
      'if not self.store.create(self.path(state.version + 1), log_bytes(actions)) and False:',
      ('two days, and one Delta log', 's3', 2, 0)),
-    ('runs do not heed that a day is held', plan.state_of, 's.reprocess or not (head and head.held)', 'True',
+    ('runs do not heed that a day is held', state.state_of, 's.reprocess or not (head and head.held)', 'True',
      ('a release and a run', 's3', 1, 0)),
     ('a roll back gives up where others have swept', going_back.roll_back,
      'if not isinstance(e, StoreError) or ledger.head().number == head.number: raise', 'raise',

@@ -18,7 +18,7 @@ from days_in_memory import best_of, rows_of
 from greenlet import GreenletExit, greenlet
 from memory import FAULTS, STAGE, Memory
 
-from chargeback_consolidation import job, ledger, plan
+from chargeback_consolidation import job, ledger, state
 from chargeback_consolidation.ledger import MANIFEST_NAME, Gone, number_of
 from chargeback_consolidation.store import StoreError
 
@@ -184,7 +184,7 @@ class Play:
     def check_outcome(self, actor):
         end = actor.outcome
         if isinstance(end, Violation): raise self.violation(end.words)
-        allowed = (job.Conflict, plan.NoData, Gone) + ((StoreError, OSError) if self.faults else ())
+        allowed = (job.Conflict, state.NoData, Gone) + ((StoreError, OSError) if self.faults else ())
         if isinstance(end, Exception) and not isinstance(end, allowed):
             raise self.violation(f'{actor.name} ended with {type(end).__name__}: {end}')
 

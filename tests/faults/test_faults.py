@@ -15,12 +15,13 @@ import pytest
 from days import LENIENT, NOON, chargebacks, encode, tree
 from inline import inline
 
-from chargeback_consolidation import job, landing, quality
-from chargeback_consolidation.ledger import Ledger, LedgerDamaged, repair, snapshot
+from chargeback_consolidation import entry, landing, quality
+from chargeback_consolidation.ledger import Ledger, LedgerDamaged, snapshot
 from chargeback_consolidation.local import LocalStore
+from chargeback_consolidation.repair import repair
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.schema import adapt
-from chargeback_consolidation.settings import ArgumentError, parse
+from chargeback_consolidation.settings import RULES, ArgumentError, parse
 from chargeback_consolidation.spark import TaskFailed, collect, run_tasks
 from chargeback_consolidation.store import StoreError, store_for
 
@@ -41,7 +42,7 @@ def no_spark(): pytest.fail('Spark was started')
 
 
 def main(lake, **arguments):
-    return job.main(lake.words(**{**LENIENT, **arguments}), session=inline)
+    return entry.main(lake.words(**{**LENIENT, **arguments}), session=inline)
 
 
 def said(capsys):
@@ -340,11 +341,11 @@ def test_adapting_keeps_what_a_slice_hides():
 
 
 def test_a_rule_that_nobody_counts_is_an_error():
-    counts = dict.fromkeys((rule.name for rule in quality.RULES), 0)
+    counts = dict.fromkeys((rule.name for rule in RULES), 0)
     settings = parse(run_words(None, output_path='/o'))
     wholes = dict.fromkeys(('rows', 'records', 'files'), 1)
-    assert len(quality.judge(counts, wholes, settings)) == len(quality.RULES)
-    rules = (*quality.RULES, quality.RULES[0]._replace(name='forgotten'))
+    assert len(quality.judge(counts, wholes, settings)) == len(RULES)
+    rules = (*RULES, RULES[0]._replace(name='forgotten'))
     with pytest.raises(KeyError, match='forgotten'): quality.judge(counts, wholes, settings, rules)
 
 
@@ -487,7 +488,7 @@ def test_the_days_stand_alone(lake, monkeypatch, capsys):
     "One fails, whatever the reason; the others are done"
     for day in (1, 2, 3): lake.land(f'2025/11/0{day}/a.parquet', chargebacks([f'k{day}']))
     refusing(monkeypatch, 'read', '2025/11/02/')
-    assert job.main(lake.words(ENABLE_PARTITION_FILTER=False, **LENIENT), session=inline) == 1
+    assert entry.main(lake.words(ENABLE_PARTITION_FILTER=False, **LENIENT), session=inline) == 1
     assert sorted(p.name for p in lake.output.glob('year=*/*/*')) == ['day=01', 'day=03']
     reports = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{')]
     assert [r['status'] for r in reports] == ['done', 'failed', 'done']

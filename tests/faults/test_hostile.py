@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from matrices import record
 
-from chargeback_consolidation import job, plan
+from chargeback_consolidation import job, state
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
@@ -32,10 +32,10 @@ class Lake:
         else: path.write_bytes(data)
         return path
 
-    def run(self, spark, observe=plan.quiet, *more):
+    def run(self, spark, observe=state.quiet, *more):
         settings = parse([*run_words(self.root), *LENIENT, *more])
         table, (partition,) = job.plan_runs(settings)
-        return job.consolidate(plan.start_run(settings, table, partition, lambda: spark, observe))
+        return job.consolidate(state.start_run(settings, table, partition, lambda: spark, observe))
 
     def rows(self):
         return pa.concat_tables(

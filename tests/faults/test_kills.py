@@ -14,7 +14,7 @@ import pytest
 from matrices import record
 from world import LocalWorld, S3World, prepared
 
-from chargeback_consolidation.ledger import repair
+from chargeback_consolidation.repair import repair
 
 pytestmark = pytest.mark.xdist_group('kills')    # what its tests share is made once
 KILLED = Path(__file__).parents[1] / 'support/killed.py'

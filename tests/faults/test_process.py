@@ -17,7 +17,7 @@ import pytest
 from days import encode, tree
 from inline import inline
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry, job
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 
@@ -44,7 +44,7 @@ class Place:
     def inside(self, *more, output=None):
         "The exit code of a run that is none of those looked at: in this process, without Spark"
         at = {'lake': self.root / 'lake', 'out': output or self.root / 'out'}
-        return job.main([*(str(at.get(word, word)) for word in WORDS), *more], session=inline)
+        return entry.main([*(str(at.get(word, word)) for word in WORDS), *more], session=inline)
 
     def start(self, *more, environment=None, command=JOB, **options):
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

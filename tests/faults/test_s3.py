@@ -8,7 +8,7 @@ from botocore.awsrequest import AWSResponse
 from matrices import record
 from world import DAY, S3World
 
-from chargeback_consolidation import job, plan
+from chargeback_consolidation import entry, job, state
 from chargeback_consolidation.s3 import S3Store
 from chargeback_consolidation.settings import ArgumentError, parse
 from chargeback_consolidation.store import StoreError
@@ -25,7 +25,7 @@ def test_same_as_the_local_store_and_registered(cloud_day, spark, endpoint):
     more = ['--OUTPUT_DATABASE', 'lake', '--OUTPUT_TABLE', 'consolidated', '--METRICS_NAMESPACE', 'Chargebacks']
     landing = {o['Key']: o['ETag'] for o in client('s3', endpoint).list_objects_v2(Bucket=cloud.landing)['Contents']}
     def session(): return spark
-    with world.environment(): assert job.main(world.arguments(*more), session) == 0
+    with world.environment(): assert entry.main(world.arguments(*more), session) == 0
     assert world.listed() == after and world.orphans() == []
     table = glue.get_table(DatabaseName='lake', Name='consolidated')['Table']
     assert [k['Name'] for k in table['PartitionKeys']] == ['year', 'month', 'day'] and table['StorageDescriptor'][
@@ -39,7 +39,7 @@ def test_same_as_the_local_store_and_registered(cloud_day, spark, endpoint):
         o['Key']: o['ETag'] for o in client('s3', endpoint).list_objects_v2(Bucket=cloud.landing)['Contents']}
     glue.delete_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))
     with world.environment():
-        assert job.main(world.arguments(*more), session) == 0  # nothing new, but the catalog is repaired
+        assert entry.main(world.arguments(*more), session) == 0  # nothing new, but the catalog is repaired
     assert glue.get_partition(DatabaseName='lake', TableName='consolidated', PartitionValues=DAY.split('-'))
 
 
@@ -49,16 +49,16 @@ def test_c19_a_table_with_a_log_is_registered_as_a_delta_table(cloud_day, sessio
     glue.create_database(DatabaseInput={'Name': 'delta'})
     more = ['--OUTPUT_DATABASE', 'delta', '--OUTPUT_TABLE', 'consolidated']
     def told(): return glue.get_table(DatabaseName='delta', Name='consolidated')['Table']
-    with world.environment(): assert job.main(world.arguments(*more), session) == 0
+    with world.environment(): assert entry.main(world.arguments(*more), session) == 0
     before = told()
     assert before['Parameters'] == {'classification': 'parquet', 'EXTERNAL': 'TRUE'}
-    with world.environment(): assert job.main(world.arguments(*more, '--DELTA_LOG', 'true'), session) == 0
+    with world.environment(): assert entry.main(world.arguments(*more, '--DELTA_LOG', 'true'), session) == 0
     table = told()
     assert table['Parameters'] == {
         'classification': 'delta', 'EXTERNAL': 'TRUE', 'table_type': 'DELTA', 'spark.sql.sources.provider': 'delta'}
     assert table['StorageDescriptor'] == before['StorageDescriptor'] and world.logged() == cloud_day[2]
     glue.delete_table(DatabaseName='delta', Name='consolidated')
-    with world.environment(): assert job.main(world.arguments(*more), session) == 0     # its log is there
+    with world.environment(): assert entry.main(world.arguments(*more), session) == 0     # its log is there
     assert told()['Parameters']['table_type'] == 'DELTA'
     assert glue.get_partitions(DatabaseName='delta', TableName='consolidated')['Partitions'] == []
 
@@ -101,7 +101,7 @@ def test_c2_a_day_that_no_crawler_has_seen(cloud_day, session, endpoint):
     with world.environment():
         settings = parse([*world.arguments()[:2], '--SOURCE_TABLE', 'uncrawled', *world.arguments()[4:]])
         table, (partition,) = job.plan_runs(settings)
-        report = job.consolidate(plan.start_run(settings, table, partition, session))
+        report = job.consolidate(state.start_run(settings, table, partition, session))
     assert not partition.known and any('has the crawler run?' in w for w in report.warnings) and world.listed() == after
 
 
@@ -112,7 +112,7 @@ def test_c1_what_the_glue_catalog_lacks_is_a_bad_argument(cloud_day, change, arg
     cloud = cloud_day[0]
     words = cloud.arguments()
     words[words.index('--' + change[0]) + 1] = change[1]
-    with cloud.environment(): assert job.main(words, None) == 2
+    with cloud.environment(): assert entry.main(words, None) == 2
     said = capsys.readouterr()
     assert said.err.startswith(argument) and change[1] in said.err and said.err.count('\n') == 1 and said.out == ''
 
@@ -123,7 +123,7 @@ def test_requests_are_few(cloud_day, spark, endpoint):
     world = copy()
     with Proxy(endpoint) as proxy:
         with world.environment(proxy.endpoint):
-            job.consolidate(world.start(lambda: spark, plan.quiet, '--REPROCESS', 'true'))
+            job.consolidate(world.start(lambda: spark, state.quiet, '--REPROCESS', 'true'))
     under, files = f'/{cloud.landing}', 12
     assert proxy.count('GET', under=under) <= 2.2 * files
     assert proxy.count('LIST', under=under) == 1
@@ -231,7 +231,7 @@ def test_kms_and_credentials(cloud_day, session, endpoint):
     cloud, _, after, copy = cloud_day
     world = copy()
     with world.environment():
-        job.consolidate(world.start(session, plan.quiet, '--KMS_KEY_ID', 'alias/chargebacks'))
+        job.consolidate(world.start(session, state.quiet, '--KMS_KEY_ID', 'alias/chargebacks'))
         ledger = world.ledger()
         head = ledger.head()
     written = client('s3', endpoint).head_object(

@@ -16,7 +16,7 @@ from test_kills import check_readers
 from test_s3_store import NOT_ON_MOTO, ODD
 from world import DAY
 
-from chargeback_consolidation import job, plan
+from chargeback_consolidation import entry, job, state
 from chargeback_consolidation.ledger import LedgerDamaged
 from chargeback_consolidation.settings import ArgumentError
 from chargeback_consolidation.store import StoreError, StoreUnfit
@@ -39,7 +39,7 @@ def test_uploads_that_vanish_between_commit_and_settling(cloud_day, session):
     began = []
     with pytest.raises(LedgerDamaged, match='is gone, though commit 2'): world.run(session, abort)
     assert time.monotonic() - began[0] < 5
-    world.run(session, plan.quiet, '--REPROCESS', 'true')
+    world.run(session, state.quiet, '--REPROCESS', 'true')
     assert world.listed() == world.asked() == after
     world.repair()
     assert world.orphans() == []
@@ -70,14 +70,14 @@ def test_rules_in_s3(cloud_day, session, endpoint):
     world, s3 = copy(), client('s3', endpoint)
     place = f'{world.output}-rules.dqdl'
     with pytest.raises(ArgumentError, match=f'^--RULES {place}: there is no such file$'):
-        world.run(session, plan.quiet, '--RULES', place)
+        world.run(session, state.quiet, '--RULES', place)
     key = place.split('/', 3)[3]
     s3.put_object(Bucket=world.bucket, Key=key, Body=b'Rules = [ IsComplet "status" ]')
     with pytest.raises(ArgumentError, match=f'^--RULES {place}: line 1, column 11: .*IsComplete'):
-        world.run(session, plan.quiet, '--RULES', place)
+        world.run(session, state.quiet, '--RULES', place)
     s3.put_object(Bucket=world.bucket, Key=key, Body=b'Rules = [ IsComplete "status" ]')
     assert world.asked() == before
-    assert world.run(session, plan.quiet, '--RULES', place).rules[0]['outcome'] == 'ok' and world.asked() == after
+    assert world.run(session, state.quiet, '--RULES', place).rules[0]['outcome'] == 'ok' and world.asked() == after
 
 
 DENIED = {
@@ -103,7 +103,7 @@ def test_an_action_that_is_denied_is_named_and_leaves_the_day_right(cloud_day, s
         if denied == 'LIST':    # asked before a day begins: there is no report yet, and nothing is touched
             with pytest.raises(StoreError, match='AccessDenied'): world.start(session)
             return
-        report, error = job.run_day(world.start((lambda: spark) if spark else session))
+        report, error = entry.run_day(world.start((lambda: spark) if spark else session))
     assert proxy.faults['403'] and ('AccessDenied' in report.message or 'no permission' in report.message)
     after_the_commit = denied in ('LIST_UPLOADS', 'COMPLETE', 'DELETE')
     assert isinstance(error, job.AftermathFailed if after_the_commit else StoreUnfit if denied == 'PUT' else StoreError)

@@ -14,13 +14,14 @@ import pytest
 from days import DAY, LENIENT, Lake, chargebacks
 from inline import inline
 
-from chargeback_consolidation import job, plan
-from chargeback_consolidation.ledger import MANIFEST_NAME, number_of, repair, snapshot
+from chargeback_consolidation import job, quality, state
+from chargeback_consolidation.ledger import MANIFEST_NAME, number_of, snapshot
+from chargeback_consolidation.repair import repair
 from chargeback_consolidation.settings import parse
 
 DAYS = int(os.environ.get('CHARGEBACK_SCHEDULES', 240))
 GROUPS = 6
-REFUSALS = (job.Conflict, plan.NoData, job.QualityFailed)
+REFUSALS = (job.Conflict, state.NoData, quality.QualityFailed)
 
 
 class Killed(BaseException):
@@ -34,7 +35,7 @@ class Actor(threading.Thread):
         super().__init__(daemon=True)
         settings = parse(lake.words(**{**LENIENT, **arguments}))
         table, (partition,) = job.plan_runs(settings)
-        self.run_ = plan.start_run(settings, table, partition, inline, self.observe)
+        self.run_ = state.start_run(settings, table, partition, inline, self.observe)
         self.mine, self.theirs = threading.Semaphore(0), threading.Semaphore(0)
         self.outcome, self.doomed, self.phase = None, False, 'start'
 

@@ -11,7 +11,7 @@ from aws import moto as moto_server
 from deltalake import DeltaTable
 from runtimes import DAY, TYPED, by_day, digest, leaves, list_of, orders, parsed, rows_of, run_local, run_s3, words_of
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.delta import read_checkpoint
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
@@ -104,7 +104,7 @@ def test_c17_c18_c21_the_users_own_words(runtime_on_s3, tmp_path, spark):
             tmp_path / 'lake', tmp_path / where, ENABLE_PARTITION_FILTER='true', PARTITION_DATE=DAY, RULES=RULES,
             KEY_COLUMNS='card_network,dispute_number', VERSION_COLUMNS='revised_at,occurred_at',
             CONTROL_TOTALS='amount by currency, stream_offset by status')
-        if where == 'here': assert job.main(list_of(words)) == 0
+        if where == 'here': assert entry.main(list_of(words)) == 0
         else: runtimes.run_script(runtime_on_s3, words, tmp_path)
         told.append(json.loads(next((tmp_path / f'_{where}').rglob('000001.json')).read_text())['report'])
         kept = [p for p in by_day(tmp_path / where)[DAY]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from days import tree
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 
@@ -69,7 +69,7 @@ def test_the_script_gives_the_same_bytes_as_the_library(lake, monkeypatch):
         assert re.search(
             r'^METRICS: records_processed=\d{3}, duplicates_removed=\d+, output_files=5, duration_seconds=\d+\.\d\d$',
             done.stdout, re.M)
-        assert job.main(words(called)) == 0
+        assert entry.main(words(called)) == 0
         files, aside = data(lake, scripted)
         assert (len(files), bool(aside)) == (5, True) and (files, aside) == tuple(data(lake, called))
         assert tree(lake.table) == before

@@ -61,7 +61,7 @@ def test_notebook_runs_from_top_to_bottom(studio, path):
 
 
 def test_notebook_runs_with_the_zip_as_well(studio):
-    path, = workbench.studio_notebooks(ROOT, ['19_job'])
+    path, = workbench.studio_notebooks(ROOT, ['27_job'])
     assert studio(path, which=0).problems == ()
 
 
@@ -69,11 +69,11 @@ def test_notebook_runs_with_the_zip_as_well(studio):
 
 RUN = """
 import os, sys
-from chargeback_consolidation import job
+from chargeback_consolidation import entry, job
 from chargeback_consolidation.sample.lake import run_words, sample_lake
 from chargeback_consolidation.studio import show
 assert not os.path.realpath(job.__file__).startswith({root!r}), job.__file__
-sys.exit(job.main(run_words(sample_lake(), max_null_key_rate=1, max_unreadable_rate=1)))
+sys.exit(entry.main(run_words(sample_lake(), max_null_key_rate=1, max_unreadable_rate=1)))
 """
 
 

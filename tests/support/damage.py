@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chargeback_consolidation import job, plan
+from chargeback_consolidation import entry, state
 from chargeback_consolidation.ledger import read_commit
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
@@ -27,7 +27,7 @@ deleted file."""
 
 def execute(root, *more):
     words = run_words(root, partition_date=DAY, max_null_key_rate=1, max_unreadable_rate=1)
-    job.run_all(parse([*words, *more]), observe=plan.quiet, tell=lambda report: None)
+    entry.run_all(parse([*words, *more]), observe=state.quiet, tell=lambda report: None)
 
 
 def sound(root):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from chargeback_consolidation import job, plan
+from chargeback_consolidation import entry, job, state
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.spark import get_spark
@@ -49,15 +49,15 @@ class Lake:
         own = dict(OUTPUT_PATH=self.output, OUTPUT_FILE_COUNT=2, COMPRESSION_CODEC='snappy', PARTITION_DATE=DAY)
         return run_words(self.root / 'lake', **{**own, **arguments})
 
-    def run(self, session=None, observe=plan.quiet, **arguments):
+    def run(self, session=None, observe=state.quiet, **arguments):
         "The `Report` of one execution"
         settings = parse(self.words(**arguments))
         table, partitions = job.plan_runs(settings)
-        return job.consolidate(plan.start_run(settings, table, partitions[0], session or self.session, observe))
+        return job.consolidate(state.start_run(settings, table, partitions[0], session or self.session, observe))
 
     def main(self, **arguments):
         "The exit code of one execution"
-        return job.main(self.words(**arguments), session=self.session)
+        return entry.main(self.words(**arguments), session=self.session)
 
     @property
     def partition(self):

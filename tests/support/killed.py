@@ -16,7 +16,7 @@ import time
 
 from inline import inline
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.ledger import Ledger
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import store_for
@@ -58,4 +58,4 @@ if __name__ == '__main__':
     if name: NUMBER = signal.Signals[name]
     if phase in ('creating', 'created', 'logging', 'logged'): die_when_linking(phase)
     if phase == 'copying': threading.Thread(target=die_when_staged, args=(parse(words),), daemon=True).start()
-    sys.exit(job.main(words, observe=killer(phase), **more))
+    sys.exit(entry.main(words, observe=killer(phase), **more))

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from aws import Proxy, client, environment, moto, operation, place
 from world import DAY, S3World
 
-from chargeback_consolidation import job
+from chargeback_consolidation import entry
 from chargeback_consolidation.commands import cli
 
 ACCOUNT, REGION = '123456789012', 'eu-central-1'
@@ -105,7 +105,8 @@ def record(session, key, folder):
             '--OUTPUT_DATABASE', 'lake', '--OUTPUT_TABLE', 'consolidated', '--METRICS_NAMESPACE',
             'ChargebackConsolidation', '--KMS_KEY_ID', key]
         def run(*words):
-            with environment(**place(recorder.endpoint)): assert job.main(world.arguments(*more, *words), session) == 0
+            with environment(**place(recorder.endpoint)):
+                assert entry.main(world.arguments(*more, *words), session) == 0
         world.land(1)
         run()
         world.land(2)

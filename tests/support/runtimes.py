@@ -348,10 +348,10 @@ def rows_of(files):
 
 def run_here(landing, folder, *steps):
     "These steps, or both, with the library in this process, in local folders; the output folder"
-    from chargeback_consolidation import job
+    from chargeback_consolidation import entry
     for step in steps or (0, 1):
         landing.add(step, folder / 'lake')
-        assert job.main(list_of(words_of(folder / 'lake', folder / 'out'))) == 0
+        assert entry.main(list_of(words_of(folder / 'lake', folder / 'out'))) == 0
     return folder / 'out'
 
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from aws import REGION, client, environment, place, upload
 from deltalake import DeltaTable
 
-from chargeback_consolidation import job, plan
-from chargeback_consolidation.ledger import MANIFEST_NAME, Ledger, number_of, repair, snapshot
+from chargeback_consolidation import job, state
+from chargeback_consolidation.ledger import MANIFEST_NAME, Ledger, number_of, snapshot
+from chargeback_consolidation.repair import repair
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
@@ -40,13 +41,13 @@ class World:
         return [
             *run_words(None, output_path=self.output, partition_date=DAY), *RATES, *self.catalog, *self.extra, *more]
 
-    def start(self, session, observe=plan.quiet, *more):
+    def start(self, session, observe=state.quiet, *more):
         "A run, not yet started"
         settings = parse(self.arguments(*more))
         table, (partition,) = job.plan_runs(settings)
-        return plan.start_run(settings, table, partition, session, observe)
+        return state.start_run(settings, table, partition, session, observe)
 
-    def run(self, session, observe=plan.quiet, *more):
+    def run(self, session, observe=state.quiet, *more):
         with self.environment(): return job.consolidate(self.start(session, observe, *more))
 
     def ledger(self):
