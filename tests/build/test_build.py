@@ -10,7 +10,7 @@ import pytest
 from execnb.nbio import mk_cell, new_nb, read_nb, write_nb
 
 from chargeback_consolidation.build import __main__, pages, script, studio
-from chargeback_consolidation.build.check import check
+from chargeback_consolidation.build.check import check, lost_references, promise_faults
 from chargeback_consolidation.build.project import BuildError
 from chargeback_consolidation.build.refresh import refresh
 from chargeback_consolidation.build.script import Stage, join_stages
@@ -335,7 +335,9 @@ def store_an_error(root):
         (lambda r: append(r / 'README.md', 'More.\n'), ['README.md: not what']),
         (lambda r: append(r / 'OPERATIONS.md', 'More.\n'), ['OPERATIONS.md: not what']),
         (lambda r: (r / 'OPERATIONS.md').unlink(), ['OPERATIONS.md: missing; run `make export`']),
-        (lambda r: (r / 'nbs/guide/operations.ipynb').unlink(), ['OPERATIONS.md: no notebook exports it']),
+        (
+            lambda r: (r / 'nbs/guide/operations.ipynb').unlink(),
+            ['OPERATIONS.md: no notebook exports it', 'nbs/index.ipynb: there is no notebook guide/operations.ipynb']),
         (lambda r: (r / 'pkg/job.py').unlink(), ['pkg/job.py: missing; run `make export`']),
         (lambda r: (r / 'pkg/old.py').write_text(''), ['pkg/old.py: no notebook exports it']),
         (
@@ -357,11 +359,34 @@ def store_an_error(root):
         (number_a_cell, ['nbs/01_job.ipynb: not clean; run `make export`']),
         (store_an_error, ['nbs/01_job.ipynb: holds the output of an error; run `make notebooks`']),
         (lambda r: (r / 'nbs/notes.ipynb').write_text('{}'), ['nbs/notes.ipynb: not a valid notebook']),
-        (lambda r: (r / 'nbs/index.ipynb').unlink(), ['nbs/index.ipynb is missing: README.md is made from it'])])
+        (
+            lambda r: (r / 'nbs/index.ipynb').unlink(),
+            ['nbs/index.ipynb is missing: README.md is made from it',
+             'nbs/guide/operations.ipynb: there is no notebook ../index.ipynb'])])
 def test_whatever_is_out_of_step_gets_its_line(root, disturb, lines):
     disturb(root)
     found = check(root)
     assert len(found) == len(lines) and all(f.startswith(o) for f, o in zip(found, lines, strict=True)), found
+
+
+def test_prose_names_what_is_there(root):
+    nb = read_nb(root / 'nbs/01_job.ipynb')
+    nb.cells[1].set_source('# Job\n\n> See [rates](00_rates.ipynb), [them](guide/rates.ipynb) and `07_rates`.')
+    write_nb(nb, root / 'nbs/01_job.ipynb')
+    lost = 'nbs/01_job.ipynb: there is no notebook {}; mend the name'
+    assert lost_references(root) == [lost.format('guide/rates.ipynb'), lost.format('07_rates')]
+
+
+def test_promises_and_their_tests_name_each_other(root):
+    (root / 'tests').mkdir()
+    names = 'test_c1_kept', 'test_c2_forgotten', 'test_more'
+    (root / 'tests/test_a.py').write_text(''.join(f'def {name}(): pass\n' for name in names))
+    page = notebook('# Promises\n\n`test_a.py::test_c1_kept`, `test_a.py::test_gone`')
+    assert promise_faults(root) == []
+    write_nb(page, root / 'nbs/guide/contract.ipynb')
+    assert promise_faults(root) == [
+        'nbs/guide/contract.ipynb: names test_a.py::test_gone, which is not there',
+        'nbs/guide/contract.ipynb: does not name test_a.py::test_c2_forgotten']
 
 
 def test_undefined_names_are_found(root):
