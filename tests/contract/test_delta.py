@@ -24,7 +24,7 @@ from deltalake import DeltaTable
 from inline import inline
 from racer import Racer
 
-from chargeback_consolidation import job, state
+from chargeback_consolidation import entry, job, state
 from chargeback_consolidation.delta import CHECKPOINT_EVERY, NO_LOG, DayFiles, DeltaLog
 from chargeback_consolidation.ledger import Ledger, snapshot
 from chargeback_consolidation.local import LocalStore
@@ -330,7 +330,7 @@ def test_c19_two_days_into_one_log(tmp_path, a, b):
 
         def start(self, session, observe):
             settings = parse(self.lake.words(PARTITION_DATE=self.day, **LOGGED))
-            table, (partition,) = job.plan_runs(settings)
+            table, (partition,) = entry.plan_runs(settings)
             return state.start_run(settings, table, partition, session, observe)
     lake = Lake(tmp_path)
     for day in DAYS:
@@ -364,7 +364,7 @@ def commits(lake, number, stop, hours):
         status = pa.array([str(n)] * 20)
         lake.land(f'.n{n}.part', chargebacks([f'k{i}' for i in range(20)], updated=n, status=status)).rename(
             lake.table / f'2025/11/02/n{n:05d}.parquet')
-        table, (partition,) = job.plan_runs(settings)
+        table, (partition,) = entry.plan_runs(settings)
         runs.append(state.start_run(settings, table, partition, inline, observe))
         try: job.consolidate(runs[0])
         except (Killed, job.Conflict): pass

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from matrices import record
 
-from chargeback_consolidation import job, state
+from chargeback_consolidation import entry, job, state
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import parse
@@ -34,7 +34,7 @@ class Lake:
 
     def run(self, spark, observe=state.quiet, *more):
         settings = parse([*run_words(self.root), *LENIENT, *more])
-        table, (partition,) = job.plan_runs(settings)
+        table, (partition,) = entry.plan_runs(settings)
         return job.consolidate(state.start_run(settings, table, partition, lambda: spark, observe))
 
     def rows(self):

@@ -84,7 +84,7 @@ def test_c2_partition_styles_in_the_glue_catalog(cloud_day, session, endpoint, n
         PartitionInput={'Values': list(values), 'StorageDescriptor': {'Location': f'{location}/2025/11/02'}})
     with cloud.environment():
         settings = parse([*cloud.arguments()[:2], '--SOURCE_TABLE', name, *cloud.arguments()[4:]])
-        table, (partition,) = job.plan_runs(settings)
+        table, (partition,) = entry.plan_runs(settings)
     assert partition.known and partition.locations == (f'{location}/2025/11/02',)
 
 
@@ -100,7 +100,7 @@ def test_c2_a_day_that_no_crawler_has_seen(cloud_day, session, endpoint):
         Bucket=world.bucket, Key='_chargebacks/_ledger/source-table', Body=b'landing.uncrawled')  # renamed
     with world.environment():
         settings = parse([*world.arguments()[:2], '--SOURCE_TABLE', 'uncrawled', *world.arguments()[4:]])
-        table, (partition,) = job.plan_runs(settings)
+        table, (partition,) = entry.plan_runs(settings)
         report = job.consolidate(state.start_run(settings, table, partition, session))
     assert not partition.known and any('has the crawler run?' in w for w in report.warnings) and world.listed() == after
 
@@ -245,7 +245,7 @@ def test_a_catalog_that_refuses_is_one_line(endpoint):
         world = S3World(endpoint, 'none')
         world.catalog = []
         with world.environment():
-            job.plan_runs(parse([w if w != 'landing' else 'elsewhere' for w in world.arguments()]))
+            entry.plan_runs(parse([w if w != 'landing' else 'elsewhere' for w in world.arguments()]))
 
 
 def test_small_objects_are_read_directly(cloud_day, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from days import DAY, LENIENT, Lake, chargebacks
 from inline import inline
 
-from chargeback_consolidation import job, quality, state
+from chargeback_consolidation import entry, job, quality, state
 from chargeback_consolidation.ledger import MANIFEST_NAME, number_of, snapshot
 from chargeback_consolidation.repair import repair
 from chargeback_consolidation.settings import parse
@@ -34,7 +34,7 @@ class Actor(threading.Thread):
     def __init__(self, lake, **arguments):
         super().__init__(daemon=True)
         settings = parse(lake.words(**{**LENIENT, **arguments}))
-        table, (partition,) = job.plan_runs(settings)
+        table, (partition,) = entry.plan_runs(settings)
         self.run_ = state.start_run(settings, table, partition, inline, self.observe)
         self.mine, self.theirs = threading.Semaphore(0), threading.Semaphore(0)
         self.outcome, self.doomed, self.phase = None, False, 'start'

@@ -52,7 +52,7 @@ class Lake:
     def run(self, session=None, observe=state.quiet, **arguments):
         "The `Report` of one execution"
         settings = parse(self.words(**arguments))
-        table, partitions = job.plan_runs(settings)
+        table, partitions = entry.plan_runs(settings)
         return job.consolidate(state.start_run(settings, table, partitions[0], session or self.session, observe))
 
     def main(self, **arguments):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from aws import REGION, client, environment, place, upload
 from deltalake import DeltaTable
 
-from chargeback_consolidation import job, state
+from chargeback_consolidation import entry, job, state
 from chargeback_consolidation.ledger import MANIFEST_NAME, Ledger, number_of, snapshot
 from chargeback_consolidation.repair import repair
 from chargeback_consolidation.sample.lake import run_words
@@ -44,7 +44,7 @@ class World:
     def start(self, session, observe=state.quiet, *more):
         "A run, not yet started"
         settings = parse(self.arguments(*more))
-        table, (partition,) = job.plan_runs(settings)
+        table, (partition,) = entry.plan_runs(settings)
         return state.start_run(settings, table, partition, session, observe)
 
     def run(self, session, observe=state.quiet, *more):
@@ -60,8 +60,8 @@ class World:
     def keys(self, entries):
         "How often each row is in these files: a row is known by key, version and status"
         found, store = Counter(), self.ledger().store
-        for entry in entries:
-            with store.open(entry) as f:
+        for listed in entries:
+            with store.open(listed) as f:
                 table = pq.read_table(pa.BufferReader(f.read()), columns=COLUMNS)
             found.update(tuple(row.values()) for row in table.to_pylist())
         return found
