@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chargeback_consolidation import copying, delta, job, ledger, local, plan, s3, store
+from chargeback_consolidation import copying, delta, job, ledger, local, plan, repair, s3, state, store
 from chargeback_consolidation.commands import going_back
 from chargeback_consolidation.store import SourceChanged
 
@@ -374,9 +374,9 @@ CLOCK = SimpleNamespace(time=lambda: 0.0, monotonic=lambda: 0.0)
 
 IN_MEMORY = (
     (local, 'os', MemoryOs()), (local, 'open', open_hidden), (local, 'open_local', open_to_read),
-    (local, 'uuid', names()), (plan, 'uuid', names()), (s3, 'aws_client', lambda *args, **options: Bucket()),
+    (local, 'uuid', names()), (state, 'uuid', names()), (s3, 'aws_client', lambda *args, **options: Bucket()),
     (s3, 'ThreadPoolExecutor', Now), (s3.S3Store, 'get_directly', QuickStore.get_directly),
     (store, 'STORES', {'local': local.LocalStore, 's3': s3.S3Store}),     # whatever a notebook has put there
-    (local, 'time', CLOCK), (plan, 'time', CLOCK), (job, 'time', CLOCK))
+    (local, 'time', CLOCK), (state, 'time', CLOCK), (job, 'time', CLOCK))
 
-MODULES = copying, delta, going_back, job, ledger, local, plan, s3
+MODULES = copying, delta, going_back, job, ledger, local, plan, repair, s3, state
