@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from days import LENIENT, NOON, Lake, chargebacks, tree
+from days import DAY, LENIENT, NOON, Lake, chargebacks, tree
 from inline import inline
 from oracle import columns, rows
 
@@ -194,6 +194,20 @@ def test_c17_a_day_remembers_its_columns(tmp_path, capsys):
     assert lake.run(session=inline, **other).rows_after == 3
     with pytest.raises(ArgumentError, match='--KEY_COLUMNS scheme,chargeback_id: 2025-11-02 was consolidated with '
                                             'chargeback_id'): lake.run(session=inline, **BY_SCHEME)
+
+
+def test_c17_history_says_what_decides(tmp_path, typed):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', chargebacks(['1', '1'], 1, scheme=pa.array(['visa', 'mc']), n=pa.array([5, 707])))
+    lake.run(session=inline, **BY_SCHEME, CONTROL_TOTALS='n by scheme')
+    day = '--output-path', lake.output, '--partition-date', DAY
+    code, told, _ = typed('history', *day)
+    words = ' '.join(told.split())
+    assert code == 0 and 'decided by key scheme, chargeback_id; the latest by updated_at, event_timestamp' in words
+    assert 'n by scheme' in words and '707' in words
+    [commit] = map(json.loads, typed('history', *day, '--json')[1].splitlines())
+    assert commit['columns'] == {
+        'key': ['scheme', 'chargeback_id'], 'version': ['updated_at', 'event_timestamp'], 'event': 'event_timestamp'}
 
 
 def records(lake): return [json.loads(p.read_text()) for p in sorted(lake.ledger.rglob('0*.json'))]
