@@ -25,7 +25,7 @@ from chargeback_consolidation.answers.parameters import NOTEBOOKS
 from chargeback_consolidation.answers.quality_history import every_day, in_percent, outliers, outliers_shown
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.trace import side_by_side, trace
-from chargeback_consolidation.commands import cli
+from chargeback_consolidation.commands import cli, days
 from chargeback_consolidation.sample.landing import land_sample
 from chargeback_consolidation.settings import ARGUMENTS, REQUIRED, RULES
 from chargeback_consolidation.store import StoreError
@@ -103,7 +103,7 @@ def test_storage_that_refuses_is_no_damage(reprocessed, monkeypatch):
 
 def test_storage_that_refuses_is_one_line(monkeypatch, capsys):
     def refuse(*args): raise StoreError('s3://bucket/x cannot be listed: AccessDenied')
-    monkeypatch.setattr(cli, 'day_ledger', refuse)
+    monkeypatch.setattr(days, 'day_ledger', refuse)
     with pytest.raises(SystemExit) as end:
         cli.main(['history', '--output-path', 's3://bucket/x', '--partition-date', DAY])
     out, err = capsys.readouterr()

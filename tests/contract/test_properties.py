@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from inline import inline
 from oracle import by_key, columns, consolidated, rows_of
 
-from chargeback_consolidation import job, landing, parquet, plan, versions
+from chargeback_consolidation import job, landing, parquet, plan, state, versions
 from chargeback_consolidation.spark import get_spark
 from chargeback_consolidation.state import NoData
 
@@ -119,8 +119,8 @@ def order(change):
 
 
 def calling(name):
-    "The stage that calls a function by this name: the plan or the job"
-    return plan if hasattr(plan, name) else job
+    "The stage that calls a function by this name: the plan, the job or the state"
+    return next(stage for stage in (plan, job, state) if hasattr(stage, name))
 
 
 def wrapped(name, change):

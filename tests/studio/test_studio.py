@@ -19,7 +19,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
 from chargeback_consolidation.build import package
-from chargeback_consolidation.build.studio import STUDIO_MAGICS
+from chargeback_consolidation.build.studio import STUDIO, STUDIO_MAGICS, STUDIO_SAMPLE
 from chargeback_consolidation.studio import sessions, workbench
 from chargeback_consolidation.studio.sessions import FINAL, Endpoint
 
@@ -66,6 +66,13 @@ def keys(s3, prefix):
 
 def outputs(notebook):
     return ''.join(workbench.text_of(c, 'stdout') for c in notebook.cells)
+
+
+def test_every_sample_of_a_studio_notebook_lies_in_s3():
+    "A notebook says where its sample lies in the cell of its parameters"
+    said = {p.name: p.read_text() for p in sorted((ROOT / STUDIO).rglob('*.ipynb'))}
+    assert not [name for name, text in said.items() if 'SAMPLE = None' in text]
+    assert sum(STUDIO_SAMPLE in text for text in said.values()) > 10
 
 
 def test_stage_notebook_runs_with_library_and_sample_in_s3(bucket, kernels, library):
