@@ -1,0 +1,29 @@
+"The bench measures things that run: each way of it, on a day so small that nothing is measured."
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chargeback_consolidation.sample.lake import run_words, sample_lake
+
+BENCH = Path(__file__).resolve().parents[2] / 'bench'
+
+
+def test_the_script_without_its_guarantees_runs(tmp_path):
+    words = run_words(sample_lake(), output_path=tmp_path / 'out', max_null_key_rate=1, max_unreadable_rate=1)
+    done = subprocess.run([sys.executable, BENCH / 'bare.py', *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report['output_files'] == len(list((tmp_path / 'out').rglob('*.parquet'))) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_every_way_runs():
+    ways = 'ours,bare,duckdb-stream,duckdb,polars,late,tuned,textbook,ruled,totals,logged'
+    done = subprocess.run(
+        [sys.executable, BENCH / 'bench.py', '--files', '20', '--rounds', '1', '--ways', ways], capture_output=True,
+        text=True)
+    assert done.returncode == 0 and done.stdout.count('round 1 ') == len(ways.split(',')), done.stdout + done.stderr
