@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHUNK', 'SPAN', 'Shape', 'moment_fields', 'index_schema', 'deciding_names', 'check_deciding', 'shape_of',
-           'make_shape', 'spans_of', 'read_span', 'deciding_tables', 'whole_tables', 'check_calendar', 'index_rows']
+           'make_shape', 'spans_of', 'read_span', 'int96_need', 'deciding_tables', 'whole_tables', 'check_calendar',
+           'index_rows']
 
 # %% ../nbs/15_deciding.ipynb #3f1da0b4
 from collections import namedtuple
@@ -16,7 +17,7 @@ from .settings import COLUMNS, RULES, times_of
 from .store import attempt
 from .parquet import (SchemaConflict, arrow_array, enum_leaves, has_ancient, instants,
     int96_columns, int96_unit, is_legacy, key_fault, key_hashes, keys_of, leaves_named, spark_version, whole)
-from .schema import enums_as_text, plain_field, plain_schema
+from .schema import as_int96, enums_as_text, in_unit, plain_field, plain_schema
 from .rules import rule_fields
 
 # %% ../nbs/15_deciding.ipynb #044a469a
@@ -51,37 +52,36 @@ def check_deciding(schema, columns):
             raise SchemaConflict(f'column {name} is {kind}: a time must be a timestamp, a date or an integer')
 
 # %% ../nbs/15_deciding.ipynb #e36705e0
-Shape = namedtuple('Shape', 'schema packed deciding leaves maybe_old maybe_enum spark legacy')
+Shape = namedtuple('Shape', 'schema packed deciding leaves old spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
-schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. maybe_old,
-maybe_enum: True if INT96 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''.
-legacy: see `is_legacy`."""
+schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. old: those of
+INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
 def shape_of(parquet, shapes, asked=(), columns=COLUMNS):
     """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
     asked: columns that rules name"""
     raw = parquet.schema_arrow
-    key = raw.serialize().to_pybytes(), asked
-    if key not in shapes: shapes[key] = attempt(make_shape, parquet, (), asked, columns)
-    if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
-        enums = enum_leaves(parquet)
-        key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, parquet, enums, asked, columns)
+    seen = raw.serialize().to_pybytes(), asked
+    if seen not in shapes: shapes[seen] = [kind in str(raw.types) for kind in ('binary', 'timestamp[ns')]
+    maybe_enum, maybe_old = shapes[seen]
+    key = seen, enum_leaves(parquet) if maybe_enum else (), int96_columns(parquet) if maybe_old else ()
+    if key not in shapes: shapes[key] = attempt(make_shape, parquet, *key[1:], asked, columns)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 # %% ../nbs/15_deciding.ipynb #bc18aa1c
-def make_shape(parquet, enums=(), asked=(), columns=COLUMNS):
-    "The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`"
+def make_shape(parquet, enums=(), old=(), asked=(), columns=COLUMNS):
+    """The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`. enums: leaves; old: names of INT96
+    columns"""
     raw = parquet.schema_arrow
-    schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
-    check_deciding(schema, columns)
+    plain = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
+    check_deciding(plain, columns)
+    schema = pa.schema([as_int96(f) if f.name in old else f for f in plain])
     decide = [name for name in deciding_names(columns) if name in schema.names]
     names = dict.fromkeys([*decide, *rule_fields(asked, schema.names)])
     deciding = pa.schema([schema.field(name) for name in names])
-    old = any('timestamp[ns' in str(f.type) for f in schema)
-    return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names), old,
-                 'binary' in str(raw.types), spark_version(raw.metadata), is_legacy(raw.metadata))
+    return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names),
+                 leaves_named(parquet, old), spark_version(raw.metadata), is_legacy(raw.metadata))
 
 # %% ../nbs/15_deciding.ipynb #ae8e5ad0
 def spans_of(metadata):
@@ -101,6 +101,18 @@ def read_span(parquet, spans, span, leaves):
     return parquet.read_leaves(leaves, None if len(spans) == 1 else span)
 
 # %% ../nbs/15_deciding.ipynb #b3a30859
+def int96_need(parquet, reopened, spans, shape):
+    """What the INT96 columns of a file of this `Shape` need: 'ns', 'us' or 'any'; `SchemaConflict` if both. The others
+    as in `deciding_tables`"""
+    needs, micros = set(), reopened('us')
+    shared = set(shape.old) <= set(shape.leaves)    # then one reading serves what decides as well
+    for span in spans:
+        nanos = read_span(parquet, spans, span, shape.leaves if shared else shape.old)
+        needs.add(int96_unit(nanos, read_span(micros, spans, span, shape.old)))
+    if {'ns', 'us'} <= needs:
+        raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
+    return next((unit for unit in ('us', 'ns') if unit in needs), 'any')
+
 def deciding_tables(
     parquet,    # WholeFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
@@ -110,26 +122,12 @@ def deciding_tables(
 ):
     """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
     columns). `SchemaConflict` and ValueError, also while iterating."""
-    shape = shape_of(parquet, shapes, asked, columns)
-    spans = spans_of(parquet.metadata)
+    shape, spans = shape_of(parquet, shapes, asked, columns), spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
-    old = int96_columns(parquet) if shape.maybe_old else []
-    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding, shape.leaves)
-    needs, leaves = set(), leaves_named(parquet, old)
-    for span in spans:
-        needs.add(
-            int96_unit(*(read_span(file, spans, span, leaves) for file in (parquet, reopened('us'))))
-        )
-    if {'ns', 'us'} <= needs:
-        raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
-    need = next((unit for unit in ('us', 'ns') if unit in needs), 'any')
-    schema = pa.schema(
-        [f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema]
-    )
-    file = reopened('us') if need == 'us' else parquet
-    kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
-    tables = whole_tables(file, spans, kinds, shape.leaves)
-    return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
+    need = int96_need(parquet, reopened, spans, shape) if shape.old else ''
+    if need != 'us': return shape, need, whole_tables(parquet, spans, shape.deciding, shape.leaves)
+    deciding = pa.schema([in_unit(f, 'us') for f in shape.deciding])
+    return shape, need, whole_tables(reopened('us'), spans, deciding, shape.leaves)
 
 # %% ../nbs/15_deciding.ipynb #7dc19e40
 def whole_tables(parquet, spans, schema, leaves):

@@ -268,11 +268,12 @@ def read_sources(sources, stores):
         yield s, content
 
 # %% ../nbs/16_landing.ipynb #47a04c8d
-def reopen(source, content, stores, unit):
-    "The `WholeFile` of a source with its INT96 timestamps in `unit`"
-    if isinstance(content, bytes): return open_parquet(content, unit, WholeFile)
-    store = stores[1 if source.lineage else 0]
-    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit, WholeFile)
+def reopen(source, content, stores, metadata, unit):
+    "The `WholeFile` of a source whose metadata is known, with its INT96 timestamps in `unit`"
+    if isinstance(content, bytes): file = content
+    else:
+        file = stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag))
+    return open_parquet(file, unit, WholeFile, metadata)
 
 def rule_of(error, path='.parquet', content=b''):
     "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
@@ -337,7 +338,7 @@ def index_pieces(source, content, stores, gathering, shapes):
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else tuple(gathering.book.columns) + summed
     shape, need, tables = deciding_tables(
-        parquet, partial(reopen, source, content, stores), shapes, asked, gathering.columns)
+        parquet, partial(reopen, source, content, stores, parquet.metadata), shapes, asked, gathering.columns)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:

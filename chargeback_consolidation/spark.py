@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOG4J', 'FAULT', 'SIGNALS', 'running', 'descendants', 'kill_below', 'hush', 'hush_accumulators', 'untold',
-           'private_folder', 'end_spark', 'find_java', 'java_home', 'warm_home', 'spark_home', 'quiet_log4j', 'quoted',
-           'spark_settings', 'starting', 'get_spark', 'TaskFailed', 'run_tasks', 'collect', 'cause_in', 'told_by',
-           'Stopped', 'let_go', 'stoppable']
+           'private_folder', 'end_spark', 'close_java', 'close_log', 'find_java', 'java_home', 'warm_home',
+           'spark_home', 'quiet_log4j', 'quoted', 'spark_settings', 'starting', 'get_spark', 'TaskFailed', 'run_tasks',
+           'collect', 'cause_in', 'told_by', 'Stopped', 'let_go', 'stoppable']
 
 # %% ../nbs/05_spark.ipynb #cb42c5d6
 import atexit
@@ -48,9 +48,11 @@ def running():
     return found
 
 # %% ../nbs/05_spark.ipynb #744d680a
-def descendants():
-    "The processes below this one"
-    parents, found, more = running(), set(), {os.getpid()}
+def descendants(
+    process=None,   # None: this one
+):
+    "The processes below one"
+    parents, found, more = running(), set(), {process or os.getpid()}
     while more:
         more = {process for process, parent in parents.items() if parent in more} - found
         found |= more
@@ -112,10 +114,21 @@ def end_spark(
     hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
-        java.stdin.close()      # which ends it
-        try: java.wait(5)
-        except subprocess.TimeoutExpired: java.kill()
+        kill_below(spared=descendants() - descendants(java.pid) - {java.pid})
+        close_java(java)
     shutil.rmtree(folder, ignore_errors=True)
+
+def close_java(java):
+    "Let a JVM go by itself; kill it if it does not"
+    hush()
+    java.stdin.close()
+    try: java.wait(5)
+    except subprocess.TimeoutExpired: java.kill()
+
+def close_log(spark):
+    "At the end of this process a session that keeps an event log ends by itself, before `end_spark`"
+    if spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
+        atexit.register(close_java, spark.sparkContext._gateway.proc)
 
 # %% ../nbs/05_spark.ipynb #10cae731
 def find_java():
@@ -182,13 +195,13 @@ def quoted(option):
 def spark_settings(
     cores,      # of this machine, or '*'
     memory,     # heap of the JVM
-    jvm,        # options of the JVM; None: the one that maps the class archive, where there is one
+    jvm,        # options of the JVM; None: those that map the class archive, where there is one that fits
 ):
     "The configuration of a local session: {name: value}"
     folder, archive = private_folder(), os.path.join(warm_home(), 'classes.jsa')
     own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
     if jvm is None:
-        jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
+        jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:disable' if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
         'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
@@ -219,7 +232,9 @@ def get_spark(
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
     for name, value in spark_settings(cores, memory, jvm).items():
         builder = builder.config(name, value)
-    with spark_home(): return builder.getOrCreate()
+    with spark_home(): session = builder.getOrCreate()
+    close_log(session)
+    return session
 
 # %% ../nbs/05_spark.ipynb #6b41b6e8
 class TaskFailed(Exception):

@@ -1769,9 +1769,11 @@ def running():
     return found
 
 
-def descendants():
-    "The processes below this one"
-    parents, found, more = running(), set(), {os.getpid()}
+def descendants(
+    process=None,   # None: this one
+):
+    "The processes below one"
+    parents, found, more = running(), set(), {process or os.getpid()}
     while more:
         more = {process for process, parent in parents.items() if parent in more} - found
         found |= more
@@ -1833,10 +1835,21 @@ def end_spark(
     hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
-        java.stdin.close()      # which ends it
-        try: java.wait(5)
-        except subprocess.TimeoutExpired: java.kill()
+        kill_below(spared=descendants() - descendants(java.pid) - {java.pid})
+        close_java(java)
     shutil.rmtree(folder, ignore_errors=True)
+
+def close_java(java):
+    "Let a JVM go by itself; kill it if it does not"
+    hush()
+    java.stdin.close()
+    try: java.wait(5)
+    except subprocess.TimeoutExpired: java.kill()
+
+def close_log(spark):
+    "At the end of this process a session that keeps an event log ends by itself, before `end_spark`"
+    if spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
+        atexit.register(close_java, spark.sparkContext._gateway.proc)
 
 
 def find_java():
@@ -1903,13 +1916,13 @@ def quoted(option):
 def spark_settings(
     cores,      # of this machine, or '*'
     memory,     # heap of the JVM
-    jvm,        # options of the JVM; None: the one that maps the class archive, where there is one
+    jvm,        # options of the JVM; None: those that map the class archive, where there is one that fits
 ):
     "The configuration of a local session: {name: value}"
     folder, archive = private_folder(), os.path.join(warm_home(), 'classes.jsa')
     own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
     if jvm is None:
-        jvm = quoted('-XX:SharedArchiveFile=' + archive) if os.path.exists(archive) else ''
+        jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:disable' if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
         'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
@@ -1940,7 +1953,9 @@ def get_spark(
     os.environ.setdefault('PYSPARK_PYTHON', sys.executable)
     for name, value in spark_settings(cores, memory, jvm).items():
         builder = builder.config(name, value)
-    with spark_home(): return builder.getOrCreate()
+    with spark_home(): session = builder.getOrCreate()
+    close_log(session)
+    return session
 
 
 class TaskFailed(Exception):
@@ -2105,12 +2120,17 @@ CHECKSUMS = (
     if 'page_checksum_verification' in inspect.signature(pq.ParquetFile.__init__).parameters
     else {})
 
-def open_parquet(file, unit='ns', kind=pq.ParquetFile):
-    "A ParquetFile over bytes or a binary file; INT96 timestamps come in `unit`"
+def open_parquet(
+    file,           # bytes or a binary file
+    unit='ns',      # in which INT96 timestamps come
+    kind=pq.ParquetFile,
+    metadata=None,  # of the file, where it was opened before
+):
+    "A ParquetFile"
     if isinstance(file, bytes):
         if not file: raise ValueError('the file is empty (0 bytes)')
         file = pa.BufferReader(file)
-    return kind(file, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
+    return kind(file, metadata=metadata, coerce_int96_timestamp_unit=unit, **CHECKSUMS)
 
 
 def cause_of(error):
@@ -2227,9 +2247,9 @@ def key_hashes(keys):
 
 
 def int96_columns(parquet):
-    "The names of top-level columns that hold INT96 timestamps"
+    "The names of top-level columns that hold INT96 timestamps: a tuple"
     leaves = (parquet.schema.column(i) for i in range(len(parquet.schema)))
-    return sorted({leaf.path.split('.')[0] for leaf in leaves if leaf.physical_type == 'INT96'})
+    return tuple(sorted({leaf.path.split('.')[0] for leaf in leaves if leaf.physical_type == 'INT96'}))
 
 
 def leaves_of(array, wanted):
@@ -2246,12 +2266,24 @@ def leaves_of(array, wanted):
     return []
 
 
+MOST_MICROS = (2**63 - 1) // 1000   # that can be told in nanoseconds
+
+def fit_both(nanos, micros):
+    "True if INT96 timestamps, read as nanoseconds and as microseconds, are surely the same; no proof where any is null"
+    if micros.null_count or not len(micros): return not len(micros)
+    a, b = (
+        np.frombuffer(times.buffers()[1], np.int64)[times.offset:times.offset + len(times)] for times in (nanos, micros)
+    )
+    return -MOST_MICROS <= b.min() and b.max() <= MOST_MICROS and np.array_equal(b * 1000, a)
+
 def int96_unit(nanos, micros):
-    "What the INT96 columns of a table, read both ways, need: 'ns', 'us' or 'any'; `SchemaConflict` if both"
+    """What the INT96 columns of a table, read both ways, need: 'ns', 'us' or 'any'; `SchemaConflict` if both.
+    micros: the table of these columns alone"""
     needs = set()
-    for name in nanos.column_names:
+    for name in micros.column_names:
         both = (leaves_of(table[name], pa.types.is_timestamp) for table in (nanos, micros))
         for a, b in zip(*both):
+            if fit_both(a, b): continue
             valid = known(b)
             a, b = (integers(x.cast(pa.int64()))[valid] for x in (a, b))
             wrapped = np.floor_divide(a, 1000) != b
@@ -2361,12 +2393,17 @@ def footer(sink):
 class WholeFile(pq.ParquetFile):
     """A ParquetFile that is read whole, or by the numbers of its leaf columns.
     To be asked for columns by name pyarrow would read the names of all, a fifth of opening a small file."""
+    last = None, None   # what was asked of `read_leaves`, and the answer
+
     def _build_nested_paths(self): return {}
 
     def read_leaves(self, numbers, groups=None):
-        "The columns with these leaves as a Table, of all row groups or of some"
-        if groups is None: return self.reader.read_all(column_indices=numbers, use_threads=False)
-        return self.reader.read_row_groups(groups, column_indices=numbers, use_threads=False)
+        "The columns with these leaves as a Table, of all row groups or of some; read once if asked for twice in a row"
+        asked = numbers, groups
+        if self.last[0] != asked:
+            read = self.reader.read_all if groups is None else partial(self.reader.read_row_groups, groups)
+            self.last = asked, read(column_indices=numbers, use_threads=False)
+        return self.last[1]
 
 def leaves_named(parquet, names):
     "The numbers of the leaves of the columns `names`, in their order"
@@ -4432,37 +4469,36 @@ def check_deciding(schema, columns):
             raise SchemaConflict(f'column {name} is {kind}: a time must be a timestamp, a date or an integer')
 
 
-Shape = namedtuple('Shape', 'schema packed deciding leaves maybe_old maybe_enum spark legacy')
+Shape = namedtuple('Shape', 'schema packed deciding leaves old spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
-schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. maybe_old,
-maybe_enum: True if INT96 timestamps or enums are possible. spark: version of the Spark that wrote them, or ''.
-legacy: see `is_legacy`."""
+schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. old: those of
+INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
 def shape_of(parquet, shapes, asked=(), columns=COLUMNS):
     """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
     asked: columns that rules name"""
     raw = parquet.schema_arrow
-    key = raw.serialize().to_pybytes(), asked
-    if key not in shapes: shapes[key] = attempt(make_shape, parquet, (), asked, columns)
-    if not isinstance(shapes[key], Exception) and shapes[key].maybe_enum:
-        enums = enum_leaves(parquet)
-        key = key, enums
-        if key not in shapes: shapes[key] = attempt(make_shape, parquet, enums, asked, columns)
+    seen = raw.serialize().to_pybytes(), asked
+    if seen not in shapes: shapes[seen] = [kind in str(raw.types) for kind in ('binary', 'timestamp[ns')]
+    maybe_enum, maybe_old = shapes[seen]
+    key = seen, enum_leaves(parquet) if maybe_enum else (), int96_columns(parquet) if maybe_old else ()
+    if key not in shapes: shapes[key] = attempt(make_shape, parquet, *key[1:], asked, columns)
     if isinstance(shapes[key], Exception): raise shapes[key]
     return shapes[key]
 
 
-def make_shape(parquet, enums=(), asked=(), columns=COLUMNS):
-    "The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`"
+def make_shape(parquet, enums=(), old=(), asked=(), columns=COLUMNS):
+    """The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`. enums: leaves; old: names of INT96
+    columns"""
     raw = parquet.schema_arrow
-    schema = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
-    check_deciding(schema, columns)
+    plain = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
+    check_deciding(plain, columns)
+    schema = pa.schema([as_int96(f) if f.name in old else f for f in plain])
     decide = [name for name in deciding_names(columns) if name in schema.names]
     names = dict.fromkeys([*decide, *rule_fields(asked, schema.names)])
     deciding = pa.schema([schema.field(name) for name in names])
-    old = any('timestamp[ns' in str(f.type) for f in schema)
-    return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names), old,
-                 'binary' in str(raw.types), spark_version(raw.metadata), is_legacy(raw.metadata))
+    return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names),
+                 leaves_named(parquet, old), spark_version(raw.metadata), is_legacy(raw.metadata))
 
 
 def spans_of(metadata):
@@ -4482,6 +4518,18 @@ def read_span(parquet, spans, span, leaves):
     return parquet.read_leaves(leaves, None if len(spans) == 1 else span)
 
 
+def int96_need(parquet, reopened, spans, shape):
+    """What the INT96 columns of a file of this `Shape` need: 'ns', 'us' or 'any'; `SchemaConflict` if both. The others
+    as in `deciding_tables`"""
+    needs, micros = set(), reopened('us')
+    shared = set(shape.old) <= set(shape.leaves)    # then one reading serves what decides as well
+    for span in spans:
+        nanos = read_span(parquet, spans, span, shape.leaves if shared else shape.old)
+        needs.add(int96_unit(nanos, read_span(micros, spans, span, shape.old)))
+    if {'ns', 'us'} <= needs:
+        raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
+    return next((unit for unit in ('us', 'ns') if unit in needs), 'any')
+
 def deciding_tables(
     parquet,    # WholeFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
@@ -4491,26 +4539,12 @@ def deciding_tables(
 ):
     """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
     columns). `SchemaConflict` and ValueError, also while iterating."""
-    shape = shape_of(parquet, shapes, asked, columns)
-    spans = spans_of(parquet.metadata)
+    shape, spans = shape_of(parquet, shapes, asked, columns), spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
-    old = int96_columns(parquet) if shape.maybe_old else []
-    if not old: return shape, '', whole_tables(parquet, spans, shape.deciding, shape.leaves)
-    needs, leaves = set(), leaves_named(parquet, old)
-    for span in spans:
-        needs.add(
-            int96_unit(*(read_span(file, spans, span, leaves) for file in (parquet, reopened('us'))))
-        )
-    if {'ns', 'us'} <= needs:
-        raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
-    need = next((unit for unit in ('us', 'ns') if unit in needs), 'any')
-    schema = pa.schema(
-        [f.with_metadata({'int96': '1'}) if f.name in old else f for f in shape.schema]
-    )
-    file = reopened('us') if need == 'us' else parquet
-    kinds = pa.schema([plain_field(file.schema_arrow.field(name)) for name in shape.deciding.names])
-    tables = whole_tables(file, spans, kinds, shape.leaves)
-    return shape._replace(schema=schema, packed=schema.serialize().to_pybytes()), need, tables
+    need = int96_need(parquet, reopened, spans, shape) if shape.old else ''
+    if need != 'us': return shape, need, whole_tables(parquet, spans, shape.deciding, shape.leaves)
+    deciding = pa.schema([in_unit(f, 'us') for f in shape.deciding])
+    return shape, need, whole_tables(reopened('us'), spans, deciding, shape.leaves)
 
 
 def whole_tables(parquet, spans, schema, leaves):
@@ -4810,11 +4844,12 @@ def read_sources(sources, stores):
         yield s, content
 
 
-def reopen(source, content, stores, unit):
-    "The `WholeFile` of a source with its INT96 timestamps in `unit`"
-    if isinstance(content, bytes): return open_parquet(content, unit, WholeFile)
-    store = stores[1 if source.lineage else 0]
-    return open_parquet(store.open(FileEntry(source.path, source.size, source.etag)), unit, WholeFile)
+def reopen(source, content, stores, metadata, unit):
+    "The `WholeFile` of a source whose metadata is known, with its INT96 timestamps in `unit`"
+    if isinstance(content, bytes): file = content
+    else:
+        file = stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag))
+    return open_parquet(file, unit, WholeFile, metadata)
 
 def rule_of(error, path='.parquet', content=b''):
     "Which rule of `SetAside` a file's error belongs to. path, content: of the file, as far as they are known"
@@ -4879,7 +4914,7 @@ def index_pieces(source, content, stores, gathering, shapes):
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else tuple(gathering.book.columns) + summed
     shape, need, tables = deciding_tables(
-        parquet, partial(reopen, source, content, stores), shapes, asked, gathering.columns)
+        parquet, partial(reopen, source, content, stores, parquet.metadata), shapes, asked, gathering.columns)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
