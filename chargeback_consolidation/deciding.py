@@ -104,14 +104,10 @@ def read_span(parquet, spans, span, leaves):
 def int96_need(parquet, reopened, spans, shape):
     """What the INT96 columns of a file of this `Shape` need: 'ns', 'us' or 'any'; `SchemaConflict` if both. The others
     as in `deciding_tables`"""
-    needs, micros = set(), reopened('us')
-    shared = set(shape.old) <= set(shape.leaves)    # then one reading serves what decides as well
-    for span in spans:
-        nanos = read_span(parquet, spans, span, shape.leaves if shared else shape.old)
-        needs.add(int96_unit(nanos, read_span(micros, spans, span, shape.old)))
-    if {'ns', 'us'} <= needs:
-        raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
-    return next((unit for unit in ('us', 'ns') if unit in needs), 'any')
+    micros, shared = reopened('us'), set(shape.old) <= set(shape.leaves)
+    leaves = shape.leaves if shared else shape.old      # shared: one reading serves what decides as well
+    return int96_unit(
+        (read_span(parquet, spans, span, leaves), read_span(micros, spans, span, shape.old)) for span in spans)
 
 def deciding_tables(
     parquet,    # WholeFile with INT96 as nanoseconds

@@ -2267,30 +2267,42 @@ def leaves_of(array, wanted):
 
 
 MOST_MICROS = (2**63 - 1) // 1000   # that can be told in nanoseconds
+DAY_MICROS = 86400 * 10**6
+ARROWS = 2**64 // 1000              # by so many microseconds Arrow misreads what its writer makes of times before 1970
 
 def fit_both(nanos, micros):
-    "True if INT96 timestamps, read as nanoseconds and as microseconds, are surely the same; no proof where any is null"
+    "True if INT96 timestamps are from 1970 on and surely the same in both units; no proof where any is null"
     if micros.null_count or not len(micros): return not len(micros)
     a, b = (
         np.frombuffer(times.buffers()[1], np.int64)[times.offset:times.offset + len(times)] for times in (nanos, micros)
     )
-    return -MOST_MICROS <= b.min() and b.max() <= MOST_MICROS and np.array_equal(b * 1000, a)
+    return 0 <= b.min() and b.max() <= MOST_MICROS and np.array_equal(b * 1000, a)
 
-def int96_unit(nanos, micros):
-    """What the INT96 columns of a table, read both ways, need: 'ns', 'us' or 'any'; `SchemaConflict` if both.
-    micros: the table of these columns alone"""
+def int96_needs(nanos, micros):
+    "What an Array of INT96 timestamps, read in both units, needs: a set of 'ns' and 'us', both for one that none fits"
+    if fit_both(nanos, micros): return set()
+    valid = known(micros)
+    a, b = (integers(times.cast(pa.int64()))[valid] for times in (nanos, micros))
+    whole = np.floor_divide(a, 1000)
+    held, far = whole == b, (whole != b) & (a == b * 1000)
+    misread = ~held & ~far & (a < 0) & (a % 1000 == 0) & (b - whole == ARROWS)
+    fine = held & (a % 1000 != 0)
+    before = misread | ((b < 0) & (fine | (b % DAY_MICROS != 0)))
+    if not (held | far | misread).all() or (before & fine).any(): return {'ns', 'us'}
+    return {unit for unit, needed in (('us', far), ('ns', fine | before)) if needed.any()}
+
+
+def int96_unit(pairs):
+    """What INT96 columns need, of which tables were read in both units: 'ns', 'us' or 'any'; `SchemaConflict` if both.
+    pairs: of (table, as nanoseconds; the table of these columns alone, as microseconds)"""
     needs = set()
-    for name in micros.column_names:
-        both = (leaves_of(table[name], pa.types.is_timestamp) for table in (nanos, micros))
-        for a, b in zip(*both):
-            if fit_both(a, b): continue
-            valid = known(b)
-            a, b = (integers(x.cast(pa.int64()))[valid] for x in (a, b))
-            wrapped = np.floor_divide(a, 1000) != b
-            if wrapped.any(): needs.add('us')
-            if (a[~wrapped] % 1000 != 0).any():
-                needs.add('ns')
-    if len(needs) == 2: raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
+    for nanos, micros in pairs:
+        for name in micros.column_names:
+            both = (leaves_of(table[name], pa.types.is_timestamp) for table in (nanos, micros))
+            needs = needs.union(*(int96_needs(a, b) for a, b in zip(*both)))
+    if len(needs) == 2:
+        raise SchemaConflict('INT96 timestamps with nanoseconds, with times before 1970 and outside the years 1677 to '
+                             '2262 do not go together')
     return needs.pop() if needs else 'any'
 
 
@@ -4521,14 +4533,10 @@ def read_span(parquet, spans, span, leaves):
 def int96_need(parquet, reopened, spans, shape):
     """What the INT96 columns of a file of this `Shape` need: 'ns', 'us' or 'any'; `SchemaConflict` if both. The others
     as in `deciding_tables`"""
-    needs, micros = set(), reopened('us')
-    shared = set(shape.old) <= set(shape.leaves)    # then one reading serves what decides as well
-    for span in spans:
-        nanos = read_span(parquet, spans, span, shape.leaves if shared else shape.old)
-        needs.add(int96_unit(nanos, read_span(micros, spans, span, shape.old)))
-    if {'ns', 'us'} <= needs:
-        raise SchemaConflict('INT96 timestamps need nanoseconds and lie outside the years 1677 to 2262')
-    return next((unit for unit in ('us', 'ns') if unit in needs), 'any')
+    micros, shared = reopened('us'), set(shape.old) <= set(shape.leaves)
+    leaves = shape.leaves if shared else shape.old      # shared: one reading serves what decides as well
+    return int96_unit(
+        (read_span(parquet, spans, span, leaves), read_span(micros, spans, span, shape.old)) for span in spans)
 
 def deciding_tables(
     parquet,    # WholeFile with INT96 as nanoseconds

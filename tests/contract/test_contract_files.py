@@ -13,13 +13,16 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from days import NOON, Lake, chargebacks, tree
+from days import NOON, Lake, chargebacks, encode, tree
+from hypothesis import example, given
+from hypothesis import strategies as st
 from inline import inline
 from oracle import by_key, columns, rows_of
 
 from chargeback_consolidation import copying, job
 from chargeback_consolidation.layout import Piece
 from chargeback_consolidation.ledger import Ledger
+from chargeback_consolidation.parquet import SchemaConflict, int96_unit
 from chargeback_consolidation.quality import ConservationBroken, QualityFailed
 
 YESTERDAY = -(86400 * 10**6)
@@ -396,6 +399,52 @@ def test_c8_int96_keeps_nanoseconds_and_the_year_9999_apart(lake):
     found = by_key(rows_of(lake.files()))
     assert {k: dict(found[k])['seen'] for k in found} == {'a': NOON + 1, 'b': NOON + 999}
     assert timestamps(lake.files()[0])['seen'][0] == 'INT96'
+
+
+DAY = 86400 * 10**6     # microseconds
+EDGE = 2**63 // 1000     # the last after 1970 that nanoseconds can tell
+TIMES = st.one_of(      # times of day before 1677 Arrow cannot read as it has written them, in no unit
+    st.integers(-10**15, 10**15), st.integers(-700_000, 2_900_000).map(lambda day: day * DAY),
+    st.integers(-EDGE + 1, -EDGE + 3), st.integers(EDGE - 3, EDGE + 3), st.integers(0, 253_000 * 10**12))
+
+
+@given(unit=st.sampled_from(['us', 'ns']), times=st.lists(st.none() | TIMES, max_size=5), more=st.integers(0, 999))
+@example(unit='us', times=[EDGE - 1, EDGE + 1], more=0)
+@example(unit='us', times=[None, 253_000 * 10**12], more=0)
+@example(unit='ns', times=[-DAY], more=1)
+def test_c8_what_int96_needs_is_found(unit, times, more):
+    if unit == 'ns':
+        times = [time if time is None else max(-EDGE + 2, min(EDGE - 2, time)) * 1000 + more for time in times]
+    table = pa.table({'due': pa.array(times, pa.timestamp(unit))})
+    data = encode(table, use_deprecated_int96_timestamps=True)
+    both = [pq.read_table(pa.BufferReader(data), coerce_int96_timestamp_unit=kind) for kind in ('ns', 'us')]
+    exact = [time * (1000 if unit == 'us' else 1) for time in times if time is not None]    # in nanoseconds
+    far = any(not -2**63 <= time < 2**63 for time in exact)
+    fine, before = any(time % 1000 for time in exact), any(time < 0 and time % (DAY * 1000) for time in exact)
+    if (far and (fine or before)) or any(time < 0 and time % 1000 for time in exact):
+        with pytest.raises(SchemaConflict, match='do not go together'): int96_unit([both])
+        return
+    need = int96_unit([both])
+    assert need == ('us' if far else 'ns' if fine or before else 'any')
+    if need != 'us': assert both[0]['due'].cast(pa.int64()).drop_null().to_pylist() == exact
+    if need == 'us': assert both[1]['due'].cast(pa.int64()).drop_null().to_pylist() == [time // 1000 for time in exact]
+
+
+def test_c8_a_time_before_1970_survives_a_second_run(lake):
+    "Arrow writes such times as INT96 in a way that it misreads in microseconds"
+    def land(name, key, *seen):
+        lake.land(name, chargebacks(key, seen=pa.array(seen, pa.timestamp('us'))), use_deprecated_int96_timestamps=True)
+    land('a.parquet', ['a', 'b'], -1, 10**15)
+    lake.run(OUTPUT_FILE_COUNT=1, **ANY)
+    land('c.parquet', ['c'], -DAY - 10**6)
+    far = pa.array([datetime(9999, 12, 31)], pa.timestamp('us'))
+    lake.land('d.parquet', chargebacks(['d'], seen=far), use_deprecated_int96_timestamps=True)
+    report = lake.run(OUTPUT_FILE_COUNT=1, **ANY)
+    assert [(path[11:], cause) for path, _, cause in report.set_aside] == [
+        ('d.parquet', 'INT96 timestamps need us here and ns elsewhere')]
+    [(file,)] = [lake.files()]
+    [found] = duckdb.sql(f"select list(epoch_us(seen) order by chargeback_id) from '{file}'").fetchall()
+    assert found == ([-1, 10**15, -DAY - 10**6],)
 
 
 def test_c8_int96_and_int64_columns_in_one_day(lake):

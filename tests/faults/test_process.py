@@ -253,6 +253,19 @@ def test_an_undisturbed_run_leaves_nothing_and_a_run_with_nothing_new_ends_well(
 
 
 @pytest.mark.timeout(200)
+def test_the_event_log_that_somebody_asked_for_is_closed(place):
+    events, settings = place.root / 'events', place.root / 'conf'
+    for folder in (events, settings): folder.mkdir()
+    asked = f'spark.eventLog.enabled true\nspark.eventLog.dir {events.as_uri()}\n'
+    (settings / 'spark-defaults.conf').write_text(asked)
+    code, out, err = place.run(environment={'SPARK_CONF_DIR': str(settings)})
+    assert (code, err) == (0, '') and out.startswith('stage ')
+    [log] = events.iterdir()
+    assert log.suffix != '.inprogress' and 'SparkListenerApplicationEnd' in log.read_text()
+    assert place.left_behind(0) == []
+
+
+@pytest.mark.timeout(200)
 def test_a_reader_that_goes_away_does_not_end_the_run(place):
     started = place.start()
     started.stdout.readline()
