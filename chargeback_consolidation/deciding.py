@@ -13,7 +13,7 @@ from collections import namedtuple
 import numpy as np
 import pyarrow as pa
 
-from .settings import COLUMNS, RULES, times_of
+from .settings import COLUMNS, times_of
 from .store import attempt
 from .parquet import (SchemaConflict, arrow_array, enum_leaves, has_ancient, instants,
     int96_columns, int96_unit, is_legacy, key_fault, key_hashes, keys_of, leaves_named, spark_version, whole)
@@ -38,9 +38,8 @@ SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
 # %% ../nbs/15_deciding.ipynb #d66ca541
 def deciding_names(columns):
-    "The columns that decide, with those that the built-in rules read: a tuple"
-    asked = [name for rule in RULES for name in rule.columns]
-    return tuple(dict.fromkeys([*columns.key, *times_of(columns), *asked]))
+    "The columns that decide: a tuple"
+    return tuple(dict.fromkeys([*columns.key, *times_of(columns)]))
 
 def check_deciding(schema, columns):
     "`SchemaConflict` where the columns that decide are missing or cannot decide"

@@ -215,7 +215,7 @@ def nothing_new(run, state):
 # %% ../nbs/27_job.ipynb #f05dd6e7
 def relative(run, file):
     "A `WrittenFile` with its paths as a commit names them; one that was kept has them so"
-    def named(path): return run.ledger.relative(path) if path.startswith(('/', 's3://')) else path
+    def named(path): return run.ledger.relative(path) if path.startswith('/') or '://' in path else path
     return file._replace(path=named(file.path), lineage=named(file.lineage))
 
 # %% ../nbs/27_job.ipynb #702c2923

@@ -277,7 +277,7 @@ if 'local' not in STORES: STORES['local'] = LocalStore
 
 # %% ../nbs/02_local.ipynb #2721dd8d
 def local_create(self, path, data):
-    "Create the file `path` with `data` unless it exists; True if this call created it"
+    "Create the file `path` with `data` unless it exists; True if it has `data` now, whoever created it"
     for attempt in range(5):
         sink = self.stage(path)
         try:

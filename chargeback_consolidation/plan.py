@@ -168,7 +168,7 @@ def evidence_of(state, plan):
         worst = sorted(
             (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
         )
-        return [f'{path}: {-count:,} records' for count, path in worst if count]
+        return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst if count]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
                 unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
 

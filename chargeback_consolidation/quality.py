@@ -51,11 +51,13 @@ def sentence(finding, columns=COLUMNS):
 def named(
     evidence,   # texts, the most telling first
     most=1,     # how many are told
+    what='',    # what each is about, if that is not plain: 'file'
 ):
     "The first of `evidence`, and how many more there are; '' if there is none"
     told = '; '.join(text.rstrip('.') for text in evidence[:most])
     more = len(evidence) - most
-    return told + (f', and {more:,} more' if more > 0 else '')
+    kind = f' {what}s'[:None if more > 1 else -1] if what else ''
+    return told + (f', and {more:,} more{kind}' if more > 0 else '')
 
 # %% ../nbs/08_quality.ipynb #1d6bbb16
 class QualityFailed(Exception):
@@ -73,7 +75,7 @@ def check_verdict(
         if f.level != 'fail': continue
         limit = f'--MAX_{f.rule.upper()}_RATE {f.limit:g}'
         clause = f'{sentence(f, columns)}, more than {limit} allows'
-        told = named((evidence or {}).get(f.rule, ()))
+        told = named((evidence or {}).get(f.rule, ()), what='file')
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
 

@@ -344,7 +344,7 @@ S3Store.publish = accessing('published')(s3_publish)
 ALREADY_THERE, BEING_WRITTEN = ('412', 'PreconditionFailed'), ('409', 'ConditionalRequestConflict')
 
 def s3_create(self, path, data):
-    "Create the object `path` with `data` unless it exists; True if this call created it"
+    "Create the object `path` with `data` unless it exists; True if it has `data` now, whoever created it"
     from botocore.exceptions import ClientError
     bucket, key = split_s3(path)
     for attempt in range(8):

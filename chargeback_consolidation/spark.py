@@ -201,7 +201,7 @@ def spark_settings(
     folder, archive = private_folder(), os.path.join(warm_home(), 'classes.jsa')
     own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
     if jvm is None:
-        jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:disable' if os.path.exists(archive) else ''
+        jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:cds*=off' if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
         'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,

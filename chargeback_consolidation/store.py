@@ -142,7 +142,9 @@ def lacking(error):
 
 # %% ../nbs/01_store.ipynb #15668e33
 class Sink(io.RawIOBase):
-    "A write-only file that counts its bytes and keeps the last ones; stores add where the bytes go."
+    """A write-only file that counts its bytes and keeps the last ones. A store's own has `token`, whose first word is
+    the name of what is staged, `put`, which takes the bytes on, and `close`, which may come twice; `__del__`
+    abandons."""
     tail_bytes = 8 << 20
 
     def __init__(self):
@@ -190,9 +192,11 @@ def store_for(
     "The store that holds `path`; `StoreError` for a scheme that has none"
     scheme = scheme_of(path)
     if scheme not in STORES:
-        try:
-            importlib.import_module(f'{__name__.rpartition(".")[0]}.{scheme}')
-        except (ImportError, TypeError): pass    # TypeError: the script is no package
+        module = f'{__name__.rpartition(".")[0]}.{scheme}'
+        try: importlib.import_module(module)
+        except TypeError: pass      # the script is no package
+        except ImportError as e:
+            if e.name != module: raise
     if scheme not in STORES:
         raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
     return STORES[scheme](kms_key_id) if kms_key_id else STORES[scheme]()

@@ -71,12 +71,12 @@ def times_of(columns):
     return tuple(dict.fromkeys(columns.version + (columns.event,)))
 
 
-Rule = namedtuple('Rule', 'name whole meaning warn fail columns flags')
-Rule.__new__.__defaults__ = ((), None)
+Rule = namedtuple('Rule', 'name whole meaning warn fail flags')
+Rule.__new__.__defaults__ = (None,)
 Rule.__doc__ = """A rule of quality.
 whole: what it counts a share of: 'rows' of the day, 'records' or 'files' that land. meaning: what is said of them.
-warn, fail: shares above which a run warns and fails, by default. columns: read for `flags`; flags: `RecordView` -> bool
-array, numpy's or Arrow's, for a rule about single records."""
+warn, fail: shares above which a run warns and fails, by default. flags: for a rule about single records; a line of
+DQDL, which the others break, or a function `RecordView` -> bool array, True for the others."""
 
 def outside_day(records):
     "Where the event lies in another day"
@@ -86,9 +86,9 @@ def outside_day(records):
 
 RULES = (
     Rule('duplicate', 'rows', 'repeat or precede another version of their chargeback', 0.2, 0.5),
-    Rule('null_key', 'records', 'have no {key}', 0.0, 0.01, (), lambda records: ~records.known('key')),
-    Rule('missing_version', 'records', 'have no {version}', 0.1, 1.0, (), lambda records: ~records.known('version')),
-    Rule('outside_day', 'records', 'have an {event} outside the day', 0.05, 1.0, (), outside_day),
+    Rule('null_key', 'records', 'have no {key}', 0.0, 0.01, lambda records: ~records.known('key')),
+    Rule('missing_version', 'records', 'have no {version}', 0.1, 1.0, lambda records: ~records.known('version')),
+    Rule('outside_day', 'records', 'have an {event} outside the day', 0.05, 1.0, outside_day),
     Rule('unreadable', 'files', 'cannot be read', 0.0, 0.01),
     Rule('schema_conflict', 'files', 'have columns that fit no common schema', 0.0, 0.01))
 
@@ -103,10 +103,12 @@ REQUIRED = '(required)'
 RATE = (0.0, 1.0)
 
 
+UNNAMED = Columns(('key',), ('value in the first of VERSION_COLUMNS',), 'event')    # whatever they are called
+
 def thresholds(rules):
     "The arguments that set when `rules` warn and fail, as rows of `ARGUMENTS`"
     for r in rules:
-        what = f'share of {r.whole} that {told_rule(r, COLUMNS)}'
+        what = f'share of {r.whole} that {told_rule(r, UNNAMED)}'
         yield f'MAX_{r.name}_RATE'.upper(), 'number', f'{r.fail:g}', f'fail above this {what}', RATE
         yield f'WARN_{r.name}_RATE'.upper(), 'number', f'{r.warn:g}', 'warn above it', RATE
 
@@ -151,7 +153,8 @@ HOW = [
             'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
         (
             'KEY_COLUMNS', 'columns', ','.join(COLUMNS.key),
-            'columns that together tell one chargeback from another, with commas between', MOST_COLUMNS),
+            'columns that together tell one chargeback from another, with commas between; each must have a value',
+            MOST_COLUMNS),
         (
             'VERSION_COLUMNS', 'columns', ','.join(COLUMNS.version),
             'columns that say how late a version is: the first that has a value, the next for a tie', MOST_COLUMNS),
@@ -438,6 +441,9 @@ def check_together(s):
         raise ArgumentError('--OUTPUT_DATABASE and --OUTPUT_TABLE go together: give both or neither')
     if s.output_table and not (s.catalog == 'glue' and s.output_path.startswith('s3://')):
         raise ArgumentError('--OUTPUT_TABLE needs --CATALOG glue and an --OUTPUT_PATH on s3://')
+    if s.kms_key_id and not s.output_path.startswith('s3://'):
+        raise ArgumentError('--KMS_KEY_ID encrypts what is written to S3, and --OUTPUT_PATH is a local folder: '
+                            'leave it out')
     if s.catalog.startswith('s3://'):
         raise ArgumentError(f"--CATALOG must be 'glue' or a local folder, not {s.catalog!r}")
     return s
@@ -458,12 +464,13 @@ def help_text(
 ):
     "What `--help` prints: every argument, its type, default and meaning"
     lines = ['Consolidate a day of small chargeback files into a few large ones.', '']
+    width = max(len(spelling(a.name)) for a in ARGUMENTS) + 2
     for title, wanted in (('Required:', True), ('Optional (with defaults):', False)):
         lines.append(title)
         for a in ARGUMENTS:
             if (a.default == REQUIRED) != wanted: continue
             default = '' if wanted else f' [{a.default}]'
-            lines.append(f'  {spelling(a.name):<29}{a.meaning}{limits_text(a)}{default}')
+            lines.append(f'  {spelling(a.name):<{width}}{a.meaning}{limits_text(a)}{default}')
         lines.append('')
     return '\n'.join(lines + [EXIT_CODES_TEXT])
 
@@ -593,7 +600,9 @@ def lacking(error):
 
 
 class Sink(io.RawIOBase):
-    "A write-only file that counts its bytes and keeps the last ones; stores add where the bytes go."
+    """A write-only file that counts its bytes and keeps the last ones. A store's own has `token`, whose first word is
+    the name of what is staged, `put`, which takes the bytes on, and `close`, which may come twice; `__del__`
+    abandons."""
     tail_bytes = 8 << 20
 
     def __init__(self):
@@ -641,9 +650,11 @@ def store_for(
     "The store that holds `path`; `StoreError` for a scheme that has none"
     scheme = scheme_of(path)
     if scheme not in STORES:
-        try:
-            importlib.import_module(f'{__name__.rpartition(".")[0]}.{scheme}')
-        except (ImportError, TypeError): pass    # TypeError: the script is no package
+        module = f'{__name__.rpartition(".")[0]}.{scheme}'
+        try: importlib.import_module(module)
+        except TypeError: pass      # the script is no package
+        except ImportError as e:
+            if e.name != module: raise
     if scheme not in STORES:
         raise StoreError(f'{shown(path)}: there is no store for {shown(scheme)}://')
     return STORES[scheme](kms_key_id) if kms_key_id else STORES[scheme]()
@@ -929,7 +940,7 @@ if 'local' not in STORES: STORES['local'] = LocalStore
 
 
 def local_create(self, path, data):
-    "Create the file `path` with `data` unless it exists; True if this call created it"
+    "Create the file `path` with `data` unless it exists; True if it has `data` now, whoever created it"
     for attempt in range(5):
         sink = self.stage(path)
         try:
@@ -1323,7 +1334,7 @@ S3Store.publish = accessing('published')(s3_publish)
 ALREADY_THERE, BEING_WRITTEN = ('412', 'PreconditionFailed'), ('409', 'ConditionalRequestConflict')
 
 def s3_create(self, path, data):
-    "Create the object `path` with `data` unless it exists; True if this call created it"
+    "Create the object `path` with `data` unless it exists; True if it has `data` now, whoever created it"
     from botocore.exceptions import ClientError
     bucket, key = split_s3(path)
     for attempt in range(8):
@@ -1922,7 +1933,7 @@ def spark_settings(
     folder, archive = private_folder(), os.path.join(warm_home(), 'classes.jsa')
     own = quoted('-Djava.io.tmpdir=' + folder) + ' -XX:-UsePerfData'     # so that nothing lies in the common one
     if jvm is None:
-        jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:disable' if os.path.exists(archive) else ''
+        jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:cds*=off' if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
         'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
@@ -2739,11 +2750,13 @@ def sentence(finding, columns=COLUMNS):
 def named(
     evidence,   # texts, the most telling first
     most=1,     # how many are told
+    what='',    # what each is about, if that is not plain: 'file'
 ):
     "The first of `evidence`, and how many more there are; '' if there is none"
     told = '; '.join(text.rstrip('.') for text in evidence[:most])
     more = len(evidence) - most
-    return told + (f', and {more:,} more' if more > 0 else '')
+    kind = f' {what}s'[:None if more > 1 else -1] if what else ''
+    return told + (f', and {more:,} more{kind}' if more > 0 else '')
 
 
 class QualityFailed(Exception):
@@ -2761,7 +2774,7 @@ def check_verdict(
         if f.level != 'fail': continue
         limit = f'--MAX_{f.rule.upper()}_RATE {f.limit:g}'
         clause = f'{sentence(f, columns)}, more than {limit} allows'
-        told = named((evidence or {}).get(f.rule, ()))
+        told = named((evidence or {}).get(f.rule, ()), what='file')
         clauses.append(f'{clause}: {told}' if told else clause)
     if clauses: raise QualityFailed('nothing is published: ' + '; '.join(clauses))
 
@@ -4467,9 +4480,8 @@ SPAN = 1 << 20      # records; of larger files about so many are held at a time
 
 
 def deciding_names(columns):
-    "The columns that decide, with those that the built-in rules read: a tuple"
-    asked = [name for rule in RULES for name in rule.columns]
-    return tuple(dict.fromkeys([*columns.key, *times_of(columns), *asked]))
+    "The columns that decide: a tuple"
+    return tuple(dict.fromkeys([*columns.key, *times_of(columns)]))
 
 def check_deciding(schema, columns):
     "`SchemaConflict` where the columns that decide are missing or cannot decide"
@@ -4643,6 +4655,10 @@ def micros_of(day):
     return int(begins.timestamp()) * 10**6
 
 
+def one_rule(text):
+    "The `DayRule` that a line of DQDL is"
+    return read_rules(f'Rules = [ {text} ]')[0]
+
 class RecordView:
     "The records of some files of one kind, as a rule sees them. `begins`, `ends`: of the day, as event times"
     def __init__(self, rows, day, tables=(), columns=COLUMNS):
@@ -4662,21 +4678,18 @@ class RecordView:
         "The microseconds of the first 'version' column or the 'event', 0 where there are none: an int64 array"
         return integers(self.field(what))
 
-    def column(self, name):
-        "A column that the rule asked for: an Array, null where the files lack it"
-        if not self.tables or name not in self.tables[0].column_names:
-            return pa.nulls(self.rows.num_rows)
-        return whole(pa.concat_tables(self.tables)[name])
+    def breaks(self, text):
+        "Where records break a rule about single rows, a line of DQDL: a bool array; nowhere if there are no tables"
+        if not self.tables: return np.zeros(self.rows.num_rows, bool)
+        return row_fails(RuleRows(pa.concat_tables(self.tables), None), one_rule(text).tree)
 
 
 RECORD_RULES = tuple(rule for rule in RULES if rule.flags)
+RULE_COLUMNS = tuple(rule_columns([one_rule(rule.flags) for rule in RECORD_RULES if isinstance(rule.flags, str)]))
 
 def flagged(rule, records):
-    "Which records a rule flags: a bool array. What it cannot tell (null) it does not flag"
-    flags = rule.flags(records)
-    if isinstance(flags, np.ndarray): return flags
-    if pa.types.is_null(flags.type): return np.zeros(len(flags), bool)
-    return known(flags) & (integers(flags.cast(pa.uint8())) > 0)
+    "Which records of a `RecordView` a `Rule` flags: a bool array"
+    return records.breaks(rule.flags) if isinstance(rule.flags, str) else rule.flags(records)
 
 
 def starts_of(source):
@@ -4852,8 +4865,8 @@ def read_sources(sources, stores):
         yield s, content
 
 
-def reopen(source, content, stores, metadata, unit):
-    "The `WholeFile` of a source whose metadata is known, with its INT96 timestamps in `unit`"
+def reopen(source, content, stores, unit, metadata=None):
+    "The `WholeFile` of a source with its INT96 timestamps in `unit`. metadata: as in `open_parquet`"
     if isinstance(content, bytes): file = content
     else:
         file = stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag))
@@ -4920,9 +4933,9 @@ def index_pieces(source, content, stores, gathering, shapes):
     if isinstance(content, Exception): raise content
     parquet, first = open_parquet(content, kind=WholeFile), 0
     summed = tuple(name for total in gathering.totals for name in total)
-    asked = summed if source.lineage else tuple(gathering.book.columns) + summed
+    asked = summed if source.lineage else (*RULE_COLUMNS, *gathering.book.columns, *summed)
     shape, need, tables = deciding_tables(
-        parquet, partial(reopen, source, content, stores, parquet.metadata), shapes, asked, gathering.columns)
+        parquet, partial(reopen, source, content, stores, metadata=parquet.metadata), shapes, asked, gathering.columns)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
@@ -7328,7 +7341,7 @@ def evidence_of(state, plan):
         worst = sorted(
             (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
         )
-        return [f'{path}: {-count:,} records' for count, path in worst if count]
+        return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst if count]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
                 unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
 
@@ -7612,7 +7625,7 @@ def nothing_new(run, state):
 
 def relative(run, file):
     "A `WrittenFile` with its paths as a commit names them; one that was kept has them so"
-    def named(path): return run.ledger.relative(path) if path.startswith(('/', 's3://')) else path
+    def named(path): return run.ledger.relative(path) if path.startswith('/') or '://' in path else path
     return file._replace(path=named(file.path), lineage=named(file.lineage))
 
 

@@ -41,7 +41,7 @@ def day_counts(day):
         count, whole = sum(f['count'] for f in parts), sum(f['whole'] for f in parts)
         if rule.whole == 'files': count, whole = (parts[-1]['count'], parts[-1]['whole']) if parts else (0, 0)
         if rule.name == 'duplicate': whole = counts['records']
-        counts[rule.name] = count / whole if whole else 0.0
+        counts[rule.name] = (count / whole if whole else 0.0) if parts else np.nan    # a rule that came later
     return counts
 
 # %% ../../nbs/answers/quality_history.ipynb #470e75fb
@@ -54,13 +54,14 @@ def stands_out(
     found = []
     for i, v in enumerate(series):
         others = np.delete(np.asarray(series, float), i)
+        others = others[~np.isnan(others)]
         if len(others) < LEAST_DAYS: found.append((None, False)); continue
         median = float(np.median(others))
         usual = 1.4826 * float(np.median(np.abs(others - median)))
         n = max(1, wholes[i]) if wholes is not None else 1
         likely = max(median, 1 / n)     # what never happened may happen once
         chance = (likely * max(1 - likely, 0) / n) ** 0.5 if wholes is not None else 0.0
-        kin = [x for k, x in enumerate(series) if alike is not None and k != i and alike[k] == alike[i]]
+        kin = [x for k, x in enumerate(series) if alike is not None and k != i and alike[k] == alike[i] and x == x]
         middles = [median] + ([float(np.median(kin))] if kin else [])
         found.append((median, all(abs(v - m) > max(LIKE * usual, LIKE * chance, 0.25 * abs(m), 1e-4) for m in middles)))
     return found

@@ -341,7 +341,7 @@ def test_the_demo_says_what_to_do_next(reprocessed):
     assert [w for w in wanted if not any(w in line for line in lines)] == []
     for line in lines:
         if 'investigate' in line: continue
-        done = run('sh', '-c', line.replace('.venv/bin/python', sys.executable))
+        done = run('sh', '-c', line.replace('.venv/bin', str(Path(sys.executable).parent)))
         assert done.returncode == 0 and done.stdout, (line, done.stderr)
 
 
@@ -358,7 +358,8 @@ def month(days=30, seed=1):
     table = pd.DataFrame({'date': dates.strftime('%Y-%m-%d'), **counts})
     for rule, rate in (('duplicate', .05), ('null_key', .0005), ('missing_version', .01), ('outside_day', .001)):
         table[rule] = rng.binomial(table['records'], rate) / table['records']
-    return table.assign(unreadable=rng.binomial(1, .2, days) / files, schema_conflict=0.0)
+    rest = dict.fromkeys((r.name for r in RULES if r.name not in table), 0.0)
+    return table.assign(**dict(rest, unreadable=rng.binomial(1, .2, days) / files))
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -373,6 +374,16 @@ def test_an_ordinary_month_looks_ordinary(seed):
     odd = outliers(table, LIMITS)
     assert {(d, w) for d, w in zip(odd['date'], odd['what'], strict=True) if w != 'unreadable'} == {
         ('2025-11-18', 'landing files'), ('2025-11-18', 'records'), ('2025-11-18', 'rows'), ('2025-11-12', 'null_key')}
+
+
+def test_a_rule_that_came_later_is_unknown_before():
+    table = month()
+    table.loc[:14, 'null_key'] = np.nan
+    table.loc[20, 'null_key'] = .02
+    odd = outliers(table, LIMITS).query("what == 'null_key'")
+    far = odd[odd['why'] == 'far from the median']
+    assert far['date'].tolist() == ['2025-11-21'] and .0002 < far['median'].iloc[0] < .001
+    assert set(odd['date']) <= set(table['date'][15:])
 
 
 def test_rates_are_shown_in_percent():

@@ -122,6 +122,7 @@ def test_stray_words(lake, refused, word, says):
     (dict(OUTPUT_DATABASE='x'), '--OUTPUT_DATABASE and --OUTPUT_TABLE go together'),
     (dict(OUTPUT_TABLE='x'), '--OUTPUT_DATABASE and --OUTPUT_TABLE go together'),
     (dict(OUTPUT_DATABASE='x', OUTPUT_TABLE='x'), '--OUTPUT_TABLE needs --CATALOG glue'),
+    (dict(KMS_KEY_ID='alias/key'), '--KMS_KEY_ID encrypts what is written to S3, and --OUTPUT_PATH is a local folder'),
     (dict(CATALOG='s3://bucket/lake'), "--CATALOG must be 'glue' or a local folder"),
     (dict(PARTITION_DATE=None, EXECUTION_TIME='0001-01-01T00:00:00Z'), '--EXECUTION_TIME'),
     (dict(EXECUTION_TIME='9999-12-31T23:00:00-05:00'), '--EXECUTION_TIME'),

@@ -2,23 +2,30 @@
 import json
 import subprocess
 import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pytest
 from days import Lake, chargebacks
 
+from chargeback_consolidation.deciding import index_rows
+from chargeback_consolidation.landing import RecordView
+from chargeback_consolidation.settings import ARGUMENTS, RULES
+
 ROOT = Path(__file__).parents[2]
-OWN = """    Rule('amount', 'records', 'have an amount that is not positive', 0.0, 0.1, ('amount',),
-         lambda records: pc.less_equal(records.column('amount'), 0)),
+OWN = """    Rule('amount', 'records', 'have an amount that is not positive', 0.0, 0.1,
+         'ColumnValues "amount" > 0 where "amount is not null"'),
 """
 
 
 def script_with_a_rule(folder):
-    "The exported script with one more entry in RULES, and the import that its function needs"
+    "The exported script with one more entry in RULES"
     text = (ROOT / 'glue_export/consolidate_chargebacks.py').read_text()
     path = folder / 'script.py'
-    path.write_text(text.replace('RULES = (\n', 'RULES = (\n' + OWN, 1).replace(
-        'import pyarrow as pa\n', 'import pyarrow as pa\nimport pyarrow.compute as pc\n', 1))
+    path.write_text(text.replace('RULES = (\n', 'RULES = (\n' + OWN, 1))
     return path
 
 
@@ -49,9 +56,35 @@ def test_one_entry_makes_a_rule(tmp_path):
     assert code == 0 and report['rows_after'] == 7 and any('not positive' in w for w in report['warnings'])
 
 
+BROKEN = {
+    'decimal': pa.array([Decimal('0.01'), Decimal('-1.00'), None], pa.decimal128(9, 2)),
+    'uint64': pa.array([2**63 + 1, 0, None], pa.uint64()), 'half': pa.array(np.array([1, 0, 0], np.float16)),
+    'text': pa.array(['1', '0', None]), 'bool': pa.array([True, False, None]), 'null': pa.nulls(3),
+    'struct': pa.array([{'value': 1}, {'value': 0}, None]), 'list': pa.array([[1], [], None])}
+
+
+@pytest.mark.parametrize('name', ['amount', 'Amount'])
+@pytest.mark.parametrize('kind', BROKEN)
+def test_a_rule_in_dqdl_takes_any_type_and_any_case(kind, name):
+    table = chargebacks(['a', 'b', 'c']).append_column(name, BROKEN[kind])
+    records = RecordView(index_rows([table], [(0, 0, None)]), date(2025, 11, 2), [table])
+    found = records.breaks('ColumnValues "amount" > 0 where "amount is not null"').tolist()
+    known = BROKEN[kind].is_valid().to_pylist()
+    numbers = kind in ('decimal', 'uint64', 'half')
+    expected = [False, *known[1:]] if numbers else known    # what is no number is not above 0
+    assert found == expected
+
+
 def test_its_thresholds_are_arguments(tmp_path):
     script = script_with_a_rule(tmp_path)
     shown = subprocess.run([sys.executable, script, '--help'], capture_output=True, text=True).stdout
     assert '--MAX_AMOUNT_RATE' in shown and '--WARN_AMOUNT_RATE' in shown
     wrong = subprocess.run([sys.executable, script, '--MAX_AMOUNT_RATE', '2'], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.count('\n') == 1
+
+
+def test_wherever_rules_are_listed_none_is_missing():
+    rates = (ROOT / 'glue_export/terraform/variables.tf').read_text()
+    assert [rule.name for rule in RULES if f'{rule.name.upper()}' not in rates] == [], 'add it to thresholds'
+    readme = (ROOT / 'README.md').read_text()
+    assert [a.name for a in ARGUMENTS if f'| `{a.name}` |' not in readme] == [], 'refresh nbs/index.ipynb'

@@ -6,14 +6,22 @@ import pickle
 import stat
 import threading
 import time
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import memory_store
+import pyarrow.parquet as pq
 import pytest
+from days import Lake, chargebacks
+from inline import inline
 
-from chargeback_consolidation import local
+import chargeback_consolidation
+from chargeback_consolidation import entry, job, local, state
 from chargeback_consolidation import store as stores
 from chargeback_consolidation.local import LocalStore
-from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, shown
+from chargeback_consolidation.settings import parse
+from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, shown, store_for
 
 
 @pytest.fixture
@@ -44,11 +52,11 @@ def test_what_is_no_file_is_listed_and_says_so(store, tmp_path):
         'part-0.parquet', 'dangling.parquet', 'itself.parquet', 'above', 'pipe.parquet', r'latin-\udce9.parquet'}
     assert store.read(found.pop('part-0.parquet')) == b'rows'
     said = {}
-    for name, entry in found.items():
-        with pytest.raises(SourceChanged) as raised: store.read(entry)
-        with pytest.raises(SourceChanged): store.open(entry)
+    for name, listed in found.items():
+        with pytest.raises(SourceChanged) as raised: store.read(listed)
+        with pytest.raises(SourceChanged): store.open(listed)
         said[name] = str(raised.value).removeprefix(f'{tmp_path}/{name} ')
-        assert entry.size == 0 and entry.path.isprintable()
+        assert listed.size == 0 and listed.path.isprintable()
     assert said == {
         'dangling.parquet': 'is a link that leads nowhere', 'itself.parquet': 'is a link that leads back to itself',
         'above': 'is a link to a folder above it', 'pipe.parquet': 'is not a regular file',
@@ -187,3 +195,31 @@ def test_an_abandoned_file_is_not_held_open_and_can_be_discarded(store, tmp_path
     sink.abandon()
     store.discard(str(tmp_path / 'part-0'), sink.token)
     assert store.list(str(tmp_path)) == [] and sink._file.closed
+
+
+def test_a_third_store_holds_a_day_with_all_that_belongs_to_it(tmp_path):
+    "Files, ledger, lineage, quarantine and a Delta log in memory, over two executions; nobody else knows of the store"
+    lake = Lake(tmp_path, inline)
+    settings = replace(parse(lake.words(OUTPUT_FILE_COUNT=1, MAX_NULL_KEY_RATE=1, DELTA_LOG='true')),
+                       output_path='memory://lake/out', ledger_path='memory://lake/_out')
+
+    def run():
+        table, [partition] = entry.plan_runs(parse(lake.words()))
+        return job.consolidate(state.start_run(settings, table, partition, inline))
+    lake.land('a.parquet', chargebacks(['a', 'b', None], 1))
+    assert run().rows_after == 2
+    lake.land('b.parquet', chargebacks(['b', 'c'], 2))
+    assert (run().rows_after, run().status) == (3, 'nothing new')
+    held = {path[len('memory://lake/'):]: data for path, data in memory_store.FILES.items()}
+    [day] = [data for path, data in held.items() if path.startswith('out/year=')]
+    assert sorted(pq.read_table(BytesIO(day))['chargeback_id'].to_pylist()) == ['a', 'b', 'c']
+    for place in ('_out/_ledger/', '_out/_quarantine/', '/lineage/', 'out/_delta_log/'):
+        assert any(place in path for path in held), (place, sorted(held))
+    assert not memory_store.STAGED and not list(tmp_path.glob('*out'))
+
+
+def test_a_store_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
+    (tmp_path / 'torn.py').write_text('import nothing_of_that_name')
+    monkeypatch.setattr(chargeback_consolidation, '__path__', [*chargeback_consolidation.__path__, str(tmp_path)])
+    with pytest.raises(ImportError, match='nothing_of_that_name'): store_for('torn://lake')
+    with pytest.raises(StoreError, match='there is no store for absent://'): store_for('absent://lake')
