@@ -22,7 +22,7 @@ from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
 from .dqdl import rule_text
 from .rule_rows import RuleRows
 from .rules import NO_BOOK, first_broken, open_book, quarantine_rules, rule_columns, rule_fields
-from .inventory import Source
+from .inventory import NOTHING_FETCHED, Source
 from .landing import attempts, read_sources, rule_of
 from .writer import (BATCH_ROWS, Copied, Fit, Marks, Rows, SlotWriter, Till, WrittenFile,
     as_plain, from_plain, marks_of, writing)
@@ -174,13 +174,14 @@ def rows_read(part, content, fit, unit, side_store, sieve):
 # %% ../nbs/20_copying.ipynb #bc6a60a7
 class LastRead:
     "Reads sources, and keeps the last small one for the slot that goes on with it"
-    def __init__(self, stores): self.stores, self.id, self.content = stores, None, None
+    def __init__(self, stores, fetched=NOTHING_FETCHED):
+        self.stores, self.fetched, self.id, self.content = stores, fetched, None, None
 
     def each(self, sources):
         "As `read_sources`"
         known = bool(sources) and sources[0].id == self.id and isinstance(self.content, bytes)
         if known: yield sources[0], self.content
-        for source, content in read_sources(sources[1:] if known else sources, self.stores):
+        for source, content in read_sources(sources[1:] if known else sources, self.stores, self.fetched):
             self.id, self.content = source.id, content
             yield source, content
 
@@ -319,12 +320,13 @@ def copy_slots(
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
     book=NO_BOOK,   # rules that set rows aside
     key=COLUMNS.key,
+    fetched=NOTHING_FETCHED,    # to take from
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
     def work(share):
         day = pa.ipc.read_schema(pa.BufferReader(packed))
-        reading = LastRead(stores)
+        reading = LastRead(stores, fetched)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
             yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book, key))

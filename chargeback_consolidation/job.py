@@ -49,7 +49,7 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
-                            run.book, run.totals, run.settings.columns)
+                            run.book, run.totals, run.settings.columns, run.fetched)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -68,6 +68,7 @@ def consolidate(run):
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
             forget(index)
+            run.fetched.remove()
             attempt(clean_up, run)      # what it cannot remove now, a later run will
     raise Conflict(
         f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
@@ -92,7 +93,7 @@ def write(run, state, plan):
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan), run.book,
-                           run.settings.columns.key)
+                           run.settings.columns.key, run.fetched)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise

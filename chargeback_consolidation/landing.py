@@ -6,8 +6,8 @@
 __all__ = ['Note', 'UNCOUNTED', 'RECORD_RULES', 'RULE_COLUMNS', 'MOST_VALUES', 'LONGEST_VALUE', 'keyless', 'kept_out',
            'field_of', 'micros_of', 'one_rule', 'RecordView', 'flagged', 'starts_of', 'judged', 'without_keys',
            'measure', 'counted', 'group_places', 'stretch_sums', 'one_total', 'exact_totals', 'totalled', 'totals_in',
-           'note_row', 'read_notes', 'read_sources', 'reopen', 'rule_of', 'Gathering', 'attempts', 'index_pieces',
-           'read_index']
+           'note_row', 'read_notes', 'read_sources', 'listed', 'reopen', 'rule_of', 'Gathering', 'attempts',
+           'index_pieces', 'read_index']
 
 # %% ../nbs/16_landing.ipynb #977126d3
 import base64
@@ -29,7 +29,7 @@ from .rulesets import read_rules
 from .rule_rows import RuleRows, numbers_in, row_fails
 from chargeback_consolidation.rules import (NO_BOOK, added_all, first_broken, open_book, quarantine_rules, rule_columns,
     tallied)
-from .inventory import MAGIC, SMALL
+from .inventory import MAGIC, NOTHING_FETCHED, is_small
 from .deciding import CHUNK, deciding_tables, index_rows, index_schema, moment_fields
 
 # %% ../nbs/16_landing.ipynb #5effae23
@@ -257,26 +257,31 @@ def read_notes(
     return dict(sorted(notes.items()))
 
 # %% ../nbs/16_landing.ipynb #a54d5bd8
-def read_sources(sources, stores):
+def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     """For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception).
-    stores: (of landing, of the output). `StoreError` if the store is at fault and not the file."""
+    stores: (of landing, of the output). fetched: `Fetched`, to take from and, if `keep`, to add to. `StoreError` if the
+    store is at fault and not the file."""
     landing, output = stores
-    small = [s for s in sources if not s.lineage and s.size <= SMALL]
-    fetched = read_each(landing, [FileEntry(s.path, s.size, s.etag) for s in small])
+    lacking = [s for s in sources if is_small(s) and not fetched.has(s)]
+    coming, asked = read_each(landing, [listed(s) for s in lacking]), {s.id for s in lacking}
     for s in sources:
-        if not s.lineage and s.size <= SMALL:
-            content = next(fetched)[1]
-        else:
-            content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
+        if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
+        elif s.id in asked: content = next(coming)[1]
+        else: content = fetched.take(s) or attempt(landing.read, listed(s))
         if isinstance(content, StoreError): raise content
+        if keep and isinstance(content, bytes): fetched.keep(s, content)
         yield s, content
+
+def listed(source):
+    "A source as a `FileEntry`"
+    return FileEntry(source.path, source.size, source.etag)
 
 # %% ../nbs/16_landing.ipynb #47a04c8d
 def reopen(source, content, stores, unit, metadata=None):
     "The `WholeFile` of a source with its INT96 timestamps in `unit`. metadata: as in `open_parquet`"
     if isinstance(content, bytes): file = content
     else:
-        file = stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag))
+        file = stores[1 if source.lineage else 0].open(listed(source))
     return open_parquet(file, unit, WholeFile, metadata)
 
 def rule_of(error, path='.parquet', content=b''):
@@ -354,10 +359,10 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 # %% ../nbs/16_landing.ipynb #3f5a41fc
-def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS):
-    "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
+def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS, fetched=NOTHING_FETCHED):
+    "Index rows of a list of sources, as RecordBatches, and at the end the notes. fetched: to add to. `StoreError`"
     gathering, shapes = Gathering(day, book, totals, columns), {}
-    for source, content in read_sources(sources, stores):
+    for source, content in read_sources(sources, stores, fetched, keep=True):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece
             if not isinstance(piece, Exception): yield from gathering.add(*piece)

@@ -23,7 +23,7 @@ from .spark import get_spark
 from .dqdl import RulesError, rule_text
 from .rulesets import checks_in, read_rules
 from .rules import book_of, key_faults, keyed
-from .inventory import Inventory, SetAside, Source, take_inventory
+from .inventory import Fetched, Inventory, SetAside, Source, take_inventory
 from .layout import CONSOLIDATED
 from .ledger import Commit, Ledger, LedgerDamaged, Settled, open_ledger, totals_kept
 from .repair import claim_table
@@ -54,6 +54,11 @@ class Run:
 
     @property
     def book(self): return book_of(self.rules, self.settings.execution_time)
+
+    @property
+    def fetched(self):
+        "Where a request costs something, what one task has fetched is kept for another"
+        return Fetched(self.name if self.stores[0].threads > 1 and not self.settings.dry_run else '')
 
     @property
     def totals(self): return totals_of(self.settings.control_totals)

@@ -19,7 +19,7 @@ from .store import FileEntry, attempt
 from .spark import collect, run_tasks
 from .parquet import arrow_array, integers, known, open_parquet, whole
 from .rules import NO_BOOK
-from .inventory import SMALL, Source
+from .inventory import NOTHING_FETCHED, SMALL, Source
 from .deciding import CHUNK, moment_fields
 from .landing import field_of, read_index, read_notes
 
@@ -115,11 +115,13 @@ def build_index(
     book=NO_BOOK,   # rules for the records that landed
     totals=(),      # ControlTotal
     columns=COLUMNS,
+    fetched=NOTHING_FETCHED,    # to add to
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals, columns), buckets)
+        own = [Source(*s) for s in share]
+        return scatter(read_index(own, stores, day, book, totals, columns, fetched), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )

@@ -4459,6 +4459,75 @@ for consolidated files. lineage: path of the sidecar with the origins of its row
 
 SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in ranges
 
+def is_small(source):
+    "True for a landing file that is fetched whole"
+    return not source.lineage and source.size <= SMALL
+
+
+FETCHED = 'chargeback-fetched-'     # what the folders begin with
+LEAST_FREE = 0.1                    # of a disk; nothing more is kept where less is free
+
+class Fetched:
+    """The bytes of small landing files, kept on the disk of the machine that fetched them until they are copied there.
+    Whatever goes wrong with them, they are fetched again."""
+    def __init__(self, name):
+        self.name = name    # of the run; '' to keep nothing
+
+    def folder(self): return os.path.join(tempfile.gettempdir(), FETCHED + self.name)
+
+    def path(self, source):
+        "Where the bytes of a file are kept, in the version that was listed"
+        listed = f'{source.path}\n{source.size}\n{source.etag}'
+        return os.path.join(self.folder(), hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest())
+
+    def has(self, source): return bool(self.name) and os.path.exists(self.path(source))
+
+    def keep(self, source, data):
+        "Keep the bytes of a file, if there is room"
+        if self.name: attempt(self.write, self.path(source), data)
+
+    def write(self, path, data):
+        if not own_folder(self.folder()): return
+        disk = os.statvfs(self.folder())
+        if disk.f_bavail < LEAST_FREE * disk.f_blocks: return
+        part = f'{path}.{os.getpid()}'
+        try:
+            with open(part, 'wb') as f: f.write(data)
+            os.replace(part, path)
+        except OSError: os.unlink(part)
+
+    def take(self, source):
+        "The bytes of a file, which are kept no longer; None if they are not there"
+        path = self.path(source)
+        try:
+            with open(path, 'rb') as f: data = f.read()
+            os.unlink(path)
+        except OSError: return None
+        return data if len(data) == source.size else None
+
+    def remove(self):
+        "What is left on this machine"
+        if self.name: shutil.rmtree(self.folder(), ignore_errors=True)
+
+NOTHING_FETCHED = Fetched('')
+
+
+def own_folder(folder):
+    "True if a folder, which is made where it is missing, is ours alone"
+    try: os.mkdir(folder, 0o700)
+    except FileExistsError: pass
+    else: sweep_old(os.path.dirname(folder))
+    found = os.lstat(folder)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+def sweep_old(temporary, seconds=86400):
+    "Remove what runs kept in a temporary folder that were killed some time ago"
+    for item in os.scandir(temporary):
+        if not item.name.startswith(FETCHED): continue
+        found = item.stat(follow_symlinks=False)
+        if found.st_uid == os.geteuid() and found.st_mtime < time.time() - seconds:
+            shutil.rmtree(item.path, ignore_errors=True)
+
 
 # --- What decides (15_deciding.ipynb)
 
@@ -4850,26 +4919,31 @@ def read_notes(
     return dict(sorted(notes.items()))
 
 
-def read_sources(sources, stores):
+def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     """For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception).
-    stores: (of landing, of the output). `StoreError` if the store is at fault and not the file."""
+    stores: (of landing, of the output). fetched: `Fetched`, to take from and, if `keep`, to add to. `StoreError` if the
+    store is at fault and not the file."""
     landing, output = stores
-    small = [s for s in sources if not s.lineage and s.size <= SMALL]
-    fetched = read_each(landing, [FileEntry(s.path, s.size, s.etag) for s in small])
+    lacking = [s for s in sources if is_small(s) and not fetched.has(s)]
+    coming, asked = read_each(landing, [listed(s) for s in lacking]), {s.id for s in lacking}
     for s in sources:
-        if not s.lineage and s.size <= SMALL:
-            content = next(fetched)[1]
-        else:
-            content = attempt((output if s.lineage else landing).open, FileEntry(s.path, s.size, s.etag))
+        if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
+        elif s.id in asked: content = next(coming)[1]
+        else: content = fetched.take(s) or attempt(landing.read, listed(s))
         if isinstance(content, StoreError): raise content
+        if keep and isinstance(content, bytes): fetched.keep(s, content)
         yield s, content
+
+def listed(source):
+    "A source as a `FileEntry`"
+    return FileEntry(source.path, source.size, source.etag)
 
 
 def reopen(source, content, stores, unit, metadata=None):
     "The `WholeFile` of a source with its INT96 timestamps in `unit`. metadata: as in `open_parquet`"
     if isinstance(content, bytes): file = content
     else:
-        file = stores[1 if source.lineage else 0].open(FileEntry(source.path, source.size, source.etag))
+        file = stores[1 if source.lineage else 0].open(listed(source))
     return open_parquet(file, unit, WholeFile, metadata)
 
 def rule_of(error, path='.parquet', content=b''):
@@ -4947,10 +5021,10 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 
-def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS):
-    "Index rows of a list of sources, as RecordBatches, and at the end the notes. `StoreError`"
+def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS, fetched=NOTHING_FETCHED):
+    "Index rows of a list of sources, as RecordBatches, and at the end the notes. fetched: to add to. `StoreError`"
     gathering, shapes = Gathering(day, book, totals, columns), {}
-    for source, content in read_sources(sources, stores):
+    for source, content in read_sources(sources, stores, fetched, keep=True):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece
             if not isinstance(piece, Exception): yield from gathering.add(*piece)
@@ -5055,11 +5129,13 @@ def build_index(
     book=NO_BOOK,   # rules for the records that landed
     totals=(),      # ControlTotal
     columns=COLUMNS,
+    fetched=NOTHING_FETCHED,    # to add to
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
     buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
     def read(share):
-        return scatter(read_index([Source(*s) for s in share], stores, day, book, totals, columns), buckets)
+        own = [Source(*s) for s in share]
+        return scatter(read_index(own, stores, day, book, totals, columns, fetched), buckets)
     bundles = run_tasks(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
@@ -5690,13 +5766,14 @@ def rows_read(part, content, fit, unit, side_store, sieve):
 
 class LastRead:
     "Reads sources, and keeps the last small one for the slot that goes on with it"
-    def __init__(self, stores): self.stores, self.id, self.content = stores, None, None
+    def __init__(self, stores, fetched=NOTHING_FETCHED):
+        self.stores, self.fetched, self.id, self.content = stores, fetched, None, None
 
     def each(self, sources):
         "As `read_sources`"
         known = bool(sources) and sources[0].id == self.id and isinstance(self.content, bytes)
         if known: yield sources[0], self.content
-        for source, content in read_sources(sources[1:] if known else sources, self.stores):
+        for source, content in read_sources(sources[1:] if known else sources, self.stores, self.fetched):
             self.id, self.content = source.id, content
             yield source, content
 
@@ -5835,12 +5912,13 @@ def copy_slots(
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
     book=NO_BOOK,   # rules that set rows aside
     key=COLUMNS.key,
+    fetched=NOTHING_FETCHED,    # to take from
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()
     def work(share):
         day = pa.ipc.read_schema(pa.BufferReader(packed))
-        reading = LastRead(stores)
+        reading = LastRead(stores, fetched)
         for slot, version, pieces in share:
             own = [Part(Source(*source), *more) for source, *more in pieces]
             yield slot, as_plain(copy_slot(own, day, unit, paths(slot), codec, reading, root, version, book, key))
@@ -6940,6 +7018,11 @@ class Run:
     def book(self): return book_of(self.rules, self.settings.execution_time)
 
     @property
+    def fetched(self):
+        "Where a request costs something, what one task has fetched is kept for another"
+        return Fetched(self.name if self.stores[0].threads > 1 and not self.settings.dry_run else '')
+
+    @property
     def totals(self): return totals_of(self.settings.control_totals)
 
     def mark(self, stage, **facts):
@@ -7459,7 +7542,7 @@ def consolidate(run):
         state = look(run)
         if not state.work: return nothing_new(run, state)
         index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
-                            run.book, run.totals, run.settings.columns)
+                            run.book, run.totals, run.settings.columns, run.fetched)
         run.mark(
             'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
         )
@@ -7478,6 +7561,7 @@ def consolidate(run):
             if publish(run, commit): return finish(run, state, plan, commit)
         finally:
             forget(index)
+            run.fetched.remove()
             attempt(clean_up, run)      # what it cannot remove now, a later run will
     raise Conflict(
         f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
@@ -7502,7 +7586,7 @@ def write(run, state, plan):
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
                            run.stores, run.table.location, spark_versions(parts, plan), run.book,
-                           run.settings.columns.key)
+                           run.settings.columns.key, run.fetched)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
         raise

@@ -316,7 +316,7 @@ variable "compression_codec" {
 }
 
 variable "thresholds" {
-  description = "Thresholds of the quality checks that differ from the job's defaults, such as { MAX_DUPLICATE_RATE = 0.3 }. The alarms follow the WARN_ ones."
+  description = "Thresholds of the quality checks that differ from the job's defaults, such as { MAX_DUPLICATE_RATE = 0.3 }. The alarms of duplicates and missing keys follow their WARN_ rates."
   type        = map(number)
   default     = {}
 

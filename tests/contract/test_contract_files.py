@@ -41,7 +41,7 @@ def played(tmp_path):
 def trouble(lake, rule):
     "Land four files of four records, a quarter of them, or one of the files, in trouble"
     for i in range(4):
-        keys, updated, event, more = [f'{i}{j}' for j in range(4)], [1] * 4, [0] * 4, {'amount': pa.array([i] * 4)}
+        keys, updated, event, more = [f'{i}{j}' for j in range(4)], [1] * 4, [0] * 4, {'amount': pa.array([i + 1] * 4)}
         if rule == 'null_key':
             keys[0] = [None, ''][i % 2]
         if rule == 'duplicate':

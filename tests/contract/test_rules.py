@@ -1,5 +1,6 @@
 "A rule of somebody's own is one entry of the table: its thresholds, the verdict and the report follow."
 import json
+import re
 import subprocess
 import sys
 from datetime import date
@@ -16,7 +17,7 @@ from chargeback_consolidation.landing import RecordView
 from chargeback_consolidation.settings import ARGUMENTS, RULES
 
 ROOT = Path(__file__).parents[2]
-OWN = """    Rule('amount', 'records', 'have an amount that is not positive', 0.0, 0.1,
+OWN = """    Rule('amount_sign', 'records', 'have an amount that is not positive', 0.0, 0.1,
          'ColumnValues "amount" > 0 where "amount is not null"'),
 """
 
@@ -48,11 +49,11 @@ def test_one_entry_makes_a_rule(tmp_path):
     code, report, err = run(script, lake)
     assert code == 4 and 'Traceback' not in err and not lake.files()
     for words in (
-        '2 of 7 records have an amount that is not positive', '--MAX_AMOUNT_RATE 0.1', 'bad.parquet: 2 records'):
+        '2 of 7 records have an amount that is not positive', '--MAX_AMOUNT_SIGN_RATE 0.1', 'bad.parquet: 2 records'):
         assert words in err
-    finding = next(f for f in report['findings'] if f['rule'] == 'amount')
+    finding = next(f for f in report['findings'] if f['rule'] == 'amount_sign')
     assert (finding['count'], finding['whole'], finding['level']) == (2, 7, 'fail')
-    code, report, err = run(script, lake, '--MAX_AMOUNT_RATE', '0.5', '--WARN_AMOUNT_RATE=0.2')
+    code, report, err = run(script, lake, '--MAX_AMOUNT_SIGN_RATE', '0.5', '--WARN_AMOUNT_SIGN_RATE=0.2')
     assert code == 0 and report['rows_after'] == 7 and any('not positive' in w for w in report['warnings'])
 
 
@@ -78,13 +79,15 @@ def test_a_rule_in_dqdl_takes_any_type_and_any_case(kind, name):
 def test_its_thresholds_are_arguments(tmp_path):
     script = script_with_a_rule(tmp_path)
     shown = subprocess.run([sys.executable, script, '--help'], capture_output=True, text=True).stdout
-    assert '--MAX_AMOUNT_RATE' in shown and '--WARN_AMOUNT_RATE' in shown
-    wrong = subprocess.run([sys.executable, script, '--MAX_AMOUNT_RATE', '2'], capture_output=True, text=True)
+    assert '--MAX_AMOUNT_SIGN_RATE' in shown and '--WARN_AMOUNT_SIGN_RATE' in shown
+    wrong = subprocess.run([sys.executable, script, '--MAX_AMOUNT_SIGN_RATE', '2'], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.count('\n') == 1
 
 
 def test_wherever_rules_are_listed_none_is_missing():
-    rates = (ROOT / 'glue_export/terraform/variables.tf').read_text()
-    assert [rule.name for rule in RULES if f'{rule.name.upper()}' not in rates] == [], 'add it to thresholds'
+    variables = (ROOT / 'glue_export/terraform/variables.tf').read_text()
+    listed = re.search(r'_\(([A-Z_|]+)\)_RATE\$', variables)[1], re.search(r'the rates are ([A-Z_, ]+)\.', variables)[1]
+    names = [rule.name.upper() for rule in RULES]
+    assert [re.split(r'\W+', text) for text in listed] == [names, names], 'variables.tf, thresholds: regex and message'
     readme = (ROOT / 'README.md').read_text()
     assert [a.name for a in ARGUMENTS if f'| `{a.name}` |' not in readme] == [], 'refresh nbs/index.ipynb'

@@ -144,18 +144,19 @@ def test_killed_at_a_random_moment(cloud_day, session, seed):
 
 
 @pytest.mark.parametrize('phase', ['copying', pytest.param('copy', marks=pytest.mark.slow)])
-def test_a_stopped_run_leaves_no_upload(cloud_day, session, phase):
+def test_a_stopped_run_leaves_no_upload(cloud_day, session, phase, tmp_path):
     """SIGTERM, as Glue stops a job, while files are staged and once all are: its exit code, one line, and nothing
-    that is staged"""
+    that is staged or kept on this machine"""
     _, before, after, copy = cloud_day
     world = copy()
     with world.environment():
         words = [sys.executable, str(KILLED), f'{phase}:SIGTERM', *world.arguments()]
         run = subprocess.run(
-            words, start_new_session=True, capture_output=True, text=True, timeout=180, env=dict(os.environ))
+            words, start_new_session=True, capture_output=True, text=True, timeout=180,
+            env=dict(os.environ, TMPDIR=str(tmp_path)))
         ledger = world.ledger()
         staged = ledger.store.staged(ledger.partition) + ledger.store.staged(ledger.quarantine)
     assert run.returncode == 143 and run.stderr.count('\n') == 1 and 'nothing is lost' in run.stderr, run.stderr
-    assert staged == [] and world.listed() == before
+    assert staged == list(tmp_path.iterdir()) == [] and world.listed() == before
     world.run(session)
     assert world.listed() == world.asked() == after

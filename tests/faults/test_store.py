@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import stat
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -19,6 +20,7 @@ from inline import inline
 import chargeback_consolidation
 from chargeback_consolidation import entry, job, local, state
 from chargeback_consolidation import store as stores
+from chargeback_consolidation.inventory import Fetched, Source
 from chargeback_consolidation.local import LocalStore
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, shown, store_for
@@ -223,3 +225,61 @@ def test_a_store_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(chargeback_consolidation, '__path__', [*chargeback_consolidation.__path__, str(tmp_path)])
     with pytest.raises(ImportError, match='nothing_of_that_name'): store_for('torn://lake')
     with pytest.raises(StoreError, match='there is no store for absent://'): store_for('absent://lake')
+
+
+FILE = Source(0, 's3://landing/part-0.parquet', 4, 'e1', '')
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    return Fetched('0123abcd')
+
+
+def test_what_is_fetched_is_kept_once_for_its_version(fetched, tmp_path):
+    fetched.keep(FILE, b'PAR1')
+    assert fetched.has(FILE) and not fetched.has(FILE._replace(etag='e2'))
+    assert fetched.take(FILE._replace(etag='e2')) is None
+    assert fetched.take(FILE) == b'PAR1' and fetched.take(FILE) is None
+    fetched.keep(FILE, b'PAR')
+    assert fetched.take(FILE) is None
+    fetched.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def planted(folder, kind):
+    if kind == 'open to others': folder.mkdir(mode=0o755)
+    elif kind == 'a file': folder.write_bytes(b'')
+    else:
+        other = folder.with_name('other')
+        other.mkdir(mode=0o700)
+        folder.symlink_to(other)
+
+
+@pytest.mark.parametrize('kind', ['open to others', 'a file', 'a link'])
+def test_a_folder_that_somebody_planted_is_not_used(fetched, kind):
+    planted(Path(fetched.folder()), kind)
+    fetched.keep(FILE, b'PAR1')
+    assert not fetched.has(FILE) and fetched.take(FILE) is None
+
+
+def test_nothing_is_kept_on_a_disk_that_fills_up(fetched, monkeypatch, tmp_path):
+    free = os.statvfs(tmp_path)
+    full = type(free)([*free[:4], free.f_blocks // 11, *free[5:]])
+    monkeypatch.setattr(os, 'statvfs', lambda path: full)
+    fetched.keep(FILE, b'PAR1')
+    assert not fetched.has(FILE)
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr(os, 'replace', refuse(errno.ENOSPC))
+    fetched.keep(FILE, b'PAR1')
+    assert list(Path(fetched.folder()).iterdir()) == []
+
+
+def test_what_a_killed_run_kept_goes_after_a_day(fetched, tmp_path):
+    for name, age in (('11111111', 90_000), ('22222222', 80_000)):
+        other = Fetched(name)
+        other.keep(FILE, b'PAR1')
+        os.utime(other.folder(), (time.time() - age,) * 2)
+    fetched.keep(FILE, b'PAR1')
+    assert sorted(p.name[-8:] for p in tmp_path.iterdir()) == ['0123abcd', '22222222']
