@@ -45,6 +45,19 @@ from itertools import groupby, product
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+
+def stopped_early(number, frame):
+    "Say that the run was stopped, and end the process: nothing has begun"
+    os.write(2, b'stopped before it began: run it again\n')
+    os._exit(128 + number)
+
+
+HEARD = []  # the signals that `stopped_early` answers until all is imported, with what answers them then
+if __name__ == '__main__' and threading.current_thread() is threading.main_thread():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN: HEARD.append((number, signal.signal(number, stopped_early)))
+
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7940,4 +7953,5 @@ def is_outside_fault(error):
 
 
 if __name__ == '__main__':
+    for number, handler in HEARD: signal.signal(number, handler)
     sys.exit(main(sys.argv[1:]))
