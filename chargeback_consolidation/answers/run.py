@@ -121,13 +121,14 @@ def unheard():
         for file in (kept, nowhere): os.close(file)
 
 def one_line(error):
-    "What went wrong, on one line; a mistake in an argument says all by itself"
+    "What went wrong, on one line"
     name, text = (error.ename, error.evalue) if hasattr(error, 'ename') else (type(error).__name__, str(error))
     words = ' '.join(re.sub(r'\x1b\[[0-9;]*m', '', text).split())
-    return words[:500] if name == 'ArgumentError' else f'{name}: {words}'[:500]
+    return f'{name}: {words}'[:500]
 
 def execute(request, folder, mask_key, tell):
-    "Run the notebook: (the notebook as it ran, error as text or '', exception to raise again or None)"
+    """Run the notebook: (the notebook as it ran, error as text or '', exception to raise again or None).
+    `ArgumentError` if that is what the notebook says"""
     import nbformat
     from papermill import execute_notebook
     from papermill.engines import papermill_engines
@@ -139,7 +140,9 @@ def execute(request, folder, mask_key, tell):
                 str(request.notebook), str(output), request.parameters, engine_name='watched', kernel_name='python3',
                 progress_bar=False, cwd=folder, extra_arguments=QUIET)
         except KeyboardInterrupt as e: error, stop = 'interrupted', e
-        except Exception as e: error = one_line(e)
+        except Exception as e:
+            error = one_line(e)
+            if error.startswith('ArgumentError: '): raise ArgumentError(error[15:]) from None
     ran = nbformat.read(str(output if output.exists() else request.notebook), 4)
     return ran, error, stop
 
@@ -199,15 +202,19 @@ def titles(record):
 
 def run_one(request, tell=lambda done, total: None, mask_key=None):
     """Run a `Request` and leave its report; the record. A failed run leaves its report, too: record['status'] is
-    then 'failed'."""
+    then 'failed'. `ArgumentError` where the parameters are wrong: there is nothing to report then"""
     started, clock, name = datetime.now(timezone.utc), time.monotonic(), run_name()
     day, masked = str(request.parameters.get('partition_date', 'undated')), bool(request.parameters.get('mask'))
     key = os.environ.get(MASK_KEY) or mask_key or secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix='investigation-') as folder:
-        ran, error, stop = execute(request, folder, key, tell)
     secret = [v for k, v in request.parameters.items() if k in IDENTIFIERS and v] if masked else []
     with kernel_environment(key): mask = Mask(masked)
-    for value in secret: error = word(value).sub(mask(value), error)
+    def told(text):
+        for value in secret: text = word(value).sub(mask(value), text)
+        return text
+    with tempfile.TemporaryDirectory(prefix='investigation-') as folder:
+        try: ran, error, stop = execute(request, folder, key, tell)
+        except ArgumentError as e: raise ArgumentError(told(str(e))) from None
+    error = told(error)
     ran = hide(ran, secret, mask) if secret else ran
     base = join(request.runs, request.name, day, *lake_folder(request.parameters), name)
     ran.metadata.setdefault('papermill', {}).update(input_path=Path(request.notebook).name, output_path=base + '.ipynb')

@@ -105,6 +105,7 @@ def tell_run(console, request, record):
     "What came of a run, for a person"
     def say(text, **style): say_line(console, text, **style)
     name = ' '.join(str(v) for v in (request.name, request.parameters.get('partition_date')) if v)
+    if isinstance(record, ArgumentError): return complain(f'{name}: {record}', 2)
     if isinstance(record, Exception): return complain(f'{name} left no report: {type(record).__name__}: {record}', 1)
     if record['status'] == 'failed': complain('{} failed: {}'.format(name, record['error']), 1)
     else: say('{}: {}'.format(name, (record['answer'] or {}).get('verdict', 'done')), style='bold')

@@ -425,13 +425,15 @@ def test_a_failed_day_keeps_its_evidence_and_takes_no_other_with_it(lakes, noteb
     assert any(o.output_type == 'error' for c in notebook.cells for o in c.get('outputs', ()))
 
 
-def test_a_wrong_output_path_is_said_in_one_line(tmp_path, capsys):
-    assert (
-        command(
-            'reconcile', '--output-path', tmp_path / 'nothing', '--partition-date', DAY, '--runs', tmp_path / 'runs')
-        == 1)
-    assert 'holds no day: are both the right folders?' in capsys.readouterr().err
-    assert records(tmp_path/'runs')[0]['status'] == 'failed'
+def test_a_wrong_output_path_is_said_in_one_line_and_leaves_no_page(tmp_path, capsys):
+    words = 'reconcile', '--output-path', tmp_path / 'nothing', '--runs', tmp_path / 'runs'
+    assert command(*words, '--partition-date', DAY) == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and 'holds no day: are both the right folders?' in said
+    assert not (tmp_path / 'runs').exists()
+    assert command(*words, '--from', DAY, '--to', '2025-11-03') == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all('holds no day' in line and 'Error' not in line for line in said)
 
 
 @pytest.mark.slow
