@@ -14,7 +14,7 @@ import time
 from collections import namedtuple
 from dataclasses import replace
 
-from .settings import total_name
+from .settings import some, total_name
 from .store import StoreError, attempt, join
 from .catalog import CatalogError, GlueCatalog, register
 from .spark import TaskFailed
@@ -167,8 +167,9 @@ def check_conserved(run, state, plan, written):
 # %% ../nbs/27_job.ipynb #faeb90d7
 def readers_of(run, state):
     "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
-    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours if state.head else 0
-    return 'snapshot' if hours else 'listing'
+    if not state.head: return 'listing'     # there is nothing yet that could be superseded
+    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours
+    return 'snapshot' if hours and (state.work or state.head.number > 1) else 'listing'
 
 # %% ../nbs/27_job.ipynb #6e9f9cb7
 def run_report(run, state, **facts):
@@ -195,10 +196,10 @@ def dry_report(run, state, plan):
         sum(1 for s in plan.slots if s.keeps is None)
     )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
-    kept = f', {files - writes} kept as they are' if files > writes else ''
-    taken = f'{plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken'
-    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, '
-               f'{writes} written{kept}: {taken}')
+    made = f'{writes} of them written, the others kept as they are' if files > writes else 'all of them written'
+    taken = f'{some(plan.records, "record")} of {some(run.facts["files_taken"], "landing file")} would be taken'
+    message = (f'{some(run.facts["rows_after"], "row")} would be in {some(files, "file")} of about {size:.1f} MB '
+               f'uncompressed, {made}: {taken}')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
 # %% ../nbs/27_job.ipynb #62ab38e6

@@ -6,7 +6,7 @@
 __all__ = ['Columns', 'COLUMNS', 'Rule', 'RULES', 'Argument', 'REQUIRED', 'RATE', 'UNNAMED', 'MOST_COLUMNS', 'CODECS',
            'WHAT_AND_WHERE', 'HOW', 'ARGUMENTS', 'ControlTotal', 'READERS', 'LIMITS', 'Settings', 'GLUE_ARGUMENTS',
            'EXIT_CODES_TEXT', 'times_of', 'outside_day', 'told_rule', 'thresholds', 'ArgumentError', 'read_integer',
-           'read_number', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time', 'read_text',
+           'read_number', 'some', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time', 'read_text',
            'read_rule_argument', 'read_name', 'total_name', 'totals_of', 'read_totals', 'columns_of', 'columns_named',
            'read_columns', 'read_column', 'read_path', 'Words', 'beside', 'lies_in', 'ledger_path', 'nearest',
            'split_arguments', 'parse', 'check_together', 'limits_text', 'help_text']
@@ -148,10 +148,14 @@ def read_number(text, limits):
     if not re.match(r'^[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?$', text): raise ValueError('must be a number')
     return read_within(float(text), limits)
 
+def some(count, what):
+    "A count with its noun: 1 file, 2,000 files"
+    return f'{count:,} {what}' + ('' if count == 1 else 's')
+
 # %% ../nbs/00_settings.ipynb #f5cca49c
 def read_within(value, limits):
     if not limits[0] <= value <= limits[1]:
-        raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
+        raise ValueError('must be from {:,.10g} to {:,.10g}'.format(*limits))
     return value
 
 def read_flag(text, limits=None):
@@ -410,8 +414,8 @@ def check_together(s):
     return s
 
 # %% ../nbs/00_settings.ipynb #bf171118
-EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, '
-                   '6 conflict with another run.')
+EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation,\n'
+                   '6 conflict with another run, 130 and 143 stopped.')
 
 def limits_text(argument):
     "What an argument may be, in brackets; an empty text if that goes without saying"

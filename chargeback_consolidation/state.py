@@ -15,8 +15,8 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from chargeback_consolidation.settings import (COLUMNS, ArgumentError, Settings, read_path, times_of, total_name,
-    totals_of)
+from chargeback_consolidation.settings import (COLUMNS, ArgumentError, Settings, read_path, some, times_of,
+    total_name, totals_of)
 from .store import attempt, is_local, join, store_for
 from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
@@ -234,13 +234,13 @@ def day_warnings(run, state):
     if state.held:
         yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} '
                'landing files wait, until `release` or --REPROCESS true')
-    if ignored: yield f'{len(ignored)} files are not Parquet and were ignored, for example {ignored[0]}'
+    if ignored: yield f'{some(len(ignored), "file")} not Parquet and ignored, for example {ignored[0]}'
     if rewritten:
-        yield (f'{len(rewritten)} landing files were rewritten after they were taken, for example {rewritten[0]}: '
+        yield (f'{some(len(rewritten), "landing file")} rewritten after being taken, for example {rewritten[0]}: '
                'what they said before stays until --REPROCESS true')
     if aside:
-        yield (f'{len(aside)} landing files were set aside before and have not changed, for example {aside[0].path}: '
-               'they are looked at again when they change, or with --REPROCESS true')
+        yield (f'{some(len(aside), "landing file")} set aside before and not changed since, for example '
+               f'{aside[0].path}: looked at again after a change, or with --REPROCESS true')
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
@@ -312,8 +312,9 @@ def check_complete(run, before, there, what):
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
-    there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
+    there = f' There is: {", ".join(sorted(near))}.' if near and not isinstance(near, Exception) else ''
     told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
     if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
-    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE '
+    crawled = 'that the crawler has run, ' if run.settings.catalog == 'glue' else ''
+    return told + (f'Check that the stream processor is writing, {crawled}and that --PARTITION_DATE '
                    'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')

@@ -200,10 +200,14 @@ def read_number(text, limits):
     if not re.match(r'^[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?$', text): raise ValueError('must be a number')
     return read_within(float(text), limits)
 
+def some(count, what):
+    "A count with its noun: 1 file, 2,000 files"
+    return f'{count:,} {what}' + ('' if count == 1 else 's')
+
 
 def read_within(value, limits):
     if not limits[0] <= value <= limits[1]:
-        raise ValueError('must be from {:,g} to {:,g}'.format(*limits))
+        raise ValueError('must be from {:,.10g} to {:,.10g}'.format(*limits))
     return value
 
 def read_flag(text, limits=None):
@@ -462,8 +466,8 @@ def check_together(s):
     return s
 
 
-EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, '
-                   '6 conflict with another run.')
+EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation,\n'
+                   '6 conflict with another run, 130 and 143 stopped.')
 
 def limits_text(argument):
     "What an argument may be, in brackets; an empty text if that goes without saying"
@@ -7209,13 +7213,13 @@ def day_warnings(run, state):
     if state.held:
         yield (f'{run.partition.day} was rolled back to commit {state.held} and is held there: {len(state.new)} '
                'landing files wait, until `release` or --REPROCESS true')
-    if ignored: yield f'{len(ignored)} files are not Parquet and were ignored, for example {ignored[0]}'
+    if ignored: yield f'{some(len(ignored), "file")} not Parquet and ignored, for example {ignored[0]}'
     if rewritten:
-        yield (f'{len(rewritten)} landing files were rewritten after they were taken, for example {rewritten[0]}: '
+        yield (f'{some(len(rewritten), "landing file")} rewritten after being taken, for example {rewritten[0]}: '
                'what they said before stays until --REPROCESS true')
     if aside:
-        yield (f'{len(aside)} landing files were set aside before and have not changed, for example {aside[0].path}: '
-               'they are looked at again when they change, or with --REPROCESS true')
+        yield (f'{some(len(aside), "landing file")} set aside before and not changed since, for example '
+               f'{aside[0].path}: looked at again after a change, or with --REPROCESS true')
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
@@ -7287,10 +7291,11 @@ def check_complete(run, before, there, what):
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
-    there = f' There is: {", ".join(near)}.' if near and not isinstance(near, Exception) else ''
+    there = f' There is: {", ".join(sorted(near))}.' if near and not isinstance(near, Exception) else ''
     told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
     if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
-    return told + ('Check that the stream processor is writing, that the crawler has run, and that --PARTITION_DATE '
+    crawled = 'that the crawler has run, ' if run.settings.catalog == 'glue' else ''
+    return told + (f'Check that the stream processor is writing, {crawled}and that --PARTITION_DATE '
                    'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
 
 
@@ -7673,8 +7678,9 @@ def check_conserved(run, state, plan, written):
 
 def readers_of(run, state):
     "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
-    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours if state.head else 0
-    return 'snapshot' if hours else 'listing'
+    if not state.head: return 'listing'     # there is nothing yet that could be superseded
+    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours
+    return 'snapshot' if hours and (state.work or state.head.number > 1) else 'listing'
 
 
 def run_report(run, state, **facts):
@@ -7701,10 +7707,10 @@ def dry_report(run, state, plan):
         sum(1 for s in plan.slots if s.keeps is None)
     )
     size = sum(n.bytes for n in plan.used.values()) / max(1, files) / 1e6
-    kept = f', {files - writes} kept as they are' if files > writes else ''
-    taken = f'{plan.records:,} records of {run.facts["files_taken"]:,} landing files would be taken'
-    message = (f'{run.facts["rows_after"]:,} rows would be in {files} files of about {size:.1f} MB uncompressed, '
-               f'{writes} written{kept}: {taken}')
+    made = f'{writes} of them written, the others kept as they are' if files > writes else 'all of them written'
+    taken = f'{some(plan.records, "record")} of {some(run.facts["files_taken"], "landing file")} would be taken'
+    message = (f'{some(run.facts["rows_after"], "row")} would be in {some(files, "file")} of about {size:.1f} MB '
+               f'uncompressed, {made}: {taken}')
     return run_report(run, state, status='dry run', message=message, output_files=0)
 
 

@@ -268,8 +268,8 @@ def standing(day, files, feet, broken=()):
         + ('; the landing zone of the day is empty' if expired else ''))
     found += listed(
         'landing file rewritten', 'warn', of['rewritten'],
-        '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day, and the '
-        'next execution looks at what is there now')
+        '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day until '
+        '--reprocess true, which takes what is there now')
     found += listed(
         'not yet taken', 'warn', of['waiting'],
         '{n} landing file{s} landed after the last execution looked and {was} not in the day', len(of['waiting']))

@@ -29,12 +29,13 @@ def sizes(
     after, there = int(feet['bytes'].sum()), feet[feet['state'] != 'gone']
     found = standing(day, files, feet)
     wanted = max(1, round(after / (target_mb * 1e6)))
+    made = after / wanted / 1e6
     mean = after / len(there) if len(there) else 0
     spread = float((there['bytes'] - mean).abs().max() / mean) if mean else 0.0
     if len(there) and not 0.5 <= wanted / len(there) <= 2:
         found.append(Finding(
             'file count', 'ok', wanted, (),
-            f'OUTPUT_FILE_COUNT {wanted:,} would make files of about {target_mb:g} MB; there are {len(there):,} of '
+            f'OUTPUT_FILE_COUNT {wanted:,} would make files of about {made:,.1f} MB; there are {len(there):,} of '
             f'{mean / 1e6:,.1f} MB'))
     if spread > 0.25:
         found.append(Finding(

@@ -33,7 +33,7 @@ def find_notebook(name, folder=NOTEBOOKS):
     close = difflib.get_close_matches(name.replace('-', '_'), there, 1, 0.5)
     raise ArgumentError(
         '{!r} is not an investigation{}; there is {}'.format(
-            name[:80], f'; did you mean {close[0]}?' if close else '', ', '.join(there)))
+            name[:80], f' (did you mean {close[0]}?)' if close else '', ', '.join(there)))
 
 def parameters_of(notebook):
     "The `Parameter`s of a notebook, by name"

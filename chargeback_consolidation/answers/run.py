@@ -4,28 +4,32 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'Request', 'QUIET', 'git', 'code_digest', 'code_of', 'library_versions', 'too_bad', 'run_name',
-           'watched_engine', 'kernel_environment', 'unheard', 'one_line', 'execute', 'payloads', 'word', 'hide',
-           'record_text', 'lake_folder', 'titles', 'run_one', 'publish_report']
+           'watched_engine', 'kernel_environment', 'unheard', 'one_line', 'beside', 'temporary_files', 'execute',
+           'payloads', 'word', 'hide', 'record_text', 'lake_folder', 'titles', 'run_one', 'publish_report']
 
 # %% ../../nbs/answers/run.ipynb #9f691434
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
 import secrets
 import subprocess
 import tempfile
+import threading
 import time
 from collections import namedtuple
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from .. import __file__ as package_file, __version__
 from ..settings import ArgumentError
-from ..store import join, store_for
+from ..store import attempt, join, store_for
+from ..spark import descendants, kill_below
 from .answer import IDENTIFIERS, MASK_KEY, RECORD_TYPE, Mask, digest_of_data
 from .compare import compare
 from .page import page
@@ -126,25 +130,43 @@ def one_line(error):
     words = ' '.join(re.sub(r'\x1b\[[0-9;]*m', '', text).split())
     return f'{name}: {words}'[:500]
 
+def beside(work):
+    """The result of `work()`, which runs in a thread of its own, so that signals reach this one. Whatever ends the wait
+    for it ends the processes that it has started, too."""
+    results, spared = [], descendants()
+    thread = threading.Thread(target=lambda: results.append(attempt(work)), daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive(): thread.join(0.1)
+    except BaseException:
+        logging.disable(logging.CRITICAL)   # nobody needs to hear that they died
+        kill_below(spared)
+        raise
+    if isinstance(results[0], Exception): raise results[0]
+    return results[0]
+
+@contextmanager
+def temporary_files(folder):
+    "What Jupyter keeps in temporary files meanwhile lies in `folder`"
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try: yield
+    finally: tempfile.tempdir = before
+
 def execute(request, folder, mask_key, tell):
-    """Run the notebook: (the notebook as it ran, error as text or '', exception to raise again or None).
-    `ArgumentError` if that is what the notebook says"""
+    "Run the notebook: (the notebook as it ran, error as text or ''). `ArgumentError` if that is what the notebook says"
     import nbformat
     from papermill import execute_notebook
     from papermill.engines import papermill_engines
     papermill_engines.register('watched', watched_engine(tell))
-    output, error, stop = Path(folder, 'report.ipynb'), '', None
-    with kernel_environment(mask_key), unheard():
-        try:
-            execute_notebook(
-                str(request.notebook), str(output), request.parameters, engine_name='watched', kernel_name='python3',
-                progress_bar=False, cwd=folder, extra_arguments=QUIET)
-        except KeyboardInterrupt as e: error, stop = 'interrupted', e
+    output, error = Path(folder, 'report.ipynb'), ''
+    run = partial(execute_notebook, str(request.notebook), str(output), request.parameters, engine_name='watched',
+                  kernel_name='python3', progress_bar=False, cwd=folder, extra_arguments=QUIET)
+    with kernel_environment(mask_key), unheard(), temporary_files(folder):
+        try: beside(run)
         except Exception as e:
             error = one_line(e)
             if error.startswith('ArgumentError: '): raise ArgumentError(error[15:]) from None
-    ran = nbformat.read(str(output if output.exists() else request.notebook), 4)
-    return ran, error, stop
+    return nbformat.read(str(output if output.exists() else request.notebook), 4), error
 
 def payloads(notebook):
     "What the notebook says for the record: {'inputs': [...], 'answer': {...}}, as far as it came"
@@ -212,7 +234,7 @@ def run_one(request, tell=lambda done, total: None, mask_key=None):
         for value in secret: text = word(value).sub(mask(value), text)
         return text
     with tempfile.TemporaryDirectory(prefix='investigation-') as folder:
-        try: ran, error, stop = execute(request, folder, key, tell)
+        try: ran, error = execute(request, folder, key, tell)
         except ArgumentError as e: raise ArgumentError(told(str(e))) from None
     error = told(error)
     ran = hide(ran, secret, mask) if secret else ran
@@ -229,7 +251,6 @@ def run_one(request, tell=lambda done, total: None, mask_key=None):
         'inputs': said.get('inputs')}
     if request.again: record['again'] = compare(request.again, record)
     publish_report(request.runs, base, ran, record)
-    if stop: raise stop
     return record
 
 def publish_report(runs, base, ran, record):

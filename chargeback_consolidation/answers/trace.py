@@ -210,7 +210,7 @@ def trace(
         for r in by_rule.itertuples()]
     if unseen:
         found.append(Finding(
-            'unknown', 'fail', len(unseen), (),
+            'unknown', 'warn', len(unseen), (),
             '{} in no landing file of this day, nor in the day: is it of another day?'.format(
                 'the chargeback is' if len(unseen) == 1 else f'{len(unseen):,} chargebacks are'),
             tuple(unseen[:5])))

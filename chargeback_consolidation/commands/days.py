@@ -43,6 +43,9 @@ def day_ledger(output, day, home=None):
     "The `Ledger` of a day; an error if no execution has ever committed it"
     ledger = find_ledger(output, day, home)
     if not ledger.numbers():
+        if not ledger.store.folders(ledger.home):
+            raise click.ClickException(f'--output-path {output}: there is no ledger in {ledger.home}: is it the right '
+                                       'folder?')
         raise click.ClickException(f'--partition-date {day}: nothing was ever committed for this day under {output}, '
                                    f'says its ledger, {ledger.home}')
     return ledger
@@ -142,7 +145,9 @@ def rollback(output, day, home, number):
     """Make a day what an earlier commit had, and hold it there: runs leave it alone until `release`.
 
     The files of that commit must still be there, see --keep-superseded-hours of `consolidate`."""
-    made = roll_back(day_ledger(output, day, home), number, run_name())
+    ledger = day_ledger(output, day, home)
+    if ledger.head().held == number: return print(f'{day} is held at commit {number} already')
+    made = roll_back(ledger, number, run_name())
     print(f'commit {made.number} of {day} is commit {number} again: {made.rows:,} rows in {len(made.files)} files; '
           'held until `release`')
 

@@ -76,7 +76,9 @@ def mistake(command, ctx, error):
         there = [o for p in command.get_params(ctx) for o in p.opts if not getattr(p, 'hidden', False)]
         hint = nearest(error.option_name, there) or f'; `{name} --help` lists them'
         return f'{error.option_name[:80]} is not an option of {name}{hint}'
-    if isinstance(error, click.MissingParameter): return f'{error.param.opts[0]} is required: {error.param.help}'
+    if isinstance(error, click.MissingParameter):
+        if isinstance(error.param, click.Argument): return f'{error.param.human_readable_name} is required'
+        return f'{error.param.opts[0]} is required: {error.param.help}'
     if isinstance(error, click.BadOptionUsage):
         known = next((p.help for p in command.get_params(ctx) if error.option_name in p.opts), '')
         return f'{error.option_name} has no value: {known}'

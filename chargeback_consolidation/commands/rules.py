@@ -7,13 +7,15 @@ __all__ = ['UNTRIED', 'rules', 'check_rule_file', 'rule_row', 'own_columns', 'tr
 
 # %% ../../nbs/commands/rules.ipynb #ae989129
 import io
+import re
 from contextlib import redirect_stderr
 from types import SimpleNamespace
 
 import rich_click as click
 from rich.console import Console
 
-from ..settings import ARGUMENTS, COLUMNS, ArgumentError, columns_of, parse, read_columns
+from chargeback_consolidation.settings import (ARGUMENTS, COLUMNS, ArgumentError, columns_of, parse, read_columns,
+    some)
 from ..store import store_for
 from ..quality import stops
 from ..dqdl import ruleset_text
@@ -36,7 +38,10 @@ def check_rule_file(file, key_columns):
     "Read the rules in FILE and print them as the job understands them."
     try: key = COLUMNS._replace(key=columns_of(read_columns(key_columns)))
     except ValueError as e: raise ArgumentError(f'--key-columns {e}') from None
-    print(ruleset_text(rules_of(SimpleNamespace(rules=file, columns=key))))
+    try: found = rules_of(SimpleNamespace(rules=file, columns=key))
+    except ArgumentError as e: raise ArgumentError(re.sub('^--RULES:? ', '', str(e))) from None
+    if not found: raise ArgumentError('FILE is empty: give a file of rules, or their text, Rules = [ ... ]')
+    print(ruleset_text(found))
 
 # %% ../../nbs/commands/rules.ipynb #838d454b
 UNTRIED = ('RULES', 'DRY_RUN', 'REPROCESS', 'OUTPUT_FILE_COUNT', 'COMPRESSION_CODEC', 'EXECUTION_SEQUENCE',
@@ -48,7 +53,8 @@ def rule_row(v):
     "What came of a rule, as a row of `rules try`"
     value = ', '.join(f'{number:,.6g}' for number in v['value'].values())
     first = '{} row {}'.format(*v['first'][0]) if v['first'] else ''
-    return v['rule'], v['outcome'], f"{v['count']:,}" if v['whole'] else '', value or v['why'], first
+    failing = f"{v['count']:,}" if v['whole'] and v['outcome'] != 'mistaken' else ''
+    return v['rule'], v['outcome'], failing, value or v['why'], first
 
 # %% ../../nbs/commands/rules.ipynb #a4fe6a49
 def own_columns(words):
@@ -76,7 +82,7 @@ def try_rules(file, **given):
         code = run_job(words, observe=observe, tell=told.append)
     if told and told[-1].rules:
         report = told[-1]
-        title = f'{len(report.rules)} rules on {report.records_processed:,} records of {report.day}'
+        title = f'{some(len(report.rules), "rule")} on {some(report.records_processed, "record")} of {report.day}'
         print_grid(console, title, ('rule', 'outcome', ' fail', 'value', 'first'), list(map(rule_row, report.rules)))
     said = held.getvalue().replace('nothing is published: ', 'a run would stop: ')
     if said: complain(said)

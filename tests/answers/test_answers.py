@@ -235,7 +235,7 @@ def test_backfill_counts_the_days_that_are_consolidated(tmp_path, monkeypatch, c
     words = ['--' + word[2:].lower().replace('_', '-') if word.startswith('--') else word for word in words]
     code = cli.carry_out(['backfill', '--from', '2025-11-01', '--to', '2025-11-03', *words])
     out = capsys.readouterr().out
-    assert code == (0 if allowed else 3) and '1 of 3 days are consolidated, 2 without data' in out
+    assert code == (0 if allowed else 3) and '1 of 3 days consolidated, 2 without data' in out
 
 
 def test_the_options_of_consolidate_are_the_arguments_of_the_job():
@@ -295,7 +295,7 @@ JOB_WORDS = (
             ['repair', '--output-path', 's3://lake', '--partition-date', DAY],
             '--LEDGER_PATH is required: beside s3://lake '),
         (['investigate', '--output-path', 'out'], 'which investigation? There is duplicates, '),
-        (['investigate', 'tracee'], "'tracee' is not an investigation; did you mean trace?"),
+        (['investigate', 'tracee'], "'tracee' is not an investigation (did you mean trace?)"),
         (
             ['investigate', 'trace', *DAY_WORDS, '--chargback-id', 'x'],
             '--chargback-id is not an option of trace; did you mean --chargeback-id?'),

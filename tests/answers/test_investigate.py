@@ -6,8 +6,10 @@ import html
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -69,7 +71,7 @@ def test_each_notebook_is_there_with_typed_parameters():
 @pytest.mark.parametrize(
     'argv, says',
     [
-        (['reconcil'], "'reconcil' is not an investigation; did you mean reconcile?"),
+        (['reconcil'], "'reconcil' is not an investigation (did you mean reconcile?)"),
         (['--output-path', 'o'], 'which investigation? There is duplicates,'),
         (['reconcile', 'x'], "argument 'x' has no name"),
         (
@@ -434,6 +436,28 @@ def test_a_wrong_output_path_is_said_in_one_line_and_leaves_no_page(tmp_path, ca
     assert command(*words, '--from', DAY, '--to', '2025-11-03') == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2 and all('holds no day' in line and 'Error' not in line for line in said)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('days', [('--partition-date', DAY), ('--from', '2025-11-01', '--to', '2025-11-04')], ids=len)
+@pytest.mark.parametrize('wait', [0.7, pytest.param(1.1, marks=pytest.mark.slow), 1.6])
+def test_what_is_interrupted_leaves_nothing(lakes, tmp_path, number, days, wait):
+    "Whatever it was doing then: one line, no page, no temporary file, no kernel"
+    temporary, runs = tmp_path / 'tmp', tmp_path / 'runs'
+    temporary.mkdir()
+    stated = [Path(sys.executable).with_name('chargeback-consolidation'), 'investigate', 'reconcile']
+    process = subprocess.Popen(
+        [*stated, *words(lakes[0], runs, *days)], env=dict(os.environ, TMPDIR=str(temporary)), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(wait)
+    if number == signal.SIGINT: os.killpg(process.pid, number)      # as Ctrl-C does
+    else: process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    lines = 'interrupted; nothing is lost: run the command again\n', 'stopped before it began: run the command again\n'
+    assert process.returncode == 128 + number and err in lines and out == '', (out, err)
+    assert list(temporary.iterdir()) == [] and not runs.exists()
+    left = subprocess.run(['pgrep', '-f', str(temporary)], capture_output=True, text=True).stdout
+    assert left == ''
 
 
 @pytest.mark.slow
