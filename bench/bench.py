@@ -1,6 +1,7 @@
 """Measure the job beside what one would pick instead, on this machine, in one go, whole processes, in turn.
 
     python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,...] [--narrow] [--write]
+    python bench/bench.py --files 500000 --payload 150 --output-files 100 --rounds 1 --ways ours    # 50 million records
 
 `bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the
 files, after the others. DuckDB is measured in its fastest form, one query streamed into a file a thread, and writing
@@ -48,12 +49,14 @@ EXTRAS = {'ruled': ['--RULES', RULES], 'logged': ['--DELTA_LOG', 'true'],
           'totals': ['--CONTROL_TOTALS', 'amount by currency']}
 
 
-def land(files):
-    "A day without broken files (Spark's reader would stop at them), as a catalog folder"
+def land(files, payload=None):
+    """A day without broken files (Spark's reader would stop at them), as a catalog folder. payload: bytes of a record's
+    long text, if not as many as usual"""
     from chargeback_consolidation.sample.landing import land_sample
-    folder = ROOT / 'build/bench' / str(files)
+    folder = ROOT / 'build/bench' / (f'{files}-{payload}' if payload else str(files))
     if not (folder / 'complete').exists():
-        land_sample(str(folder), files=files, truncated_files=0.0, empty_files=0.0, deliveries=100)
+        more = {'payload_bytes': payload} if payload else {}
+        land_sample(str(folder), files=files, truncated_files=0.0, empty_files=0.0, deliveries=100, **more)
         (folder / 'complete').touch()
     return folder
 
@@ -100,17 +103,18 @@ def without_last(lake, share=0.01):
         aside.rmdir()
 
 
-def ours(lake, out):
+def ours(lake, out, outputs=10):
     from chargeback_consolidation.sample.lake import run_words
-    words = run_words(lake, output_path=out, output_file_count=10, compression_codec='snappy')
+    words = run_words(lake, output_path=out, output_file_count=outputs, compression_codec='snappy')
     return [sys.executable, ROOT / 'glue_export/consolidate_chargebacks.py', *words]
 
 
-def command(way, lake, out):
-    if way in EXTRAS: return ours(lake, out) + EXTRAS[way]
-    if way == 'bare': return [ours(lake, out)[0], ROOT / 'bench/bare.py', *ours(lake, out)[2:]]
+def command(way, lake, out, outputs=10):
+    words = ours(lake, out, outputs)
+    if way in EXTRAS: return words + EXTRAS[way]
+    if way == 'bare': return [words[0], ROOT / 'bench/bare.py', *words[2:]]
     return (
-        ours(lake, out)
+        words
         if way in ('ours', 'late')
         else [sys.executable, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out])
 
@@ -150,14 +154,14 @@ def settle_disk(lake):
     for path in Path(lake).rglob('*.parquet'): path.read_bytes()
 
 
-def one(way, lake):
+def one(way, lake, outputs=10):
     "A measured run of a way over a lake, its output written anew"
     out = ROOT / 'build/bench/out'
     for folder in (out, out.with_name('_out')): shutil.rmtree(folder, ignore_errors=True)
     if way == 'late':
-        with without_last(lake): measure(ours(lake, out))
+        with without_last(lake): measure(ours(lake, out, outputs))
     settle_disk(lake)
-    seconds, peak, text = measure(command(way, lake, out))
+    seconds, peak, text = measure(command(way, lake, out, outputs))
     size = sum(p.stat().st_size for p in out.rglob('*.parquet'))
     stages = next((json.loads(line)['stages'] for line in text.splitlines() if line.startswith('{')), [])
     return {'seconds': seconds, 'peak': peak, 'bytes': size, 'stages': stages}
@@ -169,13 +173,15 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--ways', default=','.join(WAYS))
     parser.add_argument('--narrow', action='store_true', help='a day of nine columns, one of them a long text')
+    parser.add_argument('--payload', type=int, help="bytes of a record's long text: 150 make files of 25 KB")
+    parser.add_argument('--output-files', type=int, default=10, help='how many the job writes')
     parser.add_argument('--write', action='store_true', help='keep the results for the README')
     a = parser.parse_args()
-    lake = land_narrow(a.files) if a.narrow else land(a.files)
+    lake = land_narrow(a.files) if a.narrow else land(a.files, a.payload)
     found = {way: [] for way in a.ways.split(',')}
     for round in range(a.rounds):
         for way in found:
-            found[way].append(one(way, lake))
+            found[way].append(one(way, lake, a.output_files))
             print(
                 f'round {round + 1} {way:<14}{found[way][-1]["seconds"]:>8.1f} s {found[way][-1]["peak"] / 1e6:>8.0f} '
                 'MB',
@@ -207,7 +213,8 @@ def main():
                 for name, _ in found['ours'][0]['stages']}
             if 'ours' in found
             else {})
-        keep(f'{a.files}-narrow' if a.narrow else str(a.files), {'rounds': a.rounds, 'ways': rows, 'stages': stages})
+        name = f'payload {a.payload}, {a.files}' if a.payload else lake.name
+        keep(name, {'rounds': a.rounds, 'ways': rows, 'stages': stages})
 
 
 def keep(name, value):
