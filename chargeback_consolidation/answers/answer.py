@@ -227,4 +227,5 @@ def picture(
     figure.savefig(sink, format='png', metadata={'Software': None})
     data = sink.getvalue()
     source = f'data:image/png;base64,{base64.b64encode(data).decode()}'
-    return Page(f'<img alt="{html.escape(title)}" src="{source}">', title, (data,))
+    shape = ' class="tall"' if rows > 2 else ''
+    return Page(f'<img{shape} alt="{html.escape(title)}" src="{source}">', title, (data,))

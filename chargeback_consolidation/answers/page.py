@@ -45,9 +45,10 @@ img{max-width:100%;height:auto;display:block;margin:8px 0}
 .w{white-space:nowrap}
 @media (max-width:700px){body{padding:16px 16px 48px}.output_html{overflow-x:auto}img{max-width:none;width:640px}}
 @media print{@page{size:A4 landscape;margin:12mm}body{padding:0;max-width:none;font-size:12px}
-h2{break-after:avoid;margin-top:20px}img,tr,.summary{break-inside:avoid}img{max-height:80mm;width:auto}
-.t{overflow:visible}table{font-size:9px}th,td{padding:2px 6px 2px 0;overflow-wrap:anywhere}td.n{white-space:normal}
-.w{white-space:normal}}
+h2,h2+p{break-after:avoid}h2{margin-top:20px}img,tr,.summary{break-inside:avoid}img{max-height:58mm;width:auto}
+img.tall{max-height:160mm}
+.t{overflow:visible}table{font-size:9px}th,td{padding:2px 6px 2px 0}td{overflow-wrap:anywhere}
+th,td.n{overflow-wrap:normal}.w{white-space:normal}}
 """
 
 # %% ../../nbs/answers/page.ipynb #16fd5a47

@@ -204,6 +204,8 @@ def history(span):
     for d in span.days:
         files, feet = landing_files(d), footers(d)
         between = counts and counts[0]['date'] <= str(d.day)
+        if not d.commits and len(files):
+            odd.loc[len(odd)] = [str(d.day), 'commits', '0', None, None, 'files have landed', 'fail']
         if d.commits or len(files) or between or d is last:
             found += [usual(d, f)._replace(text=f'{d.day}: {f.text}') for f in standing(d, files, feet)]
     facts = [

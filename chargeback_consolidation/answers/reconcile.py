@@ -292,9 +292,9 @@ def reconcile(day):
     facts = [
         ('landing files taken', int(state.get('taken', 0) + state.get('gone', 0) + state.get('rewritten', 0))),
         ('records in them', int(files.loc[files['commit'] > 0, 'rows'].sum())), ('chargebacks', int(wins.sum())),
-        ('duplicates', int((~wins).sum())), ('set aside rows', len(keyless)),
+        ('duplicates', int((~wins).sum())), ('quarantined', len(keyless)),
         ('rows of the day', int(feet['rows'].sum())), ('output files', len(feet)),
-        ('waiting files', len(waiting_files(files))), ('set aside', int(state.get('set aside', 0)))]
+        ('waiting files', len(waiting_files(files))), ('files set aside', int(state.get('set aside', 0)))]
     tables = {
         'executions': runs, 'files': told.drop(columns=['number', 'etag', 'landed']).sort_values(['state', 'path']),
         'output files': feet, 'doubled files': twins,

@@ -83,11 +83,11 @@ def told_columns(columns):
     return f'by key {key}; the latest by {version}; the day by {columns.event}'
 
 # %% ../../nbs/commands/days.ipynb #4ca264f2
-@click.command(cls=Command, short_help='The executions of a day, from the ledger.')
+@click.command(cls=Command, short_help='The commits of a day, from the ledger.')
 @day_options
-@click.option('--json', 'as_json', is_flag=True, help='Everything the ledger knows, one line for each execution')
+@click.option('--json', 'as_json', is_flag=True, help='Everything the ledger knows, one line for each commit')
 def history(output, day, home, as_json):
-    """The executions of a day, from the ledger.
+    """The commits of a day, from the ledger.
     Columns: number of the commit (and what it was, unless a consolidation), when, which execution of the day,
     landing files taken and set aside, records in those taken, duplicates removed, rows put into quarantine, seconds,
     files and rows of the day afterwards. Below: where rollbacks went, whether the day is held, columns of its own that

@@ -130,7 +130,11 @@ def ask(name, given):
         records = run_all(requests, processes, tell, lambda request, record: tell_run(console, request, record))
     failed = [r for r in records if isinstance(r, Exception) or r['status'] == 'failed']
     if len(records) > 1:
-        console.print(f'{len(records) - len(failed)} of {len(records)} days have a report without an error')
+        levels = [(r['answer'] or {}).get('level') for r in records if r not in failed]
+        told = f'{len(levels)} of {len(records)} days have a report without an error'
+        for level, words in (('fail', 'wrong'), ('warn', 'to look at')):
+            if level in levels: told += f'; {levels.count(level)} {words}'
+        console.print(told, highlight=False)
     again = None if failed or not records[0]['again'] else records[0]['again']
     for line in comparison_lines(again) if again else ():
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -66,6 +66,11 @@ output "metrics_log_group" {
   value       = local.metrics_log_group
 }
 
+output "error_log_group" {
+  description = "The log group with what runs say on stderr: in one line, why one failed."
+  value       = local.log_group_names.error
+}
+
 output "metrics_query" {
   description = "The saved Logs Insights query on METRICS."
   value = {

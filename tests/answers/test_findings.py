@@ -81,7 +81,7 @@ def test_reconcile_sound(good):
     ((chargebacks, records, keyless),) = ask(
         good, 'SELECT count(DISTINCT chargeback_id), count(*), count(*) FILTER (chargeback_id IS NULL) FROM records')
     facts = dict(answer.facts)
-    assert (facts['chargebacks'], facts['records in them'], facts['set aside rows'], facts['rows of the day']) == (
+    assert (facts['chargebacks'], facts['records in them'], facts['quarantined'], facts['rows of the day']) == (
         chargebacks, records, keyless, chargebacks)
     assert facts['duplicates'] == records - keyless - chargebacks
     assert answer.tables['executions']['balanced'].all() and len(answer.tables['executions']) == 2
