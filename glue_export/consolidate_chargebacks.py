@@ -137,12 +137,10 @@ WHAT_AND_WHERE = [
         ('OUTPUT_PATH', 'path', REQUIRED, 'root of the consolidated files, a local folder or s3://bucket/prefix', None),
         ('OUTPUT_FILE_COUNT', 'integer', REQUIRED, "files in a day's partition", (1, 10000)),
         ('COMPRESSION_CODEC', 'choice', REQUIRED, 'how the consolidated files are compressed', CODECS),
-        (
-            'CATALOG', 'path', 'glue',
-            "'glue', or a local folder with a folder for each database, and in it for each table", None),
-        (
-            'LEDGER_PATH', 'path', '_NAME beside the folder NAME of OUTPUT_PATH',
-            'root of ledger, lineage and quarantine', None),
+        ('CATALOG', 'path', 'glue',
+         "'glue', or a local folder with a folder for each database, and in it for each table", None),
+        ('LEDGER_PATH', 'path', '_NAME beside the folder NAME of OUTPUT_PATH',
+         'root of ledger, lineage and quarantine', None),
         ('PARTITION_DATE', 'date', 'the day before EXECUTION_TIME', 'the day to consolidate', None),
         ('EXECUTION_TIME', 'time', 'now', 'ISO timestamp of the execution, UTC unless it says otherwise', None)]]
 
@@ -152,33 +150,26 @@ HOW = [
     for row in [
         ('EXECUTION_SEQUENCE', 'integer', '1', 'which execution of the day this is', (1, 1000)),
         ('TOTAL_EXECUTIONS', 'integer', '4', 'executions a day', (1, 1000)),
-        (
-            'ENABLE_PARTITION_FILTER', 'flag', 'true',
-            'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
+        ('ENABLE_PARTITION_FILTER', 'flag', 'true',
+         'only the partition of PARTITION_DATE; false: every day of the table, each on its own', None),
         ('REPROCESS', 'flag', 'false', 'reprocess the day from all its landing files', None),
         ('DRY_RUN', 'flag', 'false', 'plan and report, write nothing at all', None),
         ('ALLOW_EMPTY', 'flag', 'false', 'a day for which nothing landed is a success', None),
-        (
-            'DELTA_LOG', 'flag', 'false',
-            'keep a Delta Lake log of the table, so that every engine sees one consistent day', None),
-        (
-            'KEEP_SUPERSEDED_HOURS', 'integer', '0',
-            'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
-        (
-            'KEY_COLUMNS', 'columns', ','.join(COLUMNS.key),
-            'columns that together tell one chargeback from another, with commas between; each must have a value',
-            MOST_COLUMNS),
-        (
-            'VERSION_COLUMNS', 'columns', ','.join(COLUMNS.version),
-            'columns that say how late a version is: the first that has a value, the next for a tie', MOST_COLUMNS),
-        (
-            'EVENT_COLUMN', 'column', 'the last of VERSION_COLUMNS',
-            'column that says to which day a record belongs', None),
+        ('DELTA_LOG', 'flag', 'false',
+         'keep a Delta Lake log of the table, so that every engine sees one consistent day', None),
+        ('KEEP_SUPERSEDED_HOURS', 'integer', '0',
+         'how long superseded files stay for those who read a snapshot, and to go back', (0, 8760)),
+        ('KEY_COLUMNS', 'columns', ','.join(COLUMNS.key),
+         'columns that together tell one chargeback from another, with commas between; each must have a value',
+         MOST_COLUMNS),
+        ('VERSION_COLUMNS', 'columns', ','.join(COLUMNS.version),
+         'columns that say how late a version is: the first that has a value, the next for a tie', MOST_COLUMNS),
+        ('EVENT_COLUMN', 'column', 'the last of VERSION_COLUMNS',
+         'column that says to which day a record belongs', None),
         *thresholds(RULES),
         ('RULES', 'rules', 'none', 'rules in DQDL: the text itself, or a file, local or on s3://', None),
-        (
-            'CONTROL_TOTALS', 'totals', 'none',
-            "'amount by currency': sums that must come out as they went in, several with commas between", None),
+        ('CONTROL_TOTALS', 'totals', 'none',
+         "'amount by currency': sums that must come out as they went in, several with commas between", None),
         ('METRICS_NAMESPACE', 'text', 'none', 'CloudWatch namespace to put the metrics into', None),
         ('OUTPUT_DATABASE', 'name', 'none', 'Glue database in which the consolidated partition is registered', None),
         ('OUTPUT_TABLE', 'name', 'none', 'Glue table in which the consolidated partition is registered', None),
