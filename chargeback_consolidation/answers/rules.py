@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from ..settings import ArgumentError, read_time
-from ..store import attempt
-from ..parquet import keys_of
+from ..store import SourceChanged
+from ..parquet import SchemaConflict, keys_of
 from ..schema import common_schema
 from ..rulesets import read_rules
 from ..rule_rows import RuleRows, row_fails
@@ -89,11 +89,12 @@ def asked_table(day, source, content, shapes, names):
     return pa.concat_tables(tables)
 
 def asked_tables(day, sources, names):
-    "What `asked_table` makes of landing files: pairs (number, Table). Unreadable ones are left out"
+    "What `asked_table` makes of landing files: pairs (number, Table). Bad ones, which are named elsewhere, are left out"
     shapes = {}
     for source, content in read_sources(sources, day.stores):
-        table = attempt(asked_table, day, source, content, shapes, names)
-        if not isinstance(table, Exception): yield source.id, table
+        try: table = asked_table(day, source, content, shapes, names)
+        except (SchemaConflict, SourceChanged, ValueError, OSError, pa.ArrowException): continue
+        yield source.id, table
 
 def failing_rows(table, rules, now):
     "For each of `rules` the places of the rows that fail: arrays, empty for a rule that no row breaks by itself"
