@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG4J', 'FAULT', 'SIGNALS', 'running', 'descendants', 'kill_below', 'hush', 'hush_accumulators', 'untold',
-           'private_folder', 'end_spark', 'close_java', 'close_log', 'find_java', 'java_home', 'warm_home',
+           'private_folder', 'end_spark', 'close_java', 'let_close', 'find_java', 'java_home', 'warm_home',
            'spark_home', 'quiet_log4j', 'quoted', 'spark_settings', 'starting', 'get_spark', 'TaskFailed', 'run_tasks',
            'collect', 'cause_in', 'told_by', 'Stopped', 'let_go', 'stoppable']
 
@@ -125,9 +125,11 @@ def close_java(java):
     try: java.wait(5)
     except subprocess.TimeoutExpired: java.kill()
 
-def close_log(spark):
-    "At the end of this process a session that keeps an event log ends by itself, before `end_spark`"
-    if spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
+def let_close(spark):
+    """At the end of this process a session that keeps an event log, or temporary files elsewhere, goes by itself before
+    `end_spark`"""
+    elsewhere = os.environ.get('SPARK_LOCAL_DIRS') or spark.conf.get('spark.local.dir', '')
+    if elsewhere or spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
         atexit.register(close_java, spark.sparkContext._gateway.proc)
 
 # %% ../nbs/05_spark.ipynb #10cae731
@@ -233,7 +235,7 @@ def get_spark(
     for name, value in spark_settings(cores, memory, jvm).items():
         builder = builder.config(name, value)
     with spark_home(): session = builder.getOrCreate()
-    close_log(session)
+    let_close(session)
     return session
 
 # %% ../nbs/05_spark.ipynb #6b41b6e8

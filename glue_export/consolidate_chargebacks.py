@@ -1865,9 +1865,11 @@ def close_java(java):
     try: java.wait(5)
     except subprocess.TimeoutExpired: java.kill()
 
-def close_log(spark):
-    "At the end of this process a session that keeps an event log ends by itself, before `end_spark`"
-    if spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
+def let_close(spark):
+    """At the end of this process a session that keeps an event log, or temporary files elsewhere, goes by itself before
+    `end_spark`"""
+    elsewhere = os.environ.get('SPARK_LOCAL_DIRS') or spark.conf.get('spark.local.dir', '')
+    if elsewhere or spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
         atexit.register(close_java, spark.sparkContext._gateway.proc)
 
 
@@ -1973,7 +1975,7 @@ def get_spark(
     for name, value in spark_settings(cores, memory, jvm).items():
         builder = builder.config(name, value)
     with spark_home(): session = builder.getOrCreate()
-    close_log(session)
+    let_close(session)
     return session
 
 

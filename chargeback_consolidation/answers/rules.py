@@ -89,7 +89,7 @@ def asked_table(day, source, content, shapes, names):
     return pa.concat_tables(tables)
 
 def asked_tables(day, sources, names):
-    "What `asked_table` makes of landing files: pairs (number, Table). Bad ones, which are named elsewhere, are left out"
+    "What `asked_table` makes of landing files: pairs (number, Table). Bad ones are left out: they are named elsewhere"
     shapes = {}
     for source, content in read_sources(sources, day.stores):
         try: table = asked_table(day, source, content, shapes, names)

@@ -267,6 +267,14 @@ def test_the_event_log_that_somebody_asked_for_is_closed(place):
 
 
 @pytest.mark.timeout(200)
+def test_temporary_files_that_somebody_wants_elsewhere_go_as_well(place):
+    elsewhere = place.root / 'elsewhere'
+    elsewhere.mkdir()
+    code, _, err = place.run(environment={'SPARK_LOCAL_DIRS': str(elsewhere)})
+    assert (code, err) == (0, '') and list(elsewhere.iterdir()) == place.left_behind(0) == []
+
+
+@pytest.mark.timeout(200)
 def test_a_reader_that_goes_away_does_not_end_the_run(place):
     started = place.start()
     started.stdout.readline()
