@@ -320,7 +320,7 @@ def copy_slots(
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
     book=NO_BOOK,   # rules that set rows aside
     key=COLUMNS.key,
-    fetched=NOTHING_FETCHED,    # to take from
+    fetched=NOTHING_FETCHED,    # to ask first
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()

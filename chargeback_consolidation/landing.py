@@ -259,7 +259,7 @@ def read_notes(
 # %% ../nbs/16_landing.ipynb #a54d5bd8
 def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     """For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception).
-    stores: (of landing, of the output). fetched: `Fetched`, to take from and, if `keep`, to add to. `StoreError` if the
+    stores: (of landing, of the output). fetched: `Fetched`, to ask first and, if `keep`, to add to. `StoreError` if the
     store is at fault and not the file."""
     landing, output = stores
     lacking = [s for s in sources if is_small(s) and not fetched.has(s)]
@@ -267,7 +267,7 @@ def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     for s in sources:
         if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
         elif s.id in asked: content = next(coming)[1]
-        else: content = fetched.take(s) or attempt(landing.read, listed(s))
+        else: content = fetched.get(s) or attempt(landing.read, listed(s))
         if isinstance(content, StoreError): raise content
         if keep and isinstance(content, bytes): fetched.keep(s, content)
         yield s, content

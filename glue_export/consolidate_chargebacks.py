@@ -25,6 +25,7 @@ import shutil
 import signal
 import stat
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -4474,61 +4475,29 @@ def is_small(source):
     return not source.lineage and source.size <= SMALL
 
 
-FETCHED = 'chargeback-fetched-'     # what the folders begin with
-LEAST_FREE = 0.1                    # of a disk; nothing more is kept where less is free
+def listing_digest(source):
+    "Which file it is, in the version that was listed: 32 bytes"
+    listed = f'{source.path}\n{source.size}\n{source.etag}'
+    return hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).digest()
 
-class Fetched:
-    """The bytes of small landing files, kept on the disk of the machine that fetched them until they are copied there.
-    Whatever goes wrong with them, they are fetched again."""
-    def __init__(self, name):
-        self.name = name    # of the run; '' to keep nothing
+def read_places(path):
+    "Pairs of a digest and (path, begin, bytes), of a file of places; a last one that is not whole is left out"
+    with open(path, 'rb') as f: data = f.read()
+    for digest, begin, size in PLACE.iter_unpack(data[:len(data) // PLACE.size * PLACE.size]):
+        yield digest, (path[:-len('places')] + 'data', begin, size)
 
-    def folder(self): return os.path.join(tempfile.gettempdir(), FETCHED + self.name)
+def is_own(folder):
+    "True if a folder is there and ours alone"
+    try: found = os.lstat(folder)
+    except OSError: return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
-    def path(self, source):
-        "Where the bytes of a file are kept, in the version that was listed"
-        listed = f'{source.path}\n{source.size}\n{source.etag}'
-        return os.path.join(self.folder(), hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest())
-
-    def has(self, source): return bool(self.name) and os.path.exists(self.path(source))
-
-    def keep(self, source, data):
-        "Keep the bytes of a file, if there is room"
-        if self.name: attempt(self.write, self.path(source), data)
-
-    def write(self, path, data):
-        if not own_folder(self.folder()): return
-        disk = os.statvfs(self.folder())
-        if disk.f_bavail < LEAST_FREE * disk.f_blocks: return
-        part = f'{path}.{os.getpid()}'
-        try:
-            with open(part, 'wb') as f: f.write(data)
-            os.replace(part, path)
-        except OSError: os.unlink(part)
-
-    def take(self, source):
-        "The bytes of a file, which are kept no longer; None if they are not there"
-        path = self.path(source)
-        try:
-            with open(path, 'rb') as f: data = f.read()
-            os.unlink(path)
-        except OSError: return None
-        return data if len(data) == source.size else None
-
-    def remove(self):
-        "What is left on this machine"
-        if self.name: shutil.rmtree(self.folder(), ignore_errors=True)
-
-NOTHING_FETCHED = Fetched('')
-
-
-def own_folder(folder):
+def make_own(folder):
     "True if a folder, which is made where it is missing, is ours alone"
     try: os.mkdir(folder, 0o700)
     except FileExistsError: pass
     else: sweep_old(os.path.dirname(folder))
-    found = os.lstat(folder)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return is_own(folder)
 
 def sweep_old(temporary, seconds=86400):
     "Remove what runs kept in a temporary folder that were killed some time ago"
@@ -4537,6 +4506,63 @@ def sweep_old(temporary, seconds=86400):
         found = item.stat(follow_symlinks=False)
         if found.st_uid == os.geteuid() and found.st_mtime < time.time() - seconds:
             shutil.rmtree(item.path, ignore_errors=True)
+
+
+FETCHED = 'chargeback-fetched-'     # what the folders begin with
+LEAST_FREE = 0.1                    # of a disk; nothing more is kept where less is free
+PLACE = struct.Struct('>32sQQ')     # which file, in which version; where its bytes begin; how many
+
+class Fetched:
+    """The bytes of small landing files, kept on the disk of the machine that fetched them until the end of the run: one
+    after the other in a file for each task, and beside it where each lies. What cannot be kept is fetched again."""
+    def __init__(self, name):
+        self.name = name    # of the run; '' to keep nothing
+        self.own, self.end, self.places = None, 0, None
+
+    def __reduce__(self): return Fetched, (self.name,)     # each task has a file of its own
+
+    def folder(self): return os.path.join(tempfile.gettempdir(), FETCHED + self.name)
+
+    def keep(self, source, data):
+        "Keep the bytes of a file, if there is room"
+        if self.name and isinstance(attempt(self.append, listing_digest(source), data), OSError): self.own = None
+
+    def append(self, digest, data):
+        if self.own is None:
+            if not make_own(self.folder()): return
+            self.own, self.end = os.path.join(self.folder(), uuid.uuid4().hex), 0
+        disk = os.statvfs(self.folder())
+        if disk.f_bavail < LEAST_FREE * disk.f_blocks: return
+        with open(self.own + '.data', 'ab') as f: f.write(data)
+        with open(self.own + '.places', 'ab') as f: f.write(PLACE.pack(digest, self.end, len(data)))
+        self.end += len(data)
+
+    def find(self):
+        "What is kept on this machine when one first asks: {digest: (path, begin, bytes)}"
+        if self.places is None:
+            there = os.listdir(self.folder()) if self.name and is_own(self.folder()) else []
+            self.places = {}
+            for name in there:
+                if name.endswith('.places'): self.places.update(read_places(os.path.join(self.folder(), name)))
+        return self.places
+
+    def has(self, source): return listing_digest(source) in self.find() if self.name else False
+
+    def get(self, source):
+        "The bytes of a file; None if they are not there, or not all"
+        path, begin, size = self.find().get(listing_digest(source), ('', 0, 0))
+        try:
+            with open(path, 'rb') as f:
+                f.seek(begin)
+                data = f.read(size)
+        except OSError: return None
+        return data if len(data) == source.size else None
+
+    def remove(self):
+        "What is left on this machine"
+        if self.name: shutil.rmtree(self.folder(), ignore_errors=True)
+
+NOTHING_FETCHED = Fetched('')
 
 
 # --- What decides (15_deciding.ipynb)
@@ -4931,7 +4957,7 @@ def read_notes(
 
 def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     """For each source, in order: (Source, its bytes if it is small, a binary file if it is large, or the exception).
-    stores: (of landing, of the output). fetched: `Fetched`, to take from and, if `keep`, to add to. `StoreError` if the
+    stores: (of landing, of the output). fetched: `Fetched`, to ask first and, if `keep`, to add to. `StoreError` if the
     store is at fault and not the file."""
     landing, output = stores
     lacking = [s for s in sources if is_small(s) and not fetched.has(s)]
@@ -4939,7 +4965,7 @@ def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     for s in sources:
         if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
         elif s.id in asked: content = next(coming)[1]
-        else: content = fetched.take(s) or attempt(landing.read, listed(s))
+        else: content = fetched.get(s) or attempt(landing.read, listed(s))
         if isinstance(content, StoreError): raise content
         if keep and isinstance(content, bytes): fetched.keep(s, content)
         yield s, content
@@ -5922,7 +5948,7 @@ def copy_slots(
     versions=None,  # {slot: version of the Spark that wrote all its sources}; those without one are left out
     book=NO_BOOK,   # rules that set rows aside
     key=COLUMNS.key,
-    fetched=NOTHING_FETCHED,    # to take from
+    fetched=NOTHING_FETCHED,    # to ask first
 ):
     "What was written: {slot: Copied}. `StoreError`, `TaskFailed`"
     packed = schema.serialize().to_pybytes()

@@ -3,6 +3,7 @@ files."""
 import errno
 import os
 import pickle
+import shutil
 import stat
 import tempfile
 import threading
@@ -236,15 +237,19 @@ def fetched(tmp_path, monkeypatch):
     return Fetched('0123abcd')
 
 
-def test_what_is_fetched_is_kept_once_for_its_version(fetched, tmp_path):
-    fetched.keep(FILE, b'PAR1')
-    assert fetched.has(FILE) and not fetched.has(FILE._replace(etag='e2'))
-    assert fetched.take(FILE._replace(etag='e2')) is None
-    assert fetched.take(FILE) == b'PAR1' and fetched.take(FILE) is None
-    fetched.keep(FILE, b'PAR')
-    assert fetched.take(FILE) is None
+def test_what_is_fetched_is_kept_for_its_version(fetched, tmp_path):
+    other = FILE._replace(path='s3://landing/part-1.parquet', size=5)
+    for source, data in ((FILE, b'PAR1'), (other, b'PAR1!'), (FILE._replace(etag='e3'), b'PAR')):
+        fetched.keep(source, data)
+    copy = pickle.loads(pickle.dumps(fetched))      # as a task of the copy gets it
+    assert copy.has(FILE) and not copy.has(FILE._replace(etag='e2'))
+    assert [copy.get(s) for s in (FILE, other, FILE._replace(etag='e2'))] == [b'PAR1', b'PAR1!', None]
+    assert copy.get(FILE._replace(etag='e3')) is None       # it has not the size that was listed
+    assert len(list(Path(fetched.folder()).iterdir())) == 2
+    copy.keep(FILE, b'PAR1')
+    assert len(list(Path(fetched.folder()).iterdir())) == 4
     fetched.remove()
-    assert list(tmp_path.iterdir()) == []
+    assert copy.get(FILE) is None and list(tmp_path.iterdir()) == []
 
 
 def planted(folder, kind):
@@ -258,9 +263,15 @@ def planted(folder, kind):
 
 @pytest.mark.parametrize('kind', ['open to others', 'a file', 'a link'])
 def test_a_folder_that_somebody_planted_is_not_used(fetched, kind):
+    mine = Fetched('ffffffff')
+    mine.keep(FILE, b'PAR1')
     planted(Path(fetched.folder()), kind)
+    if Path(fetched.folder()).is_dir():
+        shutil.copytree(mine.folder(), fetched.folder(), dirs_exist_ok=True)
+        if kind == 'open to others': os.chmod(fetched.folder(), 0o755)
+    assert not fetched.has(FILE) and fetched.get(FILE) is None
     fetched.keep(FILE, b'PAR1')
-    assert not fetched.has(FILE) and fetched.take(FILE) is None
+    assert fetched.own is None and not Fetched(fetched.name).has(FILE) and Fetched(mine.name).has(FILE)
 
 
 def test_nothing_is_kept_on_a_disk_that_fills_up(fetched, monkeypatch, tmp_path):
@@ -271,9 +282,12 @@ def test_nothing_is_kept_on_a_disk_that_fills_up(fetched, monkeypatch, tmp_path)
     assert not fetched.has(FILE)
     monkeypatch.undo()
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-    monkeypatch.setattr(os, 'replace', refuse(errno.ENOSPC))
-    fetched.keep(FILE, b'PAR1')
-    assert list(Path(fetched.folder()).iterdir()) == []
+    another = Fetched(fetched.name)
+    with monkeypatch.context() as patch:
+        patch.setattr('builtins.open', refuse(errno.ENOSPC))
+        another.keep(FILE, b'PAR1')
+    another.keep(FILE, b'PAR1')     # there is room again
+    assert Fetched(fetched.name).get(FILE) == b'PAR1'
 
 
 def test_what_a_killed_run_kept_goes_after_a_day(fetched, tmp_path):
