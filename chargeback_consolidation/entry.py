@@ -8,6 +8,7 @@ __all__ = ['EXIT_CODES', 'real', 'check_output', 'check_folder', 'plan_runs', 'e
 
 # %% ../nbs/28_entry.ipynb #9558b2e0
 import os
+import shutil
 import signal
 import time
 
@@ -130,7 +131,7 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
 # %% ../nbs/28_entry.ipynb #3feb75ec
 def main(argv, session=get_spark, observe=log_stage, tell=tell):
     "Run the job with these words; the exit code: 128 and the signal for a run that was stopped"
-    if list(argv) == ['--help']: print(help_text()); return 0
+    if list(argv) in (['--help'], ['-h']): print(help_text(shutil.get_terminal_size((140, 24)).columns)); return 0
     seen = []
     def watch(stage, seconds, facts):
         seen.append(stage)

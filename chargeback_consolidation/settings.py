@@ -15,6 +15,7 @@ __all__ = ['Columns', 'COLUMNS', 'Rule', 'RULES', 'Argument', 'REQUIRED', 'RATE'
 import difflib
 import os
 import re
+import textwrap
 from collections import namedtuple
 from dataclasses import dataclass, fields, make_dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -415,17 +416,16 @@ def limits_text(argument):
     return ' ({:,g} to {:,g})'.format(*argument.limits)
 
 # %% ../nbs/00_settings.ipynb #91d7a009
-def help_text(
-    spelling='--{}'.format,  # argument name -> how the user writes it
-):
-    "What `--help` prints: every argument, its type, default and meaning"
+def help_text(columns=140):
+    "What `--help` prints, in lines of so many columns: every argument, its type, default and meaning"
     lines = ['Consolidate a day of small chargeback files into a few large ones.', '']
-    width = max(len(spelling(a.name)) for a in ARGUMENTS) + 2
+    width = max(len(a.name) for a in ARGUMENTS) + 6
     for title, wanted in (('Required:', True), ('Optional (with defaults):', False)):
         lines.append(title)
         for a in ARGUMENTS:
             if (a.default == REQUIRED) != wanted: continue
-            default = '' if wanted else f' [{a.default}]'
-            lines.append(f'  {spelling(a.name):<{width}}{a.meaning}{limits_text(a)}{default}')
+            told = a.meaning + limits_text(a) + ('' if wanted else f' [{a.default}]')
+            lines.append(textwrap.fill(told, columns, initial_indent=f'  --{a.name}'.ljust(width),
+                                       subsequent_indent=' ' * width))
         lines.append('')
     return '\n'.join(lines + [EXIT_CODES_TEXT])

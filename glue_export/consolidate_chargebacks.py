@@ -29,6 +29,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import uuid
@@ -468,18 +469,17 @@ def limits_text(argument):
     return ' ({:,g} to {:,g})'.format(*argument.limits)
 
 
-def help_text(
-    spelling='--{}'.format,  # argument name -> how the user writes it
-):
-    "What `--help` prints: every argument, its type, default and meaning"
+def help_text(columns=140):
+    "What `--help` prints, in lines of so many columns: every argument, its type, default and meaning"
     lines = ['Consolidate a day of small chargeback files into a few large ones.', '']
-    width = max(len(spelling(a.name)) for a in ARGUMENTS) + 2
+    width = max(len(a.name) for a in ARGUMENTS) + 6
     for title, wanted in (('Required:', True), ('Optional (with defaults):', False)):
         lines.append(title)
         for a in ARGUMENTS:
             if (a.default == REQUIRED) != wanted: continue
-            default = '' if wanted else f' [{a.default}]'
-            lines.append(f'  {spelling(a.name):<{width}}{a.meaning}{limits_text(a)}{default}')
+            told = a.meaning + limits_text(a) + ('' if wanted else f' [{a.default}]')
+            lines.append(textwrap.fill(told, columns, initial_indent=f'  --{a.name}'.ljust(width),
+                                       subsequent_indent=' ' * width))
         lines.append('')
     return '\n'.join(lines + [EXIT_CODES_TEXT])
 
@@ -7945,7 +7945,7 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
 
 def main(argv, session=get_spark, observe=log_stage, tell=tell):
     "Run the job with these words; the exit code: 128 and the signal for a run that was stopped"
-    if list(argv) == ['--help']: print(help_text()); return 0
+    if list(argv) in (['--help'], ['-h']): print(help_text(shutil.get_terminal_size((140, 24)).columns)); return 0
     seen = []
     def watch(stage, seconds, facts):
         seen.append(stage)

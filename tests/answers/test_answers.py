@@ -280,7 +280,7 @@ JOB_WORDS = (
         (['consolidate', *JOB_WORDS, 'stray'], "argument 'stray' has no name: write --name value"),
         (
             ['consolidate', *JOB_WORDS, '--execution-sequence', '5'],
-            '--EXECUTION_SEQUENCE 5 is more than --TOTAL_EXECUTIONS 4'),
+            '--execution-sequence 5 is more than --total-executions 4'),
         (['backfill', *JOB_WORDS, '--to', DAY], '--from is required: First day'),
         (['backfill', *JOB_WORDS, '--from', DAY, '--to', '2025-11-01'], '--from 2025-11-02 is after --to 2025-11-01'),
         (
@@ -293,7 +293,7 @@ JOB_WORDS = (
             '--ledger-pth is not an option of snapshot; did you mean --ledger-path?'),
         (
             ['repair', '--output-path', 's3://lake', '--partition-date', DAY],
-            '--LEDGER_PATH is required: beside s3://lake '),
+            '--ledger-path is required: beside s3://lake '),
         (['investigate', '--output-path', 'out'], 'which investigation? There is duplicates, '),
         (['investigate', 'tracee'], "'tracee' is not an investigation (did you mean trace?)"),
         (
