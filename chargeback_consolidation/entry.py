@@ -131,7 +131,9 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
 # %% ../nbs/28_entry.ipynb #3feb75ec
 def main(argv, session=get_spark, observe=log_stage, tell=tell):
     "Run the job with these words; the exit code: 128 and the signal for a run that was stopped"
-    if list(argv) in (['--help'], ['-h']): print(help_text(shutil.get_terminal_size((140, 24)).columns)); return 0
+    if list(argv) in (['--help'], ['-h']):
+        with steady_output(): print(help_text(shutil.get_terminal_size((140, 24)).columns))
+        return 0
     seen = []
     def watch(stage, seconds, facts):
         seen.append(stage)

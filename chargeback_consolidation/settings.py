@@ -406,7 +406,7 @@ def check_together(s):
     return s
 
 # %% ../nbs/00_settings.ipynb #bf171118
-EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation,\n'
+EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, '
                    '6 conflict with another run, 130 and 143 stopped.')
 
 def limits_text(argument):
@@ -428,4 +428,4 @@ def help_text(columns=140):
             lines.append(textwrap.fill(told, columns, initial_indent=f'  --{a.name}'.ljust(width),
                                        subsequent_indent=' ' * width))
         lines.append('')
-    return '\n'.join(lines + [EXIT_CODES_TEXT])
+    return '\n'.join(lines + [textwrap.fill(EXIT_CODES_TEXT, columns)])

@@ -459,7 +459,7 @@ def check_together(s):
     return s
 
 
-EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation,\n'
+EXIT_CODES_TEXT = ('Exit codes: 0 done, 1 failed, 2 bad argument, 3 no data, 4 quality, 5 conservation, '
                    '6 conflict with another run, 130 and 143 stopped.')
 
 def limits_text(argument):
@@ -481,7 +481,7 @@ def help_text(columns=140):
             lines.append(textwrap.fill(told, columns, initial_indent=f'  --{a.name}'.ljust(width),
                                        subsequent_indent=' ' * width))
         lines.append('')
-    return '\n'.join(lines + [EXIT_CODES_TEXT])
+    return '\n'.join(lines + [textwrap.fill(EXIT_CODES_TEXT, columns)])
 
 
 # --- Store (01_store.ipynb)
@@ -7945,7 +7945,9 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
 
 def main(argv, session=get_spark, observe=log_stage, tell=tell):
     "Run the job with these words; the exit code: 128 and the signal for a run that was stopped"
-    if list(argv) in (['--help'], ['-h']): print(help_text(shutil.get_terminal_size((140, 24)).columns)); return 0
+    if list(argv) in (['--help'], ['-h']):
+        with steady_output(): print(help_text(shutil.get_terminal_size((140, 24)).columns))
+        return 0
     seen = []
     def watch(stage, seconds, facts):
         seen.append(stage)

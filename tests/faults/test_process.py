@@ -574,6 +574,13 @@ def test_a_reader_that_takes_one_line_does_not_end_the_run(place, command):
     assert unread(place, *command, *WORDS, '--REPROCESS', 'true') == (0, '') and place.left_behind() == []
 
 
+def test_help_fits_the_terminal_and_a_reader_that_goes_away(place):
+    assert unread(place, *JOB, '--help') == (0, '')
+    assert piped(place, *JOB, '-h')[::2] == (0, '')
+    told = subprocess.run([*JOB, '--help'], env=dict(os.environ, COLUMNS='80'), capture_output=True, text=True).stdout
+    assert max(map(len, told.splitlines())) <= 80 and '130 and 143 stopped' in told
+
+
 DAY = '--output-path out --partition-date 2025-11-02'.split()
 QUESTIONS = {
     'history': ['history'], 'history --json': ['history', '--json'], 'snapshot': ['snapshot'], 'repair': ['repair'],
