@@ -17,10 +17,12 @@ import struct
 import tempfile
 import time
 import uuid
+import zlib
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from .store import FileEntry, attempt, is_hidden
 from .local import ODD
@@ -110,10 +112,10 @@ def listing_digest(source):
     return hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).digest()
 
 def read_places(path):
-    "Pairs of a digest and (path, begin, bytes), of a file of places; a last one that is not whole is left out"
+    "{digest: (path, begin, bytes, CRC-32)} of a file of places; a last one that is not whole is left out"
     with open(path, 'rb') as f: data = f.read()
-    for digest, begin, size in PLACE.iter_unpack(data[:len(data) // PLACE.size * PLACE.size]):
-        yield digest, (path[:-len('places')] + 'data', begin, size)
+    whole = PLACE.iter_unpack(data[:len(data) // PLACE.size * PLACE.size])
+    return {digest: (path[:-len('places')] + 'data', *place) for digest, *place in whole}
 
 def is_own(folder):
     "True if a folder is there and ours alone"
@@ -139,7 +141,7 @@ def sweep_old(temporary, seconds=86400):
 # %% ../nbs/14_inventory.ipynb #497e2563
 FETCHED = 'chargeback-fetched-'     # what the folders begin with
 LEAST_FREE = 0.1                    # of a disk; nothing more is kept where less is free
-PLACE = struct.Struct('>32sQQ')     # which file, in which version; where its bytes begin; how many
+PLACE = struct.Struct('>32sQQI')    # which file, in which version; where its bytes begin; how many; their CRC-32
 
 class Fetched:
     """The bytes of small landing files, kept on the disk of the machine that fetched them until the end of the run: one
@@ -163,29 +165,29 @@ class Fetched:
         disk = os.statvfs(self.folder())
         if disk.f_bavail < LEAST_FREE * disk.f_blocks: return
         with open(self.own + '.data', 'ab') as f: f.write(data)
-        with open(self.own + '.places', 'ab') as f: f.write(PLACE.pack(digest, self.end, len(data)))
+        with open(self.own + '.places', 'ab') as f: f.write(PLACE.pack(digest, self.end, len(data), zlib.crc32(data)))
         self.end += len(data)
 
     def find(self):
-        "What is kept on this machine when one first asks: {digest: (path, begin, bytes)}"
+        "What is kept on this machine when one first asks, as by `read_places`"
         if self.places is None:
-            there = os.listdir(self.folder()) if self.name and is_own(self.folder()) else []
-            self.places = {}
-            for name in there:
-                if name.endswith('.places'): self.places.update(read_places(os.path.join(self.folder(), name)))
+            self.places, own = {}, bool(self.name) and is_own(self.folder())
+            for path in Path(self.folder()).glob('*.places') if own else ():
+                found = attempt(read_places, str(path))
+                if not isinstance(found, Exception): self.places.update(found)
         return self.places
 
     def has(self, source): return listing_digest(source) in self.find() if self.name else False
 
     def get(self, source):
-        "The bytes of a file; None if they are not there, or not all"
-        path, begin, size = self.find().get(listing_digest(source), ('', 0, 0))
+        "The bytes of a file; None if they are not there, or not as they were"
+        path, begin, size, crc = self.find().get(listing_digest(source), ('', 0, 0, 0))
         try:
             with open(path, 'rb') as f:
                 f.seek(begin)
                 data = f.read(size)
         except OSError: return None
-        return data if len(data) == source.size else None
+        return data if len(data) == source.size and zlib.crc32(data) == crc else None
 
     def remove(self):
         "What is left on this machine"

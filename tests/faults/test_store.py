@@ -252,6 +252,19 @@ def test_what_is_fetched_is_kept_for_its_version(fetched, tmp_path):
     assert copy.get(FILE) is None and list(tmp_path.iterdir()) == []
 
 
+def test_what_is_kept_and_spoilt_is_not_used(fetched):
+    fetched.keep(FILE, b'PAR1')
+    folder = Path(fetched.folder())
+    (folder / 'a-folder.places').mkdir()
+    (folder / 'other.places').write_bytes(b'half a place')
+    assert Fetched(fetched.name).get(FILE) == b'PAR1'
+    [data] = folder.glob('*.data')
+    data.write_bytes(b'PAR2')
+    assert Fetched(fetched.name).get(FILE) is None
+    data.unlink()
+    assert Fetched(fetched.name).has(FILE) and Fetched(fetched.name).get(FILE) is None
+
+
 def planted(folder, kind):
     if kind == 'open to others': folder.mkdir(mode=0o755)
     elif kind == 'a file': folder.write_bytes(b'')
