@@ -4483,7 +4483,8 @@ def listing_digest(source):
 def read_places(path):
     "{digest: (path, begin, bytes, CRC-32)} of a file of places; a last one that is not whole is left out"
     with open(path, 'rb') as f: data = f.read()
-    whole = PLACE.iter_unpack(data[:len(data) // PLACE.size * PLACE.size])
+    size = struct.calcsize(PLACE)
+    whole = struct.iter_unpack(PLACE, data[:len(data) // size * size])
     return {digest: (path[:-len('places')] + 'data', *place) for digest, *place in whole}
 
 def is_own(folder):
@@ -4510,7 +4511,7 @@ def sweep_old(temporary, seconds=86400):
 
 FETCHED = 'chargeback-fetched-'     # what the folders begin with
 LEAST_FREE = 0.1                    # of a disk; nothing more is kept where less is free
-PLACE = struct.Struct('>32sQQI')    # which file, in which version; where its bytes begin; how many; their CRC-32
+PLACE = '>32sQQI'   # which file, in which version; where its bytes begin; how many; their CRC-32
 
 class Fetched:
     """The bytes of small landing files, kept on the disk of the machine that fetched them until the end of the run: one
@@ -4534,7 +4535,7 @@ class Fetched:
         disk = os.statvfs(self.folder())
         if disk.f_bavail < LEAST_FREE * disk.f_blocks: return
         with open(self.own + '.data', 'ab') as f: f.write(data)
-        with open(self.own + '.places', 'ab') as f: f.write(PLACE.pack(digest, self.end, len(data), zlib.crc32(data)))
+        with open(self.own + '.places', 'ab') as f: f.write(struct.pack(PLACE, digest, self.end, len(data), zlib.crc32(data)))
         self.end += len(data)
 
     def find(self):
