@@ -166,7 +166,8 @@ class Fetched:
         disk = os.statvfs(self.folder())
         if disk.f_bavail < LEAST_FREE * disk.f_blocks: return
         with open(self.own + '.data', 'ab') as f: f.write(data)
-        with open(self.own + '.places', 'ab') as f: f.write(struct.pack(PLACE, digest, self.end, len(data), zlib.crc32(data)))
+        place = struct.pack(PLACE, digest, self.end, len(data), zlib.crc32(data))
+        with open(self.own + '.places', 'ab') as f: f.write(place)
         self.end += len(data)
 
     def find(self):
