@@ -37,7 +37,8 @@ def draw(results, path):
     figure, axes = plt.subplots(
         len(sizes), 2, figsize=(8.4, 0.55 + 1.55 * len(sizes)), layout='constrained', squeeze=False)
     for (time, memory), size in zip(axes, sizes, strict=True):
-        rows = {way: results[size]['ways'][way] for way in NAMES if way in results[size]['ways']}
+        ways = results[size]['ways']
+        rows = {way: ways[way] for way in sorted(NAMES.keys() & ways, key=lambda way: ways[way]['seconds'])}
         ours = rows['ours']['seconds']
         records = f'{int(size) * 100 / 1e6:g} M records in {int(size):,} files'
         bars(time, rows, 'seconds', ours, f'{records}: time, this job = 1', 2)

@@ -280,7 +280,7 @@ JOB_WORDS = (
         (['consolidate', *JOB_WORDS, 'stray'], "argument 'stray' has no name: write --name value"),
         (
             ['consolidate', *JOB_WORDS, '--execution-sequence', '5'],
-            '--execution-sequence 5 is more than --total-executions 4'),
+            '--EXECUTION_SEQUENCE 5 is more than --TOTAL_EXECUTIONS 4'),
         (['backfill', *JOB_WORDS, '--to', DAY], '--from is required: First day'),
         (['backfill', *JOB_WORDS, '--from', DAY, '--to', '2025-11-01'], '--from 2025-11-02 is after --to 2025-11-01'),
         (

@@ -279,7 +279,7 @@ def told_of(lake, paths, waiting=(), kinds=()):
     assert {f.kind for f in answer.findings if f.level != 'ok'} == set(kinds)
     assert runs['balanced'].all(), runs.loc[~runs['balanced'], 'commit'].tolist()
     assert (facts['landing files taken'], facts['waiting files']) == (len(paths), len(waiting))
-    assert (facts['records in them'], facts['set aside rows']) == (right.records, len(right.keyless))
+    assert (facts['records in them'], facts['quarantined']) == (right.records, len(right.keyless))
     assert facts['chargebacks'] == facts['rows of the day'] == len(right.winners)
     assert facts['duplicates'] == right.records - len(right.keyless) - len(right.winners)
     counts, missed = day_counts(day), late_arrivals(day).tables['missed']

@@ -131,7 +131,7 @@ def test_a_ledger_path_of_ones_own(spark, tmp_path, typed):
         code, out, err = typed(*command, *words, *runs)
         assert code == 0, (command, err)
     code, out, err = typed('snapshot', *words[:-2])
-    assert code == 2 and 'nothing was ever committed' in err and str(lake.root / '_out') in err
+    assert code == 2 and 'there is no ledger in' in err and str(lake.root / '_out') in err
 
 
 @pytest.mark.parametrize(('given', 'says'), [

@@ -9,7 +9,7 @@ import pytest
 from days import LENIENT, Lake, chargebacks, tree
 from inline import inline
 
-from chargeback_consolidation import copying, job, landing
+from chargeback_consolidation import copying, inventory, job, landing
 from chargeback_consolidation.quality import ConservationBroken, QualityFailed
 from chargeback_consolidation.settings import ArgumentError
 
@@ -78,7 +78,7 @@ def test_other_rules_are_told_and_reprocess_applies_them(lake):
 
 
 def test_large_files_in_pieces(lake, monkeypatch):
-    monkeypatch.setattr(landing, 'SMALL', 100)
+    monkeypatch.setattr(inventory, 'SMALL', 100)
     monkeypatch.setattr(copying, 'BATCH_ROWS', 3)
     keys = [f'k{i:03}' for i in range(300)]
     lake.land('big.parquet', amounts(keys, [str(i % 3 - 1) for i in range(300)]), row_group_size=40)

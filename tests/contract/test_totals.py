@@ -16,7 +16,7 @@ import pytest
 from days import LENIENT, Lake, chargebacks, tree
 from inline import inline
 
-from chargeback_consolidation import copying, entry, landing, schema, writer
+from chargeback_consolidation import copying, entry, inventory, landing, schema, writer
 from chargeback_consolidation.quality import ConservationBroken
 from chargeback_consolidation.settings import ArgumentError, totals_of
 
@@ -95,7 +95,7 @@ def one_day(folder, seed, split):
 
 @pytest.mark.parametrize('part', [pytest.param(i, marks=pytest.mark.slow if i > 2 else ()) for i in range(10)])
 def test_random_days(part, tmp_path, monkeypatch):
-    if part % 2: monkeypatch.setattr(landing, 'SMALL', 100)
+    if part % 2: monkeypatch.setattr(inventory, 'SMALL', 100)
     if part % 3 == 0: monkeypatch.setattr(landing, 'CHUNK', 5)
     monkeypatch.setattr(copying, 'BATCH_ROWS', 3)
     for seed in range(SEED + part, SEED + DAYS, 10):

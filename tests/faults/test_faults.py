@@ -132,7 +132,7 @@ def test_a_rewritten_file_is_said(lake):
     lake.land('a.parquet', chargebacks(['a', 'b'], updated=1), mtime=1)
     run(lake)
     lake.land('a.parquet', chargebacks(['a', 'c'], updated=2), mtime=2)
-    assert any('1 landing files were rewritten' in w and 'a.parquet' in w for w in run(lake).warnings)
+    assert any('1 landing file rewritten' in w and 'a.parquet' in w for w in run(lake).warnings)
     assert not any('rewritten' in w for w in run(lake).warnings)
 
 

@@ -210,7 +210,7 @@ def test_three_incidents_at_a_terminal(session):
     assert (
         code == 4
         and '2025/11/02/part-9-0.parquet' in ' '.join(lines[-6:])
-        and 'MAX_UNREADABLE_RATE' in ' '.join(lines[-6:])), lines
+        and '--max-unreadable-rate' in ' '.join(lines[-6:])), lines
     assert any(line.startswith('set aside 2025/11/02/part-9-0.parquet: unreadable: ') for line in lines)
     broken.unlink()
     assert session.type('snapshot', *day) == before
