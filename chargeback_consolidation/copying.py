@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from .settings import COLUMNS
 from .store import StoreError, attempt
-from .spark import collect, run_tasks
+from .spark import collect, run_tasks, telling
 from .parquet import (WholeFile, arrow_array, arrow_texts, cause_of, footer, keyless_rows,
     leaves_named, open_parquet, open_writer, read_lineage, write_lineage)
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
@@ -309,6 +309,7 @@ def slot_shares(parts, versions, tasks):
     )
 
 # %% ../nbs/20_copying.ipynb #7c95479d
+@telling
 def copy_slots(
     spark,
     parts,          # {slot: list of Part}

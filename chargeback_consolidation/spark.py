@@ -6,7 +6,7 @@
 __all__ = ['LOG4J', 'FAULT', 'SIGNALS', 'running', 'descendants', 'kill_below', 'hush', 'hush_accumulators', 'untold',
            'private_folder', 'end_spark', 'close_java', 'let_close', 'find_java', 'java_home', 'warm_home',
            'spark_home', 'quiet_log4j', 'quoted', 'spark_settings', 'starting', 'get_spark', 'TaskFailed', 'run_tasks',
-           'collect', 'cause_in', 'told_by', 'Stopped', 'let_go', 'stoppable']
+           'collect', 'cause_in', 'telling', 'told_by', 'Stopped', 'let_go', 'stoppable']
 
 # %% ../nbs/05_spark.ipynb #cb42c5d6
 import atexit
@@ -25,6 +25,7 @@ import threading
 import time
 import zlib
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
 import pyarrow as pa
@@ -280,6 +281,15 @@ def cause_in(error):
         return error
     return TaskFailed(f'Spark could not finish the work: {told_by(error)}')
 
+# %% ../nbs/05_spark.ipynb #cf831157
+def telling(work):
+    "A decorator: what Spark refuses `work`, however it says so, is raised as `cause_in` tells it"
+    @wraps(work)
+    def told(*args, **options):
+        try: return work(*args, **options)
+        except Exception as e: raise cause_in(e) from None
+    return told
+
 # %% ../nbs/05_spark.ipynb #e3093477
 def told_by(error):
     "What an exception of Spark comes to, in one line"
@@ -327,16 +337,23 @@ def stoppable(
         yield session, came
         return
     joined = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ
-    spared = descendants()
+    spared, busy = descendants(), []
     def stop(number, frame):
         for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)
         came.append(number)
         let_go(joined, spared)
-        raise Stopped(number)
+        if not busy: raise Stopped(number)
     def listen():
         for kind in SIGNALS: signal.signal(kind, stop)
     def started():
-        spark = session()
+        busy.append(True)       # an exception in the midst of a start would leave what that had begun
+        try: spark = session()
+        except Exception:
+            if not came: raise      # else it failed because we let go of it
+        finally: busy.clear()
+        if came:
+            let_go(joined, spared)
+            raise Stopped(came[0])
         listen()    # Spark puts a handler of its own there
         return spark
     before = [(kind, signal.getsignal(kind)) for kind in SIGNALS]

@@ -16,7 +16,7 @@ from pyspark import StorageLevel
 
 from .settings import COLUMNS
 from .store import FileEntry, attempt
-from .spark import collect, run_tasks
+from .spark import collect, run_tasks, telling
 from .parquet import arrow_array, integers, known, open_parquet, whole
 from .rules import NO_BOOK
 from .inventory import NOTHING_FETCHED, SMALL, Source
@@ -107,6 +107,7 @@ Index.__doc__ = """What decides about a day.
 notes: {source id: Note}. contenders: RDD of packed index rows, all of a key in one partition, notes among them;
 persisted: `forget` it in the end."""
 
+@telling
 def build_index(
     spark,
     sources,        # list of Source
@@ -190,6 +191,7 @@ def gather(found):
     return dict(zip(ids.tolist(), places)), int(digest)
 
 # %% ../nbs/17_versions.ipynb #892dd6e7
+@telling
 def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
@@ -209,6 +211,7 @@ def find_losers(
     return gather(collect(contenders.mapPartitions(work)))
 
 # %% ../nbs/17_versions.ipynb #6b04b987
+@telling
 def key_counts(contenders, set_aside):
     "Of the contenders that landed now: (how many, how many different keys, keys that come once)"
     out = np.array(sorted(set_aside), np.int64)

@@ -2022,6 +2022,15 @@ def cause_in(error):
     return TaskFailed(f'Spark could not finish the work: {told_by(error)}')
 
 
+def telling(work):
+    "A decorator: what Spark refuses `work`, however it says so, is raised as `cause_in` tells it"
+    @wraps(work)
+    def told(*args, **options):
+        try: return work(*args, **options)
+        except Exception as e: raise cause_in(e) from None
+    return told
+
+
 def told_by(error):
     "What an exception of Spark comes to, in one line"
     lines = [
@@ -2068,16 +2077,23 @@ def stoppable(
         yield session, came
         return
     joined = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ
-    spared = descendants()
+    spared, busy = descendants(), []
     def stop(number, frame):
         for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)
         came.append(number)
         let_go(joined, spared)
-        raise Stopped(number)
+        if not busy: raise Stopped(number)
     def listen():
         for kind in SIGNALS: signal.signal(kind, stop)
     def started():
-        spark = session()
+        busy.append(True)       # an exception in the midst of a start would leave what that had begun
+        try: spark = session()
+        except Exception:
+            if not came: raise      # else it failed because we let go of it
+        finally: busy.clear()
+        if came:
+            let_go(joined, spared)
+            raise Stopped(came[0])
         listen()    # Spark puts a handler of its own there
         return spark
     before = [(kind, signal.getsignal(kind)) for kind in SIGNALS]
@@ -5159,6 +5175,7 @@ Index.__doc__ = """What decides about a day.
 notes: {source id: Note}. contenders: RDD of packed index rows, all of a key in one partition, notes among them;
 persisted: `forget` it in the end."""
 
+@telling
 def build_index(
     spark,
     sources,        # list of Source
@@ -5242,6 +5259,7 @@ def gather(found):
     return dict(zip(ids.tolist(), places)), int(digest)
 
 
+@telling
 def find_losers(
     contenders,     # RDD, of an `Index`
     ranks,          # of `path_ranks`, by number of the landing file
@@ -5261,6 +5279,7 @@ def find_losers(
     return gather(collect(contenders.mapPartitions(work)))
 
 
+@telling
 def key_counts(contenders, set_aside):
     "Of the contenders that landed now: (how many, how many different keys, keys that come once)"
     out = np.array(sorted(set_aside), np.int64)
@@ -5939,6 +5958,7 @@ def slot_shares(parts, versions, tasks):
     )
 
 
+@telling
 def copy_slots(
     spark,
     parts,          # {slot: list of Part}

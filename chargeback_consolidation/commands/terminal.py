@@ -139,12 +139,13 @@ def before_and_after(console, r):
             ('consolidated now', f'{r.output_files:,}', megabytes(r.output_bytes), f'{r.rows_after:,}')]
     print_grid(console, f'{r.table} {r.day}', ('what', ' files', ' MB', ' rows'), rows)
 
-def tell_set_aside(console, aside, most=10, kept=True):
+def tell_set_aside(console, aside, kept=True):
     "The files that were set aside, each with its cause. aside: triples of path, rule and cause; kept: by a commit"
+    most = 10 if console.is_terminal else len(aside)
     for path, rule, cause in aside[:most]: say_line(console, f'set aside {path}: {rule}: {cause}')
     more = len(aside) - most
-    where = '; `history --json` names them all' if kept else ''
-    if more > 0: say_line(console, f'... and {more} more files set aside{where}')
+    where = '`history --json` names them all' if kept else 'into a file or a pipe the command names them all'
+    if more > 0: say_line(console, f'... and {more} more files set aside; {where}')
 
 # %% ../../nbs/commands/terminal.ipynb #992fe8c7
 def tell_totals(console, totals):
