@@ -143,6 +143,7 @@ def sample_options(f):
 def as_options(text):
     "A message about parameters of `Sample`, with the names of the options"
     names, must, wanted = text.partition(' must be ')
+    if not must: return text
     return re.sub(r'[a-z]\w+', lambda name: option_name(name[0]), names) + must + wanted
 
 @commands.command('land-sample')
