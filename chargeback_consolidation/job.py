@@ -45,34 +45,35 @@ def consolidate(run):
     Raises ArgumentError, NoData, QualityFailed, ConservationBroken, Conflict, LedgerDamaged, StoreError, TaskFailed:
     nothing of this run was published, unless `LedgerDamaged` names its own commit."""
     bad = {}
-    for _ in range(ATTEMPTS):
-        state = look(run)
-        if not state.work: return nothing_new(run, state)
-        index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
-                            run.book, run.totals, run.settings.columns, run.fetched)
-        run.mark(
-            'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
-        )
-        try:
-            plan = decide(run, state, index, bad)
-            if lost_race(run, state, plan.set_aside) or moved(state, plan): continue
-            check_plan(run, state, plan)
-            if not plan.work: return nothing_new(run, state)
-            if run.settings.dry_run: return dry_report(run, state, plan)
-            written = write(run, state, plan)
-            if written.bad:
-                bad.update(written.bad)
-                continue
-            check_conserved(run, state, plan, written)
-            commit = commit_of(run, state, plan, written)
-            if publish(run, commit): return finish(run, state, plan, commit)
-        finally:
-            forget(index)
-            run.fetched.remove()
-            attempt(clean_up, run)      # what it cannot remove now, a later run will
-    raise Conflict(
-        f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
-        'planning: nothing of this run is published, start it again')
+    try:
+        for _ in range(ATTEMPTS):
+            state = look(run)
+            if not state.work: return nothing_new(run, state)
+            index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
+                                run.book, run.totals, run.settings.columns, run.fetched)
+            run.mark(
+                'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
+            )
+            try:
+                plan = decide(run, state, index, bad)
+                if lost_race(run, state, plan.set_aside) or moved(state, plan): continue
+                check_plan(run, state, plan)
+                if not plan.work: return nothing_new(run, state)
+                if run.settings.dry_run: return dry_report(run, state, plan)
+                written = write(run, state, plan)
+                if written.bad:
+                    bad.update(written.bad)
+                    continue
+                check_conserved(run, state, plan, written)
+                commit = commit_of(run, state, plan, written)
+                if publish(run, commit): return finish(run, state, plan, commit)
+            finally:
+                forget(index)
+                attempt(clean_up, run)      # what it cannot remove now, a later run will
+        raise Conflict(
+            f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
+            'planning: nothing of this run is published, start it again')
+    finally: run.fetched.remove()
 
 # %% ../nbs/27_job.ipynb #affacb53
 Written = namedtuple('Written', 'slots bad')

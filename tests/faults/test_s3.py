@@ -172,6 +172,21 @@ def test_what_was_fetched_is_used_or_fetched_again(cloud_day, session, endpoint,
     assert world.listed() == after and list(tmp_path.iterdir()) == []
 
 
+def test_an_index_that_fails_leaves_nothing_of_what_it_fetched(cloud_day, session, endpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    cloud, _, _, copy = cloud_day
+    world, fetched = copy(), []
+
+    def deny(number, done, path):
+        if done != 'GET' or not path.startswith(f'/{cloud.landing}'): return None
+        fetched.append(path)
+        return '403' if len(fetched) > 8 else None
+    with Proxy(endpoint, deny) as proxy:
+        with world.environment(proxy.endpoint), pytest.raises(StoreError, match='AccessDenied'):
+            job.consolidate(world.start(session, state.quiet, '--REPROCESS', 'true'))
+    assert len(fetched) > 8 and list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_keeps_nothing(cloud_day, session, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     monkeypatch.setattr(Fetched, 'append', None)
