@@ -6737,14 +6737,14 @@ def snapshot_of(ledger, number):
     lost = [path for path in paths if path not in there]
     if not lost: return commit, [there[path] for path in paths]
     raise Gone(f'{len(lost)} of the {len(paths)} files of commit {number} of {ledger.day} are gone, for example '
-               f'{lost[0]}: {commits_there(ledger, there)}; superseded files stay for KEEP_SUPERSEDED_HOURS')
+               f'{lost[0]}. {commits_there(ledger, there)}. Superseded files stay for KEEP_SUPERSEDED_HOURS')
 
 def commits_there(ledger, there):
     "Words that say which commits have all their files among the paths `there`"
     commits = map(ledger.load, ledger.numbers())
     whole = [str(c.number) for c in commits if {ledger.path(f.path) for f in c.files} <= set(there)]
-    if not whole: return 'no commit is whole any more, `repair` may help'
-    return f'commit{"s" if whole[1:] else ""} {", ".join(whole)} {"are" if whole[1:] else "is"} there'
+    if not whole: return 'No commit has all its files any more; `repair` may help'
+    return f'All files of commit{"s" if whole[1:] else ""} {", ".join(whole)} are still there'
 
 
 # --- Repair (23_repair.ipynb)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MASK_KEY', 'IDENTIFIERS', 'OURS', 'RECORD_TYPE', 'LEVELS', 'Finding', 'key_title', 'Mask', 'Identifier',
-           'plain', 'digest_of_data', 'Answer', 'answered', 'Page', 'cell_text', 'whole_words', 'as_html', 'details',
-           'finding_text', 'finding_html', 'summary_html', 'picture']
+           'plain', 'digest_of_data', 'Answer', 'with_commits', 'answered', 'Page', 'cell_text', 'whole_words',
+           'as_html', 'details', 'finding_text', 'finding_html', 'summary_html', 'picture']
 
 # %% ../../nbs/answers/answer.ipynb #f309a4bc
 import base64
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..settings import COLUMNS, times_of
+from ..settings import COLUMNS
 from ..store import shown
 
 # %% ../../nbs/answers/answer.ipynb #3aef5ab2
@@ -42,7 +42,6 @@ class Mask:
     def __init__(self, on, columns=COLUMNS):
         self.on, self._key = on, (os.environ.get(MASK_KEY) or secrets.token_hex(16)).encode()
         self.identifiers = {*IDENTIFIERS, *columns.key, key_title(columns)}
-        self.verbatim = self.identifiers | set(times_of(columns))
 
     def __call__(self, text):
         "`text`, masked if this mask is on; None and empty texts stay"
@@ -116,7 +115,7 @@ class Answer:
         if not len(frame): return Page('<p class="more">none</p>', text, ('none',))
         shown = self.mask.frame(frame.head(rows))
         more = f'{rows:,} of {len(frame):,} rows' if len(frame) > rows else ''
-        html = as_html(shown, self.mask.verbatim) + (f'<p class="more">{more}</p>' if more else '')
+        html = as_html(shown) + (f'<p class="more">{more}</p>' if more else '')
         return Page(html, text, (shown, more) if more else (shown,))
 
     @property
@@ -129,6 +128,11 @@ class Answer:
         return {'text/html': summary_html(self), 'text/plain': self.verdict, RECORD_TYPE: {'answer': self.data()}}
 
 # %% ../../nbs/answers/answer.ipynb #c8fcc15f
+def with_commits(table):
+    "A table whose column of commits is empty for what no commit took"
+    if 'commit' not in table or not pd.api.types.is_integer_dtype(table['commit']): return table
+    return table.assign(commit=table['commit'].astype('Int64').mask(table['commit'] == 0))
+
 def answered(name, fine, facts, findings, tables, mask, aside=()):
     """An `Answer`, its verdict made from the findings. fine: the verdict if nothing is wrong; aside: findings about
     the day that do not answer the question"""
@@ -143,7 +147,8 @@ def answered(name, fine, facts, findings, tables, mask, aside=()):
         if bad
         else fine)
     level = bad[0].level if bad else 'ok'
-    return Answer(name, verdict, tuple(facts), findings + ordered(aside), tables, mask, level, len(aside))
+    told = {name: with_commits(table) for name, table in tables.items()}
+    return Answer(name, verdict, tuple(facts), findings + ordered(aside), told, mask, level, len(aside))
 
 # %% ../../nbs/answers/answer.ipynb #9f1eb8ad
 class Page:
@@ -169,18 +174,17 @@ def whole_words(text):
     return re.sub(
         r'[^\s<>&;]*-[^\s<>&;]*', lambda m: f'<span class="w">{m[0]}</span>' if len(m[0]) <= 32 else m[0], text)
 
-def as_html(frame, verbatim=()):
-    "A DataFrame as an HTML table; numbers to the right. verbatim: names of columns that are shown as they are"
+def as_html(frame):
+    "A DataFrame as an HTML table; numbers to the right"
     right = [
         pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
     def cell(tag, value, right):
         words = whole_words(html.escape(cell_text(value)))
         return '<{0}{1}>{2}</{0}>'.format(tag, ' class="n"' if right else '', words)
-    def title(name): return name if name in verbatim else str(name).replace('_', ' ')
     def row(tag, values): return '<tr>{}</tr>'.format(''.join(cell(tag, v, r) for v, r in zip(values, right)))
     body = ''.join(row('td', values) for values in zip(*(frame[c] for c in frame.columns)))
     return '<div class="t"><table><thead>{}</thead><tbody>{}</tbody></table></div>'.format(
-        row('th', map(title, frame.columns)), body)
+        row('th', frame.columns), body)
 
 def details(found, mask):
     "Where a finding is and whom it is about: two texts, '' for nothing"

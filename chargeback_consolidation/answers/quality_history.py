@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIKE', 'LEAST_DAYS', 'COUNTED', 'ODD', 'day_counts', 'stands_out', 'outliers', 'percent', 'every_day',
-           'in_percent', 'outliers_shown', 'quality_limits', 'rule_days', 'rule_outliers', 'Days', 'open_days', 'usual',
-           'history']
+           'in_percent', 'with_left_out', 'outliers_shown', 'quality_limits', 'rule_days', 'rule_outliers', 'Days',
+           'open_days', 'usual', 'history']
 
 # %% ../../nbs/answers/quality_history.ipynb #c581d4bd
 import html
@@ -110,6 +110,13 @@ def in_percent(table):
     return table.assign(**{name: (100 * table[name].astype(float)).round(4) for name in rates}).rename(
         columns={name: name + ', %' for name in rates})
 
+def with_left_out(table, dates):
+    "The days, in order, with those in which no run committed what has landed: no executions, and no counts"
+    counts = [name for name in table.columns if pd.api.types.is_integer_dtype(table[name])]
+    table, end = table.astype(dict.fromkeys(counts, 'Int64')), len(table)
+    for date in dates: table.loc[len(table), ['date', 'executions']] = date, 0
+    return table.sort_values('date', ignore_index=True) if len(table) > end else table
+
 def outliers_shown(odd):
     "What stands out, each value in its unit"
     rates = {r.name for r in RULES}
@@ -201,11 +208,13 @@ def history(span):
         text += f', the median of the other days is {o.median}' if o.why == 'far from the median' else \
             f', the threshold is {o.threshold}' if o.threshold else ', and the rule does not hold'
         found.append(Finding('{} {}'.format(o.what.replace('_', ' '), o.why), o.level, 1, (), text))
+    left_out = []
     for d in span.days:
         files, feet = landing_files(d), footers(d)
         between = counts and counts[0]['date'] <= str(d.day)
         if not d.commits and len(files):
             odd.loc[len(odd)] = [str(d.day), 'commits', '0', None, None, 'files have landed', 'fail']
+            left_out.append(str(d.day))
         if d.commits or len(files) or between or d is last:
             found += [usual(d, f)._replace(text=f'{d.day}: {f.text}') for f in standing(d, files, feet)]
     facts = [
@@ -215,4 +224,4 @@ def history(span):
         ('what stands out', len(odd))]
     fine = 'No day stands out: none is far from the others, and no threshold is crossed that others keep to.'
     return answered('quality_history', fine, facts, found,
-                    {'days': in_percent(table), 'outliers': odd, 'rules': told}, last.mask)
+                    {'days': with_left_out(in_percent(table), left_out), 'outliers': odd, 'rules': told}, last.mask)

@@ -226,7 +226,7 @@ def trace(
         **{name: versions[f'shown {name}'] for name in times_of(day.columns)}}).join(rows)
     lying = now[['key', 'file', 'row', 'landing_file', 'landing_row']].rename(
         columns={'key': title, 'landing_file': 'landing file', 'landing_row': 'landing row'})
-    by_rule = by_rule.rename(columns={'key': title})
+    by_rule = by_rule.rename(columns={'key': title, 'landing_file': 'landing file'})
     kept = versions[versions['outcome'] == 'kept']
     facts = [('chargeback', Identifier(wanted[0]))] if len(wanted) == 1 else [('chargebacks', len(wanted))]
     facts += [

@@ -114,7 +114,7 @@ def tell_run(console, request, record):
         if found['level'] != 'ok' and found['where']: say(f'{found["kind"]}: {", ".join(found["where"][:3])}{more}')
     for key in ('digest', 'page', 'record'):
         value = record[key] if key != 'record' else record['notebook'].replace('.ipynb', '.record.json')
-        if value: say(f'{key:<7} {value}')
+        if value: console.print(f'{key:<7} {value}', markup=False, highlight=False, soft_wrap=True)   # paths stay whole
 
 # %% ../../nbs/commands/investigate.ipynb #75621b35
 def ask(name, given):

@@ -96,7 +96,7 @@ def megabytes(size): return f'{size / 1e6:,.1f}'
 
 def grid(columns, rows, gap=1):
     "A table of texts; columns whose name begins with a blank are numbers. gap: more blanks between columns"
-    table = Grid(box=SIMPLE_HEAD, padding=(0, gap, 0, 0))
+    table = Grid(box=SIMPLE_HEAD, padding=(0, gap, 0, 0), show_edge=False)
     for c in columns: table.add_column(c.strip(), justify='right' if c[:1] == ' ' else 'left', no_wrap=True)
     for row in rows: table.add_row(*map(str, row))
     return table

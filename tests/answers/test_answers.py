@@ -236,6 +236,11 @@ def test_backfill_counts_the_days_that_are_consolidated(tmp_path, monkeypatch, c
     code = cli.carry_out(['backfill', '--from', '2025-11-01', '--to', '2025-11-03', *words])
     out = capsys.readouterr().out
     assert code == (0 if allowed else 3) and '1 of 3 days consolidated, 2 without data' in out
+    cli.carry_out(['backfill', '--from', '2025-11-02', '--to', '2025-11-03', *words])
+    assert '0 of 2 days consolidated, 1 with nothing new, 1 without data' in capsys.readouterr().out
+    lake.land('b.parquet', b'PAR1 and no more')
+    cli.carry_out(['backfill', '--from', '2025-11-01', '--to', '2025-11-02', *words])
+    assert '0 of 2 days consolidated, 1 without data, 1 failed' in capsys.readouterr().out
 
 
 def test_the_options_of_consolidate_are_the_arguments_of_the_job():

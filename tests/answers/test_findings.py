@@ -397,6 +397,10 @@ def test_history(week, tmp_path):
     harmed = history(open_days(f'{root}/out', '2025-11-07', 7, catalog=str(root)))
     assert {(f.kind, f.text[:10]) for f in harmed.findings if f.level == 'fail'} == {
         ('landing file gone', '2025-11-03'), ('no execution', '2025-11-04')}
+    days = harmed.tables['days']
+    assert list(days['date']) == [f'2025-11-0{i}' for i in range(1, 8)]
+    assert list(days['executions'])[2:5] == [1, 0, 1] and days['records'].isna().tolist() == [False] * 3 + [True] + [
+        False] * 3
 
 
 def test_history_on_a_damaged_day(bad):
