@@ -180,6 +180,7 @@ def as_html(frame):
         pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
     def cell(tag, value, right):
         words = whole_words(html.escape(cell_text(value)))
+        if tag == 'th': words = words.replace('_', '_<wbr>')      # names of columns may break there
         return '<{0}{1}>{2}</{0}>'.format(tag, ' class="n"' if right else '', words)
     def row(tag, values): return '<tr>{}</tr>'.format(''.join(cell(tag, v, r) for v, r in zip(values, right)))
     body = ''.join(row('td', values) for values in zip(*(frame[c] for c in frame.columns)))

@@ -58,7 +58,7 @@ def sizes(
     kilobytes = before['size'].mean() / 1e3 if len(before) else 0
     fine = (
         f'{len(before):,} landing files of {kilobytes:,.0f} KB became {len(there):,} files of {mean / 1e6:,.1f} MB; '
-        f'OUTPUT_FILE_COUNT {wanted:,} makes them about {target_mb:g} MB.')
+        f'OUTPUT_FILE_COUNT {wanted:,} comes nearest to {target_mb:g} MB, with {made:,.1f} MB a file.')
     unmoved(day)
     return answered(
         'file_sizes', fine, facts, found,

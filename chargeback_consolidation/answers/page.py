@@ -11,7 +11,7 @@ from jinja2 import Environment
 # %% ../../nbs/answers/page.ipynb #3abf3b61
 STYLE = """
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif;color:#1c2733;
-  background:#fff;max-width:1200px;margin:0 auto;padding:24px 32px 64px;overflow-wrap:break-word}
+  background:#fff;max-width:1240px;margin:0 auto;padding:24px 20px 64px;overflow-wrap:break-word}
 h1{font-size:26px;margin:0 0 4px}
 h2{font-size:19px;margin:36px 0 6px}
 p{margin:6px 0 12px;max-width:80ch}
@@ -35,7 +35,7 @@ dd{margin:0;font-size:16px;font-variant-numeric:tabular-nums}
 .summary li code{color:#5b6b7b;overflow-wrap:anywhere}
 .t{overflow-x:auto;margin:8px 0 4px}
 table{border-collapse:collapse;font-size:13px}
-th,td{text-align:left;vertical-align:top;padding:3px 12px 3px 0;border-bottom:1px solid #e4e9ee}
+th,td{text-align:left;vertical-align:top;padding:3px 10px 3px 0;border-bottom:1px solid #e4e9ee}
 th{color:#5b6b7b;font-weight:500}
 .n{text-align:right;font-variant-numeric:tabular-nums}
 td.n{white-space:nowrap}

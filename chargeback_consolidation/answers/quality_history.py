@@ -108,7 +108,7 @@ def in_percent(table):
     "The days with their rates in percent"
     rates = [r.name for r in RULES]
     return table.assign(**{name: (100 * table[name].astype(float)).round(4) for name in rates}).rename(
-        columns={name: name + ', %' for name in rates})
+        columns={name: name.replace('_', ' ') + ', %' for name in rates})
 
 def with_left_out(table, dates):
     "The days, in order, with those in which no run committed what has landed: no executions, and no counts"

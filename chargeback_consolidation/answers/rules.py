@@ -187,7 +187,8 @@ def rules_answered(
              ('records asked', sum(n.rows for n in landing.notes.values())),
              ('rows that fail', len(rows.drop_duplicates(['number', 'row']))), ('in landing files', len(bad)),
              ('first of them landed', instant([failing['landed'].min()])[0][:19] if len(failing) else None)]
-    fine = f'All {len(rules):,} rules hold for what has landed.' if rules else 'No rules were asked of this day.'
+    every = 'The rule holds' if len(rules) == 1 else f'All {len(rules):,} rules hold'
+    fine = every + ' for what has landed.' if rules else 'No rules were asked of this day.'
     return answered('rules', fine, facts, found, tables, day.mask, aside)
 
 # %% ../../nbs/answers/rules.ipynb #e07ff26f

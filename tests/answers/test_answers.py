@@ -396,7 +396,7 @@ def test_rates_are_shown_in_percent():
     table.loc[11, 'null_key'] = .02
     shown = outliers_shown(outliers(table, LIMITS)).query("what == 'null_key'").iloc[0]
     assert shown['value'] == '2 %' and shown['median'].endswith(' %') and shown['threshold'] == '0 %'
-    assert in_percent(table)['null_key, %'][11] == 2 and not {r.name for r in RULES} & set(in_percent(table).columns)
+    assert in_percent(table)['null key, %'][11] == 2 and not {r.name for r in RULES} & set(in_percent(table).columns)
 
 
 # trace, side by side
