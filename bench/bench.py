@@ -1,11 +1,13 @@
 """Measure the job beside what one would pick instead, on this machine, in one go, whole processes, in turn.
 
-    python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,...] [--narrow] [--write]
+    python bench/bench.py [--files 12500] [--rounds 5] [--ways ours,bare,...] [--narrow|--wide] [--write]
     python bench/bench.py --files 500000 --payload 150 --output-files 100 --rounds 1 --ways ours    # 50 million records
 
 `bare` is our script with quality, audit, ledger and commit taken out; `late` is our script on a last 1 % of the
 files, after the others. DuckDB is measured in its fastest form, one query streamed into a file a thread, and writing
-ten equal files as the job does. `--narrow` is a day of another shape: nine columns, one of them a long text.
+ten equal files as the job does; chDB, Daft and delta-rs in an environment of their own, made once from
+bench/requirements.txt. `--narrow` and `--wide` are days of another shape: nine columns, one of them a long text, and
+sixty columns of short values.
 `ruled` is our script with eight rules on four columns, in DQDL; `logged` is it with a Delta log, `totals`
 with control totals, `amount by currency`.
 
@@ -18,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -29,9 +32,13 @@ from datetime import date
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
-WAYS = ('ours', 'bare', 'duckdb-stream', 'duckdb', 'polars', 'late', 'tuned', 'textbook')
+WAYS = (
+    'ours', 'bare', 'duckdb-stream', 'duckdb', 'daft', 'polars', 'delta-rs', 'chdb', 'late', 'tuned', 'textbook')
+APART = 'daft', 'delta-rs', 'chdb'     # ways with libraries that nothing else here needs
 NARROW = (
     'chargeback_id', 'merchant_id', 'amount', 'currency', 'reason_code', 'status', 'evidence', 'event_timestamp',
     'updated_at')
@@ -61,27 +68,47 @@ def land(files, payload=None):
     return folder
 
 
-def land_narrow(files):
-    "The same day with nine columns, and 640 characters of evidence in each record"
-    folder = ROOT / 'build/bench' / f'{files}-narrow'
+def reshaped(files, shape):
+    "The same day, each file rewritten by the function `shape`, as a catalog folder"
+    folder = ROOT / 'build/bench' / f'{files}-{shape.__name__}'
     if (folder / 'complete').exists(): return folder
     sources = list((land(files) / 'landing/chargebacks/2025/11/02').glob('*.parquet'))
     target = folder / 'landing/chargebacks/2025/11/02'
     target.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor() as pool: list(pool.map(narrow, sources, [target] * len(sources), chunksize=100))
+    with ProcessPoolExecutor() as pool: list(pool.map(shape, sources, [target] * len(sources), chunksize=100))
     (folder / 'complete').touch()
     return folder
 
 
 def narrow(source, target):
-    import random
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    "Nine columns, and 640 characters of evidence in each record"
     table, chance = pq.read_table(source, columns=list(NARROW)), random.Random(source.name)
     texts = [chance.randbytes(320).hex() for _ in range(table.num_rows)]
     table = table.set_column(table.column_names.index('evidence'), 'evidence', pa.array(texts))
     pq.write_table(table, target / source.name, use_deprecated_int96_timestamps=True)
+
+
+def wide(source, target):
+    "Sixty columns of short values: nine without the evidence, and codes, counts, shares and flags"
+    table, chance = pq.read_table(source, columns=[c for c in NARROW if c != 'evidence']), random.Random(source.name)
+    rows = range(table.num_rows)
+    for i in range(60 - table.num_columns):
+        values = (
+            [f'{chance.randrange(400):03}' for _ in rows], [chance.randrange(10**6) for _ in rows],
+            [chance.random() for _ in rows], [chance.random() < 0.1 for _ in rows])[i % 4]
+        table = table.append_column(f"{('code', 'count', 'share', 'flag')[i % 4]}_{i}", pa.array(values))
+    pq.write_table(table, target / source.name)
+
+
+def others_python():
+    "The Python that has the libraries of `APART`, in an environment that is made the first time"
+    folder, wanted = ROOT / 'build/bench/venv', ROOT / 'bench/requirements.txt'
+    made = folder / wanted.name
+    if not made.exists() or made.read_text() != wanted.read_text():
+        subprocess.run([sys.executable, '-m', 'venv', '--clear', folder], check=True)
+        subprocess.run([folder / 'bin/pip', 'install', '--quiet', '-r', wanted], check=True)
+        shutil.copy(wanted, made)
+    return folder / 'bin/python'
 
 
 @contextmanager
@@ -113,10 +140,9 @@ def command(way, lake, out, outputs=10):
     words = ours(lake, out, outputs)
     if way in EXTRAS: return words + EXTRAS[way]
     if way == 'bare': return [words[0], ROOT / 'bench/bare.py', *words[2:]]
-    return (
-        words
-        if way in ('ours', 'late')
-        else [sys.executable, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out])
+    if way in ('ours', 'late'): return words
+    python = others_python() if way in APART else sys.executable
+    return [python, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out]
 
 
 def memory(process):
@@ -157,7 +183,7 @@ def settle_disk(lake):
 def one(way, lake, outputs=10):
     "A measured run of a way over a lake, its output written anew"
     out = ROOT / 'build/bench/out'
-    for folder in (out, out.with_name('_out')): shutil.rmtree(folder, ignore_errors=True)
+    for name in ('out', '_out', 'out-raw'): shutil.rmtree(out.with_name(name), ignore_errors=True)
     if way == 'late':
         with without_last(lake): measure(ours(lake, out, outputs))
     settle_disk(lake)
@@ -173,11 +199,13 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--ways', default=','.join(WAYS))
     parser.add_argument('--narrow', action='store_true', help='a day of nine columns, one of them a long text')
+    parser.add_argument('--wide', action='store_true', help='a day of sixty columns of short values')
     parser.add_argument('--payload', type=int, help="bytes of a record's long text: 150 make files of 25 KB")
     parser.add_argument('--output-files', type=int, default=10, help='how many the job writes')
     parser.add_argument('--write', action='store_true', help='keep the results for the README')
     a = parser.parse_args()
-    lake = land_narrow(a.files) if a.narrow else land(a.files, a.payload)
+    shape = narrow if a.narrow else wide if a.wide else None
+    lake = reshaped(a.files, shape) if shape else land(a.files, a.payload)
     found = {way: [] for way in a.ways.split(',')}
     for round in range(a.rounds):
         for way in found:

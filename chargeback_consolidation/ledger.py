@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .settings import COLUMNS, Columns, ledger_path, lies_in
-from .store import StoreError, join
+from .store import StoreError, join, publish_each
 from .parquet import arrow_array, arrow_texts
 from .layout import SlotPaths
 from .writer import WrittenFile
@@ -247,12 +247,12 @@ def files_there(ledger):
 def publish_files(ledger, commit, there, passed=lambda: None):
     "Make the files of `commit` visible that are not among `there`: (paths that are gone, quarantined rows gone)"
     missing, expired = [], 0
-    for file in commit.files + commit.quarantine:
-        path = ledger.path(file.path)
-        if path in there: continue
-        if ledger.store.publish(path, file.token): passed()
+    waiting = [f for f in commit.files + commit.quarantine if ledger.path(f.path) not in there]
+    visible = publish_each(ledger.store, [(ledger.path(f.path), f.token) for f in waiting])
+    for file, appeared in zip(waiting, visible):
+        if appeared: passed()
         elif file in commit.quarantine: expired += file.rows
-        else: missing.append(path)
+        else: missing.append(ledger.path(file.path))
     return missing, expired
 
 # %% ../nbs/22_ledger.ipynb #e92c8bfa
@@ -324,9 +324,9 @@ def remove_superseded(ledger, commit, paths, passed):
     "Delete the data files of earlier commits that neither `commit` names nor one that is retained"
     kept = [commit] + retained(ledger, commit)
     valid = {ledger.path(f.path) for c in kept for f in c.files + c.quarantine}
-    for path in paths:
-        if path in valid or not up_to(path, commit.number): continue
-        ledger.store.delete([path])
+    doomed, at_once = [p for p in paths if p not in valid and up_to(p, commit.number)], ledger.store.threads
+    for i in range(0, len(doomed), at_once):
+        ledger.store.delete(doomed[i:i + at_once])
         passed()
 
 # %% ../nbs/22_ledger.ipynb #97432fb3

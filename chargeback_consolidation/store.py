@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DENIED', 'STALE', 'WRONG', 'BUSY', 'ELSEWHERE', 'ADVICE', 'STORES', 'FileEntry', 'join', 'is_hidden',
            'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code', 'is_fault', 'cause', 'trouble', 'access',
-           'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of', 'is_local', 'store_for', 'attempt', 'read_each']
+           'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of', 'is_local', 'store_for', 'attempt', 'read_each',
+           'publish_each']
 
 # %% ../nbs/01_store.ipynb #80d810ec
 import errno
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from multiprocessing.pool import ThreadPool
 
 # %% ../nbs/01_store.ipynb #05cc4bf7
 @dataclass(frozen=True)
@@ -222,3 +224,12 @@ def read_each(store, entries):
                 first, result = window.popleft()
                 yield first, result.result()
         for first, result in window: yield first, result.result()
+
+# %% ../nbs/01_store.ipynb #31be8246
+def publish_each(store, staged):
+    "For each of `staged`, (path, token) pairs, in order: whether it is visible now. Stops at the first that fails"
+    one_by_one = len(staged) if store.threads == 1 else 1      # the first request makes what all of them use
+    for path, token in staged[:one_by_one]: yield store.publish(path, token)
+    if not staged[one_by_one:]: return
+    with ThreadPool(store.threads) as pool:
+        for visible in pool.imap(lambda pair: store.publish(*pair), staged[one_by_one:]): yield visible

@@ -44,6 +44,7 @@ from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import partial, wraps
 from itertools import groupby, product
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -689,6 +690,15 @@ def read_each(store, entries):
                 first, result = window.popleft()
                 yield first, result.result()
         for first, result in window: yield first, result.result()
+
+
+def publish_each(store, staged):
+    "For each of `staged`, (path, token) pairs, in order: whether it is visible now. Stops at the first that fails"
+    one_by_one = len(staged) if store.threads == 1 else 1      # the first request makes what all of them use
+    for path, token in staged[:one_by_one]: yield store.publish(path, token)
+    if not staged[one_by_one:]: return
+    with ThreadPool(store.threads) as pool:
+        for visible in pool.imap(lambda pair: store.publish(*pair), staged[one_by_one:]): yield visible
 
 
 # --- Local (02_local.ipynb)
@@ -6560,12 +6570,12 @@ def files_there(ledger):
 def publish_files(ledger, commit, there, passed=lambda: None):
     "Make the files of `commit` visible that are not among `there`: (paths that are gone, quarantined rows gone)"
     missing, expired = [], 0
-    for file in commit.files + commit.quarantine:
-        path = ledger.path(file.path)
-        if path in there: continue
-        if ledger.store.publish(path, file.token): passed()
+    waiting = [f for f in commit.files + commit.quarantine if ledger.path(f.path) not in there]
+    visible = publish_each(ledger.store, [(ledger.path(f.path), f.token) for f in waiting])
+    for file, appeared in zip(waiting, visible):
+        if appeared: passed()
         elif file in commit.quarantine: expired += file.rows
-        else: missing.append(path)
+        else: missing.append(ledger.path(file.path))
     return missing, expired
 
 
@@ -6637,9 +6647,9 @@ def remove_superseded(ledger, commit, paths, passed):
     "Delete the data files of earlier commits that neither `commit` names nor one that is retained"
     kept = [commit] + retained(ledger, commit)
     valid = {ledger.path(f.path) for c in kept for f in c.files + c.quarantine}
-    for path in paths:
-        if path in valid or not up_to(path, commit.number): continue
-        ledger.store.delete([path])
+    doomed, at_once = [p for p in paths if p not in valid and up_to(p, commit.number)], ledger.store.threads
+    for i in range(0, len(doomed), at_once):
+        ledger.store.delete(doomed[i:i + at_once])
         passed()
 
 
