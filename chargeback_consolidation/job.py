@@ -27,7 +27,7 @@ from .copying import copy_slots, create_once, slot_parts
 from chargeback_consolidation.ledger import (Commit, Settled, Taken, drop_staged, has_log, number_of, schema_of, settle,
     slot_paths, write_manifest)
 from .report import Report, record_of
-from .state import check_table, day_warnings, look
+from .state import check_table, look
 from .plan import check_plan, decide, lost_race, moved, name_of, next_number, overtaken
 
 # %% ../nbs/27_job.ipynb #e69f53c4
@@ -175,9 +175,7 @@ def readers_of(run, state):
 # %% ../nbs/27_job.ipynb #6e9f9cb7
 def run_report(run, state, **facts):
     "What every report of a run says"
-    known = dict(run.facts, **facts)
-    warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
-    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
+    return Report(**dict(run.facts, **facts, day=str(run.partition.day), table=run.table.name,
                          serves=readers_of(run, state),
                          stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
                          arguments=run.settings.as_arguments()))

@@ -25,7 +25,8 @@ from .landing import LONGEST_VALUE, MOST_VALUES, RECORD_RULES, kept_out
 from .versions import find_losers, key_counts, path_ranks
 from .layout import CONSOLIDATED, Held, add_readers, lay_out
 from .ledger import Ledger, LedgerDamaged, log_refusal, schema_of
-from .state import NoData, check_complete, check_named_columns, landing_paths, no_data_message
+from chargeback_consolidation.state import (NoData, check_complete, check_named_columns, day_warnings, landing_paths,
+    no_data_message)
 
 # %% ../nbs/26_plan.ipynb #ec2c3def
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
@@ -169,8 +170,11 @@ def evidence_of(state, plan):
             (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
         )
         return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst if count]
+    again = state.rewritten[:1] and [
+        '{:,} of the landing files are rewritten ones that were taken before, for example {}, and --REPROCESS true '
+        'takes what is there now'.format(len(state.rewritten), state.rewritten[0])]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
-                unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
+                duplicate=again, unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
 
 # %% ../nbs/26_plan.ipynb #f8d57bc9
 def check_plan(run, state, plan):
@@ -240,7 +244,7 @@ def plan_facts(run, state, plan):
                 schema_conflicts=sum(a.rule == 'schema' for a in aside), rows_before=before,
                 rows_after=plan.rows_in - counts['duplicate'] - aside_rows, rules=plan.verdicts,
                 findings=tuple(dict(f._asdict()) for f in plan.findings),
-                warnings=tuple(warnings))
+                warnings=tuple(day_warnings(run, state)) + tuple(warnings))
 
 # %% ../nbs/26_plan.ipynb #2e8d5b72
 def overtaken(run, state):

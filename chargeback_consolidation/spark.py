@@ -6,7 +6,7 @@
 __all__ = ['LOG4J', 'FAULT', 'SIGNALS', 'running', 'descendants', 'kill_below', 'hush', 'hush_accumulators', 'untold',
            'private_folder', 'end_spark', 'close_java', 'let_close', 'find_java', 'java_home', 'warm_home',
            'spark_home', 'quiet_log4j', 'quoted', 'spark_settings', 'starting', 'get_spark', 'TaskFailed', 'run_tasks',
-           'collect', 'cause_in', 'telling', 'told_by', 'Stopped', 'let_go', 'stoppable']
+           'collect', 'cause_in', 'telling', 'told_by', 'Stopped', 'let_go', 'own_answers', 'stoppable']
 
 # %% ../nbs/05_spark.ipynb #cb42c5d6
 import atexit
@@ -328,6 +328,19 @@ def let_go(
 
 # %% ../nbs/05_spark.ipynb #a27e4c91
 @contextmanager
+def own_answers():
+    """Meanwhile nobody else answers to signals. Spark's answer to SIGINT, which it gives itself while it starts, asks
+    over the connection that awaits another answer"""
+    set_answer = signal.signal
+    def ours(number, answer):
+        known = answer in (signal.SIG_IGN, signal.SIG_DFL)     # as for the JVM, which Ctrl-C is not to reach
+        return set_answer(number, answer) if known else signal.getsignal(number)
+    signal.signal = ours
+    try: yield
+    finally: signal.signal = set_answer
+
+# %% ../nbs/05_spark.ipynb #bdddb9a4
+@contextmanager
 def stoppable(
     session,    # function without arguments -> SparkSession
 ):
@@ -347,14 +360,14 @@ def stoppable(
         for kind in SIGNALS: signal.signal(kind, stop)
     def started():
         busy.append(True)       # an exception in the midst of a start would leave what that had begun
-        try: spark = session()
+        try:
+            with own_answers(): spark = session()
         except Exception:
             if not came: raise      # else it failed because we let go of it
         finally: busy.clear()
         if came:
             let_go(joined, spared)
             raise Stopped(came[0])
-        listen()    # Spark puts a handler of its own there
         return spark
     before = [(kind, signal.getsignal(kind)) for kind in SIGNALS]
     listen()

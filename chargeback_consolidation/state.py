@@ -150,7 +150,7 @@ def look(run):
     if s.reprocess:
         check_complete(run, before or (), {e.path for e in inventory.files}, 'gone')
     state = state_of(run, head, settled, before, inventory)
-    run.facts.update(day_facts(state))
+    run.facts.update(day_facts(state), warnings=tuple(day_warnings(run, state)))
     run.mark('look', files=len(inventory.files), new=len(state.new))
     return state
 
@@ -241,6 +241,12 @@ def day_warnings(run, state):
     if aside:
         yield (f'{some(len(aside), "landing file")} set aside before and not changed since, for example '
                f'{aside[0].path}: looked at again after a change, or with --REPROCESS true')
+    if state.reprocess and state.head and state.head.held:
+        yield f'{run.partition.day} is held at commit {state.head.held}: this reprocess ends that'
+    if state.work and state.head and state.head.keep_hours > run.settings.keep_superseded_hours:
+        yield (f'commit {state.head.number} kept superseded files for {state.head.keep_hours} hours and this run '
+               f'keeps them for {run.settings.keep_superseded_hours}: what is older goes, and with it the way back; '
+               'see --KEEP_SUPERSEDED_HOURS')
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
@@ -312,9 +318,9 @@ def check_complete(run, before, there, what):
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
-    there = f' There is: {", ".join(sorted(near))}.' if near and not isinstance(near, Exception) else ''
+    there = f' The nearest that have: {", ".join(sorted(near))}.' if near and not isinstance(near, Exception) else ''
     told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
-    if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
+    if run.settings.allow_empty: return told + 'As --ALLOW_EMPTY is true, this is a success'
     crawled = 'that the crawler has run, ' if run.settings.catalog == 'glue' else ''
     return told + (f'Check that the stream processor is writing, {crawled}and that --PARTITION_DATE '
                    'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')

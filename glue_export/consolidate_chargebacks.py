@@ -2078,6 +2078,19 @@ def let_go(
 
 
 @contextmanager
+def own_answers():
+    """Meanwhile nobody else answers to signals. Spark's answer to SIGINT, which it gives itself while it starts, asks
+    over the connection that awaits another answer"""
+    set_answer = signal.signal
+    def ours(number, answer):
+        known = answer in (signal.SIG_IGN, signal.SIG_DFL)     # as for the JVM, which Ctrl-C is not to reach
+        return set_answer(number, answer) if known else signal.getsignal(number)
+    signal.signal = ours
+    try: yield
+    finally: signal.signal = set_answer
+
+
+@contextmanager
 def stoppable(
     session,    # function without arguments -> SparkSession
 ):
@@ -2097,14 +2110,14 @@ def stoppable(
         for kind in SIGNALS: signal.signal(kind, stop)
     def started():
         busy.append(True)       # an exception in the midst of a start would leave what that had begun
-        try: spark = session()
+        try:
+            with own_answers(): spark = session()
         except Exception:
             if not came: raise      # else it failed because we let go of it
         finally: busy.clear()
         if came:
             let_go(joined, spared)
             raise Stopped(came[0])
-        listen()    # Spark puts a handler of its own there
         return spark
     before = [(kind, signal.getsignal(kind)) for kind in SIGNALS]
     listen()
@@ -7180,7 +7193,7 @@ def look(run):
     if s.reprocess:
         check_complete(run, before or (), {e.path for e in inventory.files}, 'gone')
     state = state_of(run, head, settled, before, inventory)
-    run.facts.update(day_facts(state))
+    run.facts.update(day_facts(state), warnings=tuple(day_warnings(run, state)))
     run.mark('look', files=len(inventory.files), new=len(state.new))
     return state
 
@@ -7271,6 +7284,12 @@ def day_warnings(run, state):
     if aside:
         yield (f'{some(len(aside), "landing file")} set aside before and not changed since, for example '
                f'{aside[0].path}: looked at again after a change, or with --REPROCESS true')
+    if state.reprocess and state.head and state.head.held:
+        yield f'{run.partition.day} is held at commit {state.head.held}: this reprocess ends that'
+    if state.work and state.head and state.head.keep_hours > run.settings.keep_superseded_hours:
+        yield (f'commit {state.head.number} kept superseded files for {state.head.keep_hours} hours and this run '
+               f'keeps them for {run.settings.keep_superseded_hours}: what is older goes, and with it the way back; '
+               'see --KEEP_SUPERSEDED_HOURS')
     if changed_rules(run, state):
         yield (f'the rules that set rows aside are not those of commit {state.head.number}: what landed before was '
                'judged by those, until --REPROCESS true')
@@ -7342,9 +7361,9 @@ def check_complete(run, before, there, what):
 def no_data_message(run):
     where = ' or '.join(run.partition.locations)
     near = attempt(open_catalog(run.settings).nearby, run.table, run.partition.day)
-    there = f' There is: {", ".join(sorted(near))}.' if near and not isinstance(near, Exception) else ''
+    there = f' The nearest that have: {", ".join(sorted(near))}.' if near and not isinstance(near, Exception) else ''
     told = f'nothing has landed for {run.partition.day}: no Parquet file in {where}.{there} '
-    if run.settings.allow_empty: return told + 'With --ALLOW_EMPTY true this is a success'
+    if run.settings.allow_empty: return told + 'As --ALLOW_EMPTY is true, this is a success'
     crawled = 'that the crawler has run, ' if run.settings.catalog == 'glue' else ''
     return told + (f'Check that the stream processor is writing, {crawled}and that --PARTITION_DATE '
                    'and --ENABLE_PARTITION_FILTER are right; --ALLOW_EMPTY true makes this a success')
@@ -7494,8 +7513,11 @@ def evidence_of(state, plan):
             (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
         )
         return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst if count]
+    again = state.rewritten[:1] and [
+        '{:,} of the landing files are rewritten ones that were taken before, for example {}, and --REPROCESS true '
+        'takes what is there now'.format(len(state.rewritten), state.rewritten[0])]
     return dict({rule.name: records(rule.name) for rule in RECORD_RULES},
-                unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
+                duplicate=again, unreadable=files('unreadable', 'changed'), schema_conflict=files('schema'))
 
 
 def check_plan(run, state, plan):
@@ -7565,7 +7587,7 @@ def plan_facts(run, state, plan):
                 schema_conflicts=sum(a.rule == 'schema' for a in aside), rows_before=before,
                 rows_after=plan.rows_in - counts['duplicate'] - aside_rows, rules=plan.verdicts,
                 findings=tuple(dict(f._asdict()) for f in plan.findings),
-                warnings=tuple(warnings))
+                warnings=tuple(day_warnings(run, state)) + tuple(warnings))
 
 
 def overtaken(run, state):
@@ -7737,9 +7759,7 @@ def readers_of(run, state):
 
 def run_report(run, state, **facts):
     "What every report of a run says"
-    known = dict(run.facts, **facts)
-    warnings = tuple(day_warnings(run, state)) + tuple(known.pop('warnings', ()))
-    return Report(**dict(known, day=str(run.partition.day), table=run.table.name, warnings=warnings,
+    return Report(**dict(run.facts, **facts, day=str(run.partition.day), table=run.table.name,
                          serves=readers_of(run, state),
                          stages=tuple(run.stages), duration_seconds=time.monotonic() - run.started,
                          arguments=run.settings.as_arguments()))

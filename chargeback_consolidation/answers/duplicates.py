@@ -41,7 +41,7 @@ def contenders(landing, order, wins, names):
 # %% ../../nbs/answers/duplicates.ipynb #9f246184
 def kinds_of(day, files, some, twins):
     "Why each of the contenders was removed, '' for winners. twins: of `doubled`"
-    numbers = files.set_index('path')['number']
+    numbers = files[~files['state'].isin(('gone', 'rewritten'))].set_index('path')['number']
     twin_of = {int(numbers[p]): int(numbers[t]) for p, t in zip(twins['path'], twins['twin'])} if len(twins) else {}
     times = stamp_names(day.columns.version)
     one = some['number'].map(lambda n: twin_of.get(n, n))
@@ -95,12 +95,11 @@ def duplicates(day):
             'tie', 'warn', int(kinds[TIE]), tuple(sorted(set(lost.loc[lost['kind'] == TIE, 'path'])))[:100],
             f'{kinds[TIE]:,} records have the times of another version and other content: the landing path decided',
             examples(landing.table, lost.loc[lost['kind'] == TIE, 'place'].to_numpy())))
-    rows = files.set_index('path')['rows']
     by_file = (
-        lost.groupby('path')
+        lost.groupby(['number', 'path'])
         .agg(removed=('kind', 'size'), repeats=('kind', lambda k: int((k == REPEAT).sum())))
         .reset_index())
-    by_file['records'] = by_file['path'].map(rows)
+    by_file['records'] = [landing.notes[number].rows for number in by_file.pop('number')]
     by_file['share, %'] = (100 * by_file['removed'] / by_file['records']).round(1)
     moves = (
         lost[lost['kind'] != REPEAT].groupby(['status', 'kept status'], dropna=False).size().reset_index(name='records')

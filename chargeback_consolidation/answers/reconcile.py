@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Differences', 'ROWS_WRONG', 'balances_told', 'executions', 'examples', 'files_of', 'written_to',
            'differences', 'repeated', 'compare_keys', 'compare_quarantine', 'keys_changed', 'broken_now',
-           'broken_found', 'all_standing', 'lineage_found', 'totals_asked', 'totals_changed', 'quarantined_totals',
-           'totals_table', 'per_file', 'records_of', 'landed_records', 'reconcile']
+           'broken_found', 'as_read', 'broken_waiting', 'all_standing', 'lineage_found', 'totals_asked',
+           'totals_changed', 'quarantined_totals', 'totals_table', 'per_file', 'records_of', 'landed_records',
+           'reconcile']
 
 # %% ../../nbs/answers/reconcile.ipynb #30176f4e
 from collections import namedtuple
@@ -184,6 +185,21 @@ def broken_found(files, broken):
         '{n} landing file{s} with {r} records that went into the day cannot be read any more (' + cause + '); what was '
         'taken stays in the day; land such a file again as it was')
 
+def as_read(files, landing):
+    "`files`, those that wait with the rows that they turned out to have, or why they cannot be read"
+    notes = [landing.notes.get(n) if s == 'waiting' else None for n, s in zip(files['number'], files['state'])]
+    return files.assign(
+        rows=[note.rows if note and not note.error else r for note, r in zip(notes, files['rows'])],
+        cause=[note.cause if note and note.error else c for note, c in zip(notes, files['cause'])])
+
+def broken_waiting(files):
+    "Files that wait, were never taken and cannot be read, as a list of `Finding`. files: by `as_read`"
+    new = ~files['path'].isin(files.loc[files['commit'] > 0, 'path'])
+    broken = files[new & (files['state'] == 'waiting') & (files['cause'] != '')]
+    cause = broken['cause'].iloc[0].rstrip('.').replace('{', '(').replace('}', ')') if len(broken) else ''
+    return listed('not readable', 'warn', broken, '{n} of the landing files that wait cannot be read (' + cause + '): '
+                  'a run sets them aside, or fails by its --max-unreadable-rate; land them anew under the same names')
+
 def all_standing(day, files, feet, landing):
     "What is wrong with the files of the day, with landing files that cannot be read any more among them"
     broken = broken_now(files, landing)
@@ -286,7 +302,8 @@ def reconcile(day):
             found.append(Finding(
                 'not balanced', 'fail', len(bad), (),
                 'the counts of commit {} do not add up'.format(', '.join(map(str, bad)))))
-    twins, every = doubled(day, files, landing.notes), per_file(files, landing, order, wins, lost)
+    twins, every = doubled(day, files, landing.notes), per_file(as_read(files, landing), landing, order, wins, lost)
+    found += broken_waiting(every)
     told = every[(every['state'] != 'taken') | (every['missing'] > 0) | ((every['kept'] == 0) & (every['rows'] > 0))]
     state = files['state'].value_counts()
     facts = [

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HISTORY', 'COUNTS', 'day_options', 'find_ledger', 'day_ledger', 'history_row', 'history_notes', 'told_kind',
-           'told_columns', 'history', 'snapshot', 'repair', 'run_name', 'rollback', 'release', 'expire']
+           'told_columns', 'history', 'snapshot', 'repair', 'run_name', 'tell_listing', 'rollback', 'release', 'expire']
 
 # %% ../../nbs/commands/days.ipynb #edab843e
 import json
@@ -17,6 +17,7 @@ from ..settings import COLUMNS, read_date, read_integer, read_path
 from ..store import store_for
 from ..ledger import RUNS, Ledger, snapshot as snapshot_day, snapshot_of
 from ..repair import refuse_old_place, repair as repair_day
+from ..report import BY_SNAPSHOT
 from .going_back import expire_day, release_day, roll_back
 from .options import Checked, Command
 from .terminal import print_grid, say_line, tell_set_aside, tell_totals
@@ -141,6 +142,10 @@ def repair(output, day, home, delta):
 # %% ../../nbs/commands/days.ipynb #8c79067f
 def run_name(): return uuid.uuid4().hex[:8]
 
+def tell_listing(ledger, commit):
+    "Say so where the day's folder holds more than the day"
+    if len(ledger.visible()) > len(commit.files): print(BY_SNAPSHOT)
+
 @click.command(cls=Command)
 @day_options
 @click.option('--to-commit', 'number', type=Checked(read_integer, 'N', (1, 10**6)), required=True,
@@ -153,14 +158,17 @@ def rollback(output, day, home, number):
     if ledger.head().held == number: return print(f'{day} is held at commit {number} already')
     made = roll_back(ledger, number, run_name())
     print(f'commit {made.number} of {day} is commit {number} again: {made.rows:,} rows in {len(made.files)} files; '
-          'held until `release`')
+          'held until `release` or a reprocess')
+    tell_listing(ledger, made)
 
 @click.command(cls=Command)
 @day_options
 def release(output, day, home):
     "Let runs go on with a day that was rolled back; the next one takes what has landed since."
-    made = release_day(day_ledger(output, day, home), run_name())
+    ledger = day_ledger(output, day, home)
+    made = release_day(ledger, run_name())
     print(f'{day} is released with commit {made.number}' if made else f'{day} is not held')
+    if made: tell_listing(ledger, made)
 
 @click.command(cls=Command)
 @day_options

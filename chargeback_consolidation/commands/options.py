@@ -71,7 +71,7 @@ def nearest(word, words):
 
 def mistake(command, ctx, error):
     "A usage error in one line. command: that of `ctx`"
-    name = ctx.info_name
+    name = ctx.command_path.partition(' ')[2] or ctx.info_name
     if isinstance(error, click.NoSuchOption):
         there = [o for p in command.get_params(ctx) for o in p.opts if not getattr(p, 'hidden', False)]
         hint = nearest(error.option_name, there) or f'; `{name} --help` lists them'

@@ -54,7 +54,8 @@ def rule_row(v):
     value = ', '.join(f'{number:,.6g}' for number in v['value'].values())
     first = '{} row {}'.format(*v['first'][0]) if v['first'] else ''
     failing = f"{v['count']:,}" if v['whole'] and v['outcome'] != 'mistaken' else ''
-    return v['rule'], v['outcome'], failing, value or v['why'], first
+    told = v['why'] if v['outcome'] == 'unknown' else value or v['why']
+    return v['rule'], v['outcome'], failing, told, first
 
 # %% ../../nbs/commands/rules.ipynb #a4fe6a49
 def own_columns(words):

@@ -132,8 +132,9 @@ def print_blocks(console, names, rows):
 # %% ../../nbs/commands/terminal.ipynb #2f276416
 def before_and_after(console, r):
     "What a run did to its day, as a table"
+    made_anew = (r.arguments or {}).get('REPROCESS') == 'True' and 'made anew'
     rows = [('landing files taken', f'{r.files_taken:,}', megabytes(r.bytes_taken), f'{r.records_processed:,}'),
-            ('consolidated before', '', '', f'{r.rows_before:,}'),
+            ('consolidated before', '', '', made_anew or f'{r.rows_before:,}'),
             ('duplicates removed', '', '', f'{r.duplicates_removed:,}'),
             ('quarantined', '', '', f'{r.quarantined:,}'),
             ('consolidated now', f'{r.output_files:,}', megabytes(r.output_bytes), f'{r.rows_after:,}')]

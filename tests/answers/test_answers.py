@@ -303,7 +303,7 @@ JOB_WORDS = (
         (['investigate', 'tracee'], "'tracee' is not an investigation (did you mean trace?)"),
         (
             ['investigate', 'trace', *DAY_WORDS, '--chargback-id', 'x'],
-            '--chargback-id is not an option of trace; did you mean --chargeback-id?'),
+            '--chargback-id is not an option of investigate trace; did you mean --chargeback-id?'),
         (['investigate', 'trace', *DAY_WORDS], '--chargeback-id is required: the chargeback'),
         (
             ['investigate', 'trace', *DAY_WORDS, '--chargeback-id', 'x', '--mask', 'maybe'],

@@ -12,6 +12,7 @@ import pytest
 from damage import DAY, FOLDER, damaged, execute, head, sound
 from days import tree
 
+from chargeback_consolidation import entry
 from chargeback_consolidation.answers.day import Overtaken, landing_files, open_day
 from chargeback_consolidation.answers.duplicates import duplicates
 from chargeback_consolidation.answers.file_sizes import sizes
@@ -19,10 +20,14 @@ from chargeback_consolidation.answers.late_arrivals import late_arrivals
 from chargeback_consolidation.answers.quality_history import history, open_days, stands_out
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.records import row_origin
+from chargeback_consolidation.answers.rules import rules_answered as rules_now
 from chargeback_consolidation.answers.trace import trace
 from chargeback_consolidation.ledger import Ledger
+from chargeback_consolidation.quality import QualityFailed
+from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
-from chargeback_consolidation.settings import ArgumentError, read_date
+from chargeback_consolidation.settings import ArgumentError, parse, read_date
+from chargeback_consolidation.state import quiet
 from chargeback_consolidation.store import store_for
 
 pytestmark = pytest.mark.xdist_group('findings')
@@ -355,6 +360,77 @@ def test_a_file_that_was_rewritten_has_not_arrived_late(good, tmp_path):
     shutil.copyfile(root / FOLDER / 'part-0-0.parquet', root / FOLDER / 'part-3-1.parquet')
     answer = late_arrivals(day_of(root))
     assert 'not yet taken' not in found(answer) and dict(answer.facts)['waiting files'] == 0
+
+
+TABLE = {'source_database': 'landing', 'source_table': 'chargebacks'}
+
+
+def landed(root): return sorted((root / FOLDER).glob('*.parquet'))
+
+
+def again(root, execute_after=False):
+    "The whole day lands once more under the same names"
+    for path in landed(root): shutil.copyfile(path, path.with_suffix('.new')); path.with_suffix('.new').replace(path)
+    if execute_after: execute(root, '--MAX_DUPLICATE_RATE', '1')
+
+
+def cut(root):
+    "A file that was taken is cut afterwards"
+    os.truncate(landed(root)[0], 100)
+
+
+def refused(root):
+    "A fifth of a day that no run would take cannot be read"
+    for name in ('out', '_out'): shutil.rmtree(root / name)
+    for path in landed(root)[::5]: os.truncate(path, 100)
+    settings = parse(run_words(root, partition_date=DAY, max_null_key_rate=1, max_unreadable_rate=0.1))
+    with pytest.raises(QualityFailed): entry.run_all(settings, observe=quiet, tell=lambda report: None)
+
+
+@pytest.mark.parametrize('happens', [again, lambda root: again(root, True), cut, refused],
+                         ids=['again', 'again, and taken', 'cut', 'refused'])
+def test_every_question_has_an_answer_on_odd_days(good, tmp_path, happens):
+    root = copy_of(good, tmp_path)
+    some = ask(root, 'SELECT chargeback_id FROM records WHERE chargeback_id IS NOT NULL LIMIT 1')[0][0]
+    happens(root)
+    rules = 'Rules = [ ColumnValues "amount" > 0 ]'
+    questions = (
+        duplicates, sizes, late_arrivals, reconcile, lambda day: trace(day, [some]), lambda day: rules_now(day, rules))
+    for question in questions:
+        answer = question(day_of(root, **TABLE))
+        for name in answer.tables: assert answer.show(name).text
+    answer = history(open_days(f'{root}/out', DAY, 2, catalog=str(root), **TABLE))
+    assert len(answer.tables['days']) == 1
+
+
+def test_a_day_that_lands_again_is_all_repeats(good, tmp_path):
+    root = copy_of(good, tmp_path)
+    again(root, True)
+    answer = duplicates(day_of(root))
+    assert answer.tables['files']['path'].is_unique and answer.tables['files']['share, %'].max() <= 100
+    assert found(answer)['landing file rewritten'][0] == 'warn'
+
+
+def test_a_day_that_was_refused_says_why(good, tmp_path):
+    root = copy_of(good, tmp_path)
+    refused(root)
+    answer = reconcile(day_of(root, **TABLE))
+    broken = tuple(str(p.relative_to(root / 'landing/chargebacks')) for p in landed(root)[::5])
+    level, count, where = found(answer)['not readable']
+    assert level == 'warn' and set(where) == set(broken)
+    files = answer.tables['files'].set_index('path')
+    assert (files['cause'] != '').sum() == len(broken) and (files['rows'] > 0).sum() == len(files) - len(broken)
+
+
+def test_the_history_tells_of_files_that_are_set_aside_since(good, tmp_path):
+    "The rate is that of the day, not that of its last execution"
+    root = copy_of(good, tmp_path)
+    for number in range(3): (root / FOLDER / f'part-8-{number}.parquet').write_bytes(b'PAR1 and no more')
+    execute(root)
+    shutil.copyfile(landed(root)[0], root / FOLDER / 'part-9-0.parquet')
+    execute(root)
+    days = history(open_days(f'{root}/out', DAY, 1, catalog=str(root))).tables['days']
+    assert days['unreadable, %'][0] == pytest.approx(100 * 3 / len(landed(root)), abs=1e-3)
 
 
 def test_sizes(good, bad):

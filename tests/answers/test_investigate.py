@@ -77,7 +77,7 @@ def test_each_notebook_is_there_with_typed_parameters():
         (['reconcile', 'x'], "argument 'x' has no name"),
         (
             ['trace', '--output-path', 'o', '--partition-date', DAY, '--chargback-id', 'x'],
-            '--chargback-id is not an option of trace; did you mean --chargeback-id?'),
+            '--chargback-id is not an option of investigate trace; did you mean --chargeback-id?'),
         (['trace', '--output-path', 'o', '--partition-date', DAY], '--chargeback-id is required: the chargeback'),
         (['trace', '--output-path', 'o', '--partition-date', DAY, '--chargeback-id'], '--chargeback-id has no value'),
         (
@@ -100,7 +100,7 @@ def test_each_notebook_is_there_with_typed_parameters():
             '--partition-date is given twice'),
         (
             ['reconcile', '--output-path', 'o', '--partition-date', DAY, '--run', 'x'],
-            '--run is not an option of reconcile; did you mean --runs?'),
+            '--run is not an option of investigate reconcile; did you mean --runs?'),
         (
             ['reconcile', '--output-path', 'o', '--partition-date', DAY, '--processes', '0'],
             '--processes must be from 1 to 64'),

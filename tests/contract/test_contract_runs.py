@@ -115,7 +115,7 @@ def test_c3_nothing_landed(lake, capsys):
         for words in (f'{lake.table}/2025/', 'stream processor', 'ENABLE_PARTITION_FILTER', 'ALLOW_EMPTY'))
     assert entry.main(lake.words(ALLOW_EMPTY=True), session=no_spark) == 0
     out = capsys.readouterr().out
-    assert 'With --ALLOW_EMPTY true this is a success' in out and 'makes this a success' not in out
+    assert 'As --ALLOW_EMPTY is true, this is a success' in out and 'makes this a success' not in out
     assert METRICS.search(out).groups() == ('0', '0', '0') and 'nothing has landed' in out
     assert tree(lake.table) == before and not lake.files()
 
@@ -196,6 +196,20 @@ def test_c5_whole_rows_win(lake):
     lake.land('b.parquet', chargebacks(['k'], 2, amount=pa.array([None], pa.int64())))
     lake.run()
     assert column(lake, 'amount') == {'k': None}
+
+
+def test_c5_a_day_that_lands_again_says_what_to_do(lake, capsys):
+    "Fails by its repeats, names the rewritten files with the way out, and warns as a run that commits does"
+    for when in (0, 1):
+        lake.land('a.parquet', chargebacks(['k1', 'k2', f'x{when}']))
+        code = lake.main(MAX_DUPLICATE_RATE=0.3)
+        assert code == (0, 4)[when]
+    out, err = capsys.readouterr()
+    told = ('1 of the landing files are rewritten ones that were taken before, for example 2025/11/02/a.parquet, and '
+            '--REPROCESS true takes what is there now')
+    assert told in err and err.count('\n') == 1
+    assert '1 landing file rewritten after being taken' in json.loads(out.splitlines()[-1])['warnings'][0]
+    assert lake.main(MAX_DUPLICATE_RATE=0.3, REPROCESS=True, MAX_NULL_KEY_RATE=1) == 0
 
 
 # C12 Dry run

@@ -84,6 +84,20 @@ def test_c20_zero_hours_is_as_ever(lake, ledger):
         ledger.path(f.path) for f in ledger.head().files}
 
 
+def test_c20_a_run_says_that_the_way_back_goes(lake, ledger):
+    land(lake, 'more', ['k7'], 4)
+    report = lake.run(session=inline, **LENIENT)
+    assert [w for w in report.warnings if w.startswith('commit 3 kept superseded files for 48 hours and this run')]
+    land(lake, 'still more', ['k8'], 5)
+    assert not any('superseded' in w for w in lake.run(session=inline, **LENIENT).warnings)
+
+
+def test_c20_a_reprocess_says_that_it_ends_a_hold(lake, ledger):
+    roll_back(ledger, 1, 'a' * 8)
+    report = lake.run(session=inline, REPROCESS='true', **KEEP)
+    assert ledger.head().held == 0 and f'{DAY} is held at commit 1: this reprocess ends that' in report.warnings
+
+
 def test_c20_they_stay_as_long_as_said(ledger):
     head, now = ledger.head(), datetime.now(UTC)
     def kept(hours): return [c.number for c in retained(ledger, head, now + timedelta(hours=hours))]
@@ -241,13 +255,14 @@ def test_c20_as_commands(lake, ledger, capsys):
         code = carry_out([*words, *day])
         return code or 0, capsys.readouterr()
     assert told('rollback', '--to-commit', '1') == (
-        0, ('commit 4 of 2025-11-02 is commit 1 again: 3 rows in 2 files; held until `release`\n', ''))
+        0, ('commit 4 of 2025-11-02 is commit 1 again: 3 rows in 2 files; held until `release` or a reprocess\n' +
+            BY_SNAPSHOT + '\n', ''))
     code, (out, _) = told('snapshot', '--commit', '2', '--json')
     assert json.loads(out)['commit'] == 2 and sum(f['rows'] for f in json.loads(out)['files']) == 5
     code, (out, _) = told('history')
     assert '4 rollback' not in out and 'commit 4: rolled back to commit 1\n' in out and '…' not in out
     assert '2025-11-02 is held at commit 1: runs leave it alone until `release`' in out
-    assert told('release') == (0, ('2025-11-02 is released with commit 5\n', ''))
+    assert told('release') == (0, (f'2025-11-02 is released with commit 5\n{BY_SNAPSHOT}\n', ''))
     assert told('release') == (0, ('2025-11-02 is not held\n', ''))
     code, (out, _) = told('expire', '--keep-superseded-hours', '0')
     assert code == 0 and out.startswith('removed ')

@@ -17,7 +17,7 @@ import pytest
 from days import encode, tree
 from inline import inline
 
-from chargeback_consolidation import entry, job
+from chargeback_consolidation import entry, job, spark
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.sample.landing import land_sample
 
@@ -28,6 +28,17 @@ JOB, COMMAND = (sys.executable, str(SCRIPT)), (str(CLI), 'consolidate')
 WORDS = run_words('lake', output_path='out', max_unreadable_rate=0.2, max_null_key_rate=0.2)
 CLEAN = dict(truncated_files=0.0, empty_files=0.0, versions=0.1)
 NOISE = re.compile(r'Traceback|Exception|Py4J|\bat org\.|terminate called|Error')
+
+
+def test_spark_gets_no_answer_of_its_own_to_signals():
+    "Its own, which it gives itself in its start, asks over the connection that waits: then a Ctrl-C was exit code 1"
+    heard = []
+    def session():
+        signal.signal(signal.SIGINT, lambda *about: heard.append('a stranger'))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+    with pytest.raises(spark.Stopped), spark.stoppable(session) as (started, came): started()
+    assert came == [signal.SIGINT] and not heard
 
 
 class Place:

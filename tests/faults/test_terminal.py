@@ -202,8 +202,8 @@ def test_three_incidents_at_a_terminal(session):
     code, lines = session.type('consolidate', *words[:-1], '2025-10-01')
     said = ' '.join(lines)      # wrapped at words
     assert (
-        code == 3 and lines[0].startswith('nothing has landed for 2025-10-01: ') and 'There is: 2025/11/02.' in said
-        and said.count('nothing has landed') == 1), lines
+        code == 3 and lines[0].startswith('nothing has landed for 2025-10-01: ')
+        and 'The nearest that have: 2025/11/02.' in said and said.count('nothing has landed') == 1), lines
     broken = session.folder / 'lake/landing/chargebacks/2025/11/02/part-9-0.parquet'
     broken.write_bytes(b'PAR1 and no more')
     code, lines = session.type('consolidate', *words)
