@@ -70,7 +70,9 @@ def main():
               f'{r["written"] / r["bytes"]:>23.2f}')
         told = sorted(found[n][0]['stages'].items(), key=lambda pair: -pair[1])
         print(' ' * 11 + ', '.join(f'{name} {seconds:.1f}' for name, seconds in told if seconds >= 0.1))
-    if a.write: keep(f'{a.files} in executions', {'rounds': a.rounds, 'ways': {str(n): r for n, r in rows.items()}})
+    if a.write:
+        ways = {str(n): dict(r, stages=found[n][0]['stages']) for n, r in rows.items()}
+        keep(f'executions of {a.files}', {'rounds': a.rounds, 'ways': ways})
 
 
 if __name__ == '__main__': main()

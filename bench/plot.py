@@ -10,7 +10,8 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
     'ours': 'this job', 'duckdb-stream': 'DuckDB, streamed', 'duckdb': 'DuckDB, ten files', 'polars': 'Polars',
-    'tuned': 'Spark, tuned', 'textbook': 'textbook Glue job'}
+    'daft': 'Daft, one file', 'chdb': 'chDB, ten files', 'delta-rs': 'delta-rs', 'tuned': 'Spark, tuned',
+    'textbook': 'textbook Glue job'}
 
 
 def bars(axis, rows, field, scale, title, digits):

@@ -269,7 +269,7 @@ def standing(day, files, feet, broken=()):
     found += listed(
         'landing file rewritten', 'warn', of['rewritten'],
         '{n} landing file{s} with {r} records {was} rewritten since; what was taken before stays in the day until '
-        '--reprocess true, which takes what is there now')
+        '--reprocess true, which takes what is there now if all of it can be read')
     found += listed(
         'not yet taken', 'warn', of['waiting'],
         '{n} landing file{s} landed after the last execution looked and {was} not in the day', len(of['waiting']))
