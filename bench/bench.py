@@ -84,19 +84,20 @@ def narrow(source, target):
     "Nine columns, and 640 characters of evidence in each record"
     table, chance = pq.read_table(source, columns=list(NARROW)), random.Random(source.name)
     texts = [chance.randbytes(320).hex() for _ in range(table.num_rows)]
-    table = table.set_column(table.column_names.index('evidence'), 'evidence', pa.array(texts))
+    table = table.set_column(table.column_names.index('evidence'), 'evidence', pa.array(texts, pa.string()))
     pq.write_table(table, target / source.name, use_deprecated_int96_timestamps=True)
 
 
 def wide(source, target):
     "Sixty columns of short values: nine without the evidence, and codes, counts, shares and flags"
     table, chance = pq.read_table(source, columns=[c for c in NARROW if c != 'evidence']), random.Random(source.name)
-    rows = range(table.num_rows)
+    kinds = (
+        ('code', pa.string(), lambda: f'{chance.randrange(400):03}'),
+        ('count', pa.int64(), lambda: chance.randrange(10**6)),
+        ('share', pa.float64(), chance.random), ('flag', pa.bool_(), lambda: chance.random() < 0.1))
     for i in range(60 - table.num_columns):
-        values = (
-            [f'{chance.randrange(400):03}' for _ in rows], [chance.randrange(10**6) for _ in rows],
-            [chance.random() for _ in rows], [chance.random() < 0.1 for _ in rows])[i % 4]
-        table = table.append_column(f"{('code', 'count', 'share', 'flag')[i % 4]}_{i}", pa.array(values))
+        name, kind, value = kinds[i % 4]
+        table = table.append_column(f'{name}_{i}', pa.array([value() for _ in range(table.num_rows)], kind))
     pq.write_table(table, target / source.name)
 
 

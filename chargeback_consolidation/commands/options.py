@@ -43,15 +43,18 @@ KINDS = {'name': 'NAME', 'path': 'PATH', 'integer': 'N', 'choice': 'WORD', 'date
          'totals': 'SUMS', 'columns': 'NAMES', 'column': 'NAME'}
 LONE = {'is_flag': False, 'flag_value': 'true'}     # an option that may stand without a value
 
-def job_options(without=()):
+def job_options(
+    without=(),     # arguments that have no option
+    known=(),       # arguments that the ledger tells where they are not given
+):
     "A decorator: an option for each argument of the job, its text under the argument's name"
     def decorate(f):
         for a in reversed(ARGUMENTS):
             if a.name in without: continue
             limits = '' if a.limits is None else ': ' + (', '.join(a.limits) if a.kind == 'choice' else
                                                         '{:,g} to {:,g}'.format(*a.limits))
-            required = a.default == REQUIRED
-            default = '' if required else f' [{a.default}]'
+            required = a.default == REQUIRED and a.name not in known
+            default = '' if required else " [as in the day's last execution]" if a.name in known else f' [{a.default}]'
             kind = Checked(
                 READERS[a.kind], KINDS[a.kind], a.limits or (None,) if a.kind == 'flag' else a.limits, read=False)
             f = click.option(option_name(a.name), a.name, type=kind, metavar=KINDS[a.kind], required=required,

@@ -362,6 +362,11 @@ def test_c17_rules_try_takes_the_columns_of_the_day(tmp_path, capsys):
     assert not end.value.code, capsys.readouterr()
     with pytest.raises(SystemExit) as end: main([*words, '--key-columns', 'chargeback_id'])
     assert end.value.code == 2 and 'which is chargeback_id' in capsys.readouterr().err, 'what is said is what counts'
+    alone = [*words[:3], *words[-4:]]       # the ledger knows which table it was
+    with pytest.raises(SystemExit) as end: main(alone)
+    assert not end.value.code, capsys.readouterr()
+    with pytest.raises(SystemExit) as end: main([*alone[:-1], '2025-11-03'])
+    assert end.value.code == 2 and '--source-database is required' in capsys.readouterr().err
 
 
 def test_c21_totals_that_a_run_drops_are_told(tmp_path):
