@@ -1,7 +1,8 @@
 """What one would pick instead, each as a whole process: `python ways.py WAY LANDING OUT`.
 
 All of them keep the latest version of each chargeback and write Snappy files: ten, `duckdb-stream` one for each thread,
-`daft` one, `delta-rs` such of 100 MB. None of them checks, quarantines or audits; `delta-rs` alone commits.
+`daft` one, `delta-rs` such of 100 MB. None of them checks, quarantines or audits; `delta-rs` alone commits. Between
+versions with the same times DuckDB and chDB take the later path, as the job does; the others any.
 """
 import os
 import sys
