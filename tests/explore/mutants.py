@@ -35,7 +35,7 @@ MUTANTS = [Mutant(*m[:-1], Bounds(*m[-1])) for m in (
      '    remove_superseded(ledger, commit, sorted(there), passed)\n    missing, expired = ',
      ('two runs', 's3', 0, 0)),
     ('superseded is whatever the commit does not name', ledger.remove_superseded,
-     'if path in valid or not up_to(path, commit.number)', 'if path in valid',
+     'if p not in valid and up_to(p, commit.number)', 'if p not in valid',
      ('two runs, after a kill at the commit', 'local', 1, 0)),
     ('litter is whatever the commit does not name', ledger.remove_litter, 'if up_to(path, number) and token',
      'if token',

@@ -34,6 +34,11 @@ def test_an_upload_that_is_gone_may_be_answered_with_a_500(scenario):
     assert found.violation is None, found.violation.told()
 
 
+def test_every_fault_can_still_be_put_into_the_source():
+    for mutant in MUTANTS:
+        with mutated(mutant): pass
+
+
 @pytest.mark.parametrize(
     'mutant', [pytest.param(m, id=m.name, marks=pytest.mark.slow if n % 3 else ()) for n, m in enumerate(MUTANTS)])
 def test_a_fault_of_the_protocol_is_found(mutant):
