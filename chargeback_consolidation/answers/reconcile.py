@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Differences', 'ROWS_WRONG', 'balances_told', 'executions', 'examples', 'files_of', 'written_to',
-           'differences', 'repeated', 'compare_keys', 'compare_quarantine', 'keys_changed', 'broken_now',
+           'differences', 'repeated', 'compare_keys', 'compare_quarantine', 'keys_changed', 'broken_now', 'first_cause',
            'broken_found', 'as_read', 'broken_waiting', 'all_standing', 'lineage_found', 'totals_asked',
            'totals_changed', 'quarantined_totals', 'totals_table', 'per_file', 'records_of', 'landed_records',
            'reconcile']
@@ -177,9 +177,13 @@ def broken_now(files, landing):
     bad = files[files['number'].isin(causes) & files['path'].isin(went)]
     return {f.path: causes[f.number] for f in bad.itertuples()}
 
+def first_cause(causes):
+    "The first of some causes, as `listed` takes it within its text; '' for none"
+    return next((cause.rstrip('.').replace('{', '(').replace('}', ')') for cause in causes), '')
+
 def broken_found(files, broken):
     "Those files, as a list of `Finding`"
-    cause = next((cause.rstrip('.') for _, cause in sorted(broken.items())), '').replace('{', '(').replace('}', ')')
+    cause = first_cause(cause for _, cause in sorted(broken.items()))
     return listed(
         'landing file broken', 'fail', files[(files['commit'] > 0) & files['path'].isin(broken)],
         '{n} landing file{s} with {r} records that went into the day cannot be read any more (' + cause + '); what was '
@@ -196,7 +200,7 @@ def broken_waiting(files):
     "Files that wait, were never taken and cannot be read, as a list of `Finding`. files: by `as_read`"
     new = ~files['path'].isin(files.loc[files['commit'] > 0, 'path'])
     broken = files[new & (files['state'] == 'waiting') & (files['cause'] != '')]
-    cause = broken['cause'].iloc[0].rstrip('.').replace('{', '(').replace('}', ')') if len(broken) else ''
+    cause = first_cause(broken['cause'])
     return listed('not readable', 'warn', broken, '{n} of the landing files that wait cannot be read (' + cause + '): '
                   'a run sets them aside, or fails by its --max-unreadable-rate; land them anew under the same names')
 

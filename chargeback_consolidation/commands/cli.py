@@ -96,7 +96,7 @@ def out_of_place(name, why):
 OUTCOMES = {'nothing new': 'with nothing new', 'held': 'held', 'no data': 'without data'}
 
 def told_outcomes(statuses, days, dry=False):
-    "What became of days, in a line. statuses: of those that did not fail, or had no data"
+    "What became of days, in a line. statuses: of their reports, without those that failed; days: how many in all"
     counts = Counter(statuses)
     done = sum(n for status, n in counts.items() if status not in OUTCOMES)
     told = [f'{done} of {some(days, "day")} {"would be " if dry else ""}consolidated']

@@ -41,6 +41,30 @@ def test_spark_gets_no_answer_of_its_own_to_signals():
     assert came == [signal.SIGINT] and not heard
 
 
+HANGING = """
+import sys, time
+from chargeback_consolidation import spark
+from chargeback_consolidation.store import publish_each
+class Hanging:
+    threads = 8
+    def publish(self, path, token): time.sleep(60 * path)
+try:
+    with spark.stoppable(None):
+        print('begun', flush=True)
+        list(publish_each(Hanging(), [(i, '') for i in range(30)]))
+except spark.Stopped as e: sys.exit(128 + e.args[0])
+"""
+
+
+def test_requests_that_hang_do_not_keep_a_process_that_is_stopped():
+    "Several files are published at once over S3; the threads that wait for answers are left behind"
+    with subprocess.Popen([sys.executable, '-c', HANGING], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout.readline() == 'begun\n'
+        time.sleep(0.3)
+        started.terminate()
+        assert started.wait(5) == 143
+
+
 class Place:
     "A folder with a day that has landed, and a temporary folder of its own"
 
