@@ -259,7 +259,7 @@ def standing(day, files, feet, broken=()):
     for s in 'rewritten', 'set aside': of[s] = of[s][~of[s]['path'].isin(list(broken))]
     held = []
     if day.head.held:
-        text = f'the day was rolled back to commit {day.head.held} and is held there until `release`'
+        text = f'the day was rolled back to commit {day.head.held} and is held there until `release` or a reprocess'
         held = [Finding('held', 'warn', len(of['waiting']), (), text)]
     expired = len(of['gone']) and not len(day.inventory.files)
     found = held + listed(
