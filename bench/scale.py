@@ -134,9 +134,9 @@ def main():
     step('notes')
     plan = decide(run, state, index, {})
     step('decide')
-    shares = slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost), {}, 64)
-    written = sum(collect(run_tasks(spark, shares, lambda share: [len(share)])))
-    tasks = len(shares)
+    shares = run_tasks(spark, slot_shares(job.slot_parts(plan.slots, sources, {}, plan.lost), {}, 64),
+                       lambda share: [len(share)])
+    written, tasks = sum(collect(shares)), shares.getNumPartitions()
     step('shares')
     rows = a.files * a.records
     per_slot = rows // len(plan.slots)

@@ -297,16 +297,14 @@ def slot_parts(
 
 # %% ../nbs/20_copying.ipynb #2765ec55
 def slot_shares(parts, versions, tasks):
-    "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
+    "What `slot_parts` gives, as plain values: for each of about `tasks` tasks a list of (slot, Spark's version, parts)"
     def plain_part(p):
         totals = tuple(map(tuple, p.totals))
         return (tuple(p.source), *p[1:-1], totals)
-    plain = [(slot, versions.get(slot, ''), [plain_part(p) for p in pieces])
-             for slot, pieces in parts.items()]
-    tasks = max(1, min(tasks, len(plain)))
-    return (
-        [plain[len(plain) * i // tasks : len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
-    )
+    slots, tasks = list(parts), min(tasks, len(parts))
+    for i in range(tasks):
+        share = slots[len(slots) * i // tasks : len(slots) * (i + 1) // tasks]
+        yield [(slot, versions.get(slot, ''), list(map(plain_part, parts[slot]))) for slot in share]
 
 # %% ../nbs/20_copying.ipynb #7c95479d
 @telling

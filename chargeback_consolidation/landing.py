@@ -12,6 +12,7 @@ __all__ = ['Note', 'UNCOUNTED', 'RECORD_RULES', 'RULE_COLUMNS', 'MOST_VALUES', '
 # %% ../nbs/16_landing.ipynb #977126d3
 import base64
 import json
+import zlib
 from collections import namedtuple
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -235,25 +236,30 @@ def note_row(notes, schemas, columns=COLUMNS):
     text = json.dumps({
         'schemas': [base64.b64encode(packed).decode() for packed in schemas],
         'notes': [(id,) + note for id, note in notes.items()]})
+    packed = base64.b64encode(zlib.compress(text.encode(), 1)).decode()
     none = arrow_array(np.array([-1], np.int32))
     schema = index_schema(columns)
     empty = [pa.nulls(1, f.type) for f in list(schema)[2:-1]]
     return pa.RecordBatch.from_arrays(
-        [none, none, *empty, arrow_texts([text])], schema=schema)
+        [none, none, *empty, arrow_texts([packed])], schema=schema)
 
 # %% ../nbs/16_landing.ipynb #08396e7a
 def read_notes(
     texts,  # of note rows
 ):
-    "{source id: `Note`}; files with the same columns share their schema"
-    notes, schemas = {}, {}
-    for found in map(json.loads, texts):
+    "{source id: `Note`}; what notes have in common, a schema or short values, they share"
+    notes, schemas, short = {}, {}, {}
+    def shared(value):
+        text = repr(value)
+        return short.setdefault(text, value) if len(text) < 200 else value
+    for text in texts:
+        found = json.loads(zlib.decompress(base64.b64decode(text)))
         for packed in found['schemas']:
             if packed not in schemas:
                 schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
         for id, rows, size, int96, number, *more in found['notes']:
-            notes[id] = Note(rows, size, int96, numbered.get(number), *more)
+            notes[id] = Note(rows, size, shared(int96), numbered.get(number), *map(shared, more))
     return dict(sorted(notes.items()))
 
 # %% ../nbs/16_landing.ipynb #a54d5bd8

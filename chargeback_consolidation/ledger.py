@@ -123,7 +123,7 @@ path: relative to the table; size: bytes; commit: number of the commit that took
 
 def write_manifest(taken):
     "The bytes of a manifest"
-    columns = list(zip(*taken)) or [()] * len(Taken._fields)
+    columns = [[file[i] for file in taken] for i in range(len(Taken._fields))]
     kinds = (None, np.int64, None, np.int64, np.int32)
     arrays = [arrow_array(np.array(column, kind)) if kind else arrow_texts(column)
               for column, kind in zip(columns, kinds)]

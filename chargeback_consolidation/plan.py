@@ -167,9 +167,9 @@ def evidence_of(state, plan):
         return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
         worst = sorted(
-            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
-        )
-        return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst if count]
+            (-n.counts[name], state.new[i].path) for i, n in plan.used.items()
+            if i < CONSOLIDATED and n.counts.get(name))
+        return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst]
     again = state.rewritten[:1] and [
         '{:,} of the landing files are rewritten ones that were taken before, for example {}, and --REPROCESS true '
         'takes what is there now'.format(len(state.rewritten), state.rewritten[0])]

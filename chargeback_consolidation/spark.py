@@ -248,7 +248,7 @@ FAULT = 'task fault: '
 
 def run_tasks(
     spark,
-    shares,     # list of plain values, one for each task
+    shares,     # iterable of plain values, one for each task
     work,       # share -> iterable of results
 ):
     "The results of all tasks: an RDD"

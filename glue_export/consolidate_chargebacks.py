@@ -488,12 +488,9 @@ def help_text(columns=140):
 # --- Store (01_store.ipynb)
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    "A file when it was listed"
-    path: str   # absolute local path or s3:// location
-    size: int   # bytes
-    etag: str   # changes when the content does
+FileEntry = namedtuple('FileEntry', 'path size etag')
+FileEntry.__doc__ = """A file when it was listed.
+path: absolute local path or s3:// location. size: bytes. etag: changes when the content does."""
 
 def join(root, *parts):
     "A path under `root`, local or S3"
@@ -1998,7 +1995,7 @@ FAULT = 'task fault: '
 
 def run_tasks(
     spark,
-    shares,     # list of plain values, one for each task
+    shares,     # iterable of plain values, one for each task
     work,       # share -> iterable of results
 ):
     "The results of all tasks: an RDD"
@@ -4974,25 +4971,30 @@ def note_row(notes, schemas, columns=COLUMNS):
     text = json.dumps({
         'schemas': [base64.b64encode(packed).decode() for packed in schemas],
         'notes': [(id,) + note for id, note in notes.items()]})
+    packed = base64.b64encode(zlib.compress(text.encode(), 1)).decode()
     none = arrow_array(np.array([-1], np.int32))
     schema = index_schema(columns)
     empty = [pa.nulls(1, f.type) for f in list(schema)[2:-1]]
     return pa.RecordBatch.from_arrays(
-        [none, none, *empty, arrow_texts([text])], schema=schema)
+        [none, none, *empty, arrow_texts([packed])], schema=schema)
 
 
 def read_notes(
     texts,  # of note rows
 ):
-    "{source id: `Note`}; files with the same columns share their schema"
-    notes, schemas = {}, {}
-    for found in map(json.loads, texts):
+    "{source id: `Note`}; what notes have in common, a schema or short values, they share"
+    notes, schemas, short = {}, {}, {}
+    def shared(value):
+        text = repr(value)
+        return short.setdefault(text, value) if len(text) < 200 else value
+    for text in texts:
+        found = json.loads(zlib.decompress(base64.b64decode(text)))
         for packed in found['schemas']:
             if packed not in schemas:
                 schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
         for id, rows, size, int96, number, *more in found['notes']:
-            notes[id] = Note(rows, size, int96, numbered.get(number), *more)
+            notes[id] = Note(rows, size, shared(int96), numbered.get(number), *map(shared, more))
     return dict(sorted(notes.items()))
 
 
@@ -5969,16 +5971,14 @@ def slot_parts(
 
 
 def slot_shares(parts, versions, tasks):
-    "What `slot_parts` gives, as plain values: a list of (slot, Spark's version, parts) for each of about `tasks` tasks"
+    "What `slot_parts` gives, as plain values: for each of about `tasks` tasks a list of (slot, Spark's version, parts)"
     def plain_part(p):
         totals = tuple(map(tuple, p.totals))
         return (tuple(p.source), *p[1:-1], totals)
-    plain = [(slot, versions.get(slot, ''), [plain_part(p) for p in pieces])
-             for slot, pieces in parts.items()]
-    tasks = max(1, min(tasks, len(plain)))
-    return (
-        [plain[len(plain) * i // tasks : len(plain) * (i + 1) // tasks] for i in range(tasks)] if plain else []
-    )
+    slots, tasks = list(parts), min(tasks, len(parts))
+    for i in range(tasks):
+        share = slots[len(slots) * i // tasks : len(slots) * (i + 1) // tasks]
+        yield [(slot, versions.get(slot, ''), list(map(plain_part, parts[slot]))) for slot in share]
 
 
 @telling
@@ -6459,7 +6459,7 @@ path: relative to the table; size: bytes; commit: number of the commit that took
 
 def write_manifest(taken):
     "The bytes of a manifest"
-    columns = list(zip(*taken)) or [()] * len(Taken._fields)
+    columns = [[file[i] for file in taken] for i in range(len(Taken._fields))]
     kinds = (None, np.int64, None, np.int64, np.int32)
     arrays = [arrow_array(np.array(column, kind)) if kind else arrow_texts(column)
               for column, kind in zip(columns, kinds)]
@@ -7510,9 +7510,9 @@ def evidence_of(state, plan):
         return [f'{a.path}: {a.cause}' for a in aside if a.rule in rules]
     def records(name):
         worst = sorted(
-            (-n.counts.get(name, 0), state.new[i].path) for i, n in plan.used.items() if i < CONSOLIDATED
-        )
-        return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst if count]
+            (-n.counts[name], state.new[i].path) for i, n in plan.used.items()
+            if i < CONSOLIDATED and n.counts.get(name))
+        return [f'{path}: {-count:,} record{"s" * (count < -1)}' for count, path in worst]
     again = state.rewritten[:1] and [
         '{:,} of the landing files are rewritten ones that were taken before, for example {}, and --REPROCESS true '
         'takes what is there now'.format(len(state.rewritten), state.rewritten[0])]
