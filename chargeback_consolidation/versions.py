@@ -127,7 +127,7 @@ def build_index(
         spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
     )
     buckets_full = bundles.partitionBy(buckets, int).values()
-    sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.MEMORY_AND_DISK)
+    sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.DISK_ONLY)
     return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)
 
 # %% ../nbs/17_versions.ipynb #15e29e13
@@ -138,8 +138,11 @@ def forget(index):
 # %% ../nbs/17_versions.ipynb #9e69ef2a
 def path_ranks(paths):
     "The rank of each path in their order: an int32 array; equal paths have the same"
-    ranks = {path: rank for rank, path in enumerate(sorted(set(paths)))}
-    return np.array([ranks[path] for path in paths], np.int32)
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    other = [i > 0 and paths[order[i]] != paths[order[i - 1]] for i in range(len(paths))]
+    ranks = np.zeros(len(paths), np.int32)
+    ranks[order] = np.cumsum(other)
+    return ranks
 
 # %% ../nbs/17_versions.ipynb #2fa9b888
 def version_times(rows, names):
