@@ -93,7 +93,7 @@ def main():
     from chargeback_consolidation import job
     from chargeback_consolidation.catalog import Partition, Table
     from chargeback_consolidation.copying import slot_shares
-    from chargeback_consolidation.inventory import Source, take_inventory
+    from chargeback_consolidation.inventory import Sources, take_inventory
     from chargeback_consolidation.ledger import Settled
     from chargeback_consolidation.parquet import write_lineage
     from chargeback_consolidation.plan import decide
@@ -127,7 +127,7 @@ def main():
     run.ledger.store.probe(run.ledger.folder)
     inventory = take_inventory(Listing(a.files), table.location, partition.locations)
     new = dict(enumerate(inventory.files))
-    sources = {i: Source(i, f'{table.location}/{e.path}', e.size, e.etag, '') for i, e in new.items()}
+    sources = Sources(table.location, new, {})
     state = State(None, Settled(), (), inventory, new, sources, (), (), False, True)
     step('listing')
     index = index_of(spark, a.files, a.records, int(a.files * a.records * a.lost))

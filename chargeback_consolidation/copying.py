@@ -285,15 +285,13 @@ def slot_parts(
     lost,       # {id: sorted positions of the losers}
     totals=(),  # ControlTotal
 ):
-    "The `Part`s of each slot that is written: {slot: list of Part}"
+    "The `Part`s of each slot that is written, each made as it is asked for: {slot: iterator of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
             sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none),
             totals)
-    return {
-        i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
-    }
+    return {i: map(part, s.pieces) for i, s in enumerate(slots) if s.keeps is None}
 
 # %% ../nbs/20_copying.ipynb #2765ec55
 def slot_shares(parts, versions, tasks):
@@ -310,7 +308,7 @@ def slot_shares(parts, versions, tasks):
 @telling
 def copy_slots(
     spark,
-    parts,          # {slot: list of Part}
+    parts,          # {slot: iterable of Part}
     schema, unit,   # of the day, and of its INT96 columns
     paths,          # slot -> SlotPaths
     codec,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SetAside', 'UNFINISHED', 'MAGIC', 'Source', 'SMALL', 'FETCHED', 'LEAST_FREE', 'PLACE', 'NOTHING_FETCHED',
-           'Inventory', 'take_inventory', 'is_parquet', 'parquet_among', 'is_small', 'listing_digest', 'read_places',
-           'is_own', 'make_own', 'sweep_old', 'Fetched']
+           'Inventory', 'take_inventory', 'is_parquet', 'parquet_among', 'is_small', 'Sources', 'listing_digest',
+           'read_places', 'is_own', 'make_own', 'sweep_old', 'Fetched']
 
 # %% ../nbs/14_inventory.ipynb #f3052a96
 import hashlib
@@ -19,12 +19,13 @@ import time
 import uuid
 import zlib
 from collections import namedtuple
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .store import FileEntry, attempt, is_hidden
+from .store import FileEntry, attempt, is_hidden, join
 from .local import ODD
 
 # %% ../nbs/14_inventory.ipynb #71a4b10c
@@ -104,6 +105,28 @@ SMALL = 8 << 20     # bytes; files up to here are fetched whole, larger ones in 
 def is_small(source):
     "True for a landing file that is fetched whole"
     return not source.lineage and source.size <= SMALL
+
+class Sources(Mapping):
+    """The sources of a run by number, with those of landing files made as they are asked for: of 500,000 at once the
+    driver would feel the weight"""
+    def __init__(
+        self,
+        root,   # the table's location
+        new,    # {number: FileEntry} of landing files, path relative to it
+        own,    # {number: Source} of the day's consolidated files
+    ):
+        self.root, self.new, self.own = root, new, own
+
+    def __len__(self): return len(self.new) + len(self.own)
+
+    def __iter__(self):
+        yield from self.new
+        yield from self.own
+
+    def __getitem__(self, i):
+        if i in self.own: return self.own[i]
+        path, size, etag = self.new[i]
+        return Source(i, join(self.root, path), size, etag, '')
 
 # %% ../nbs/14_inventory.ipynb #f097f592
 def listing_digest(source):

@@ -49,7 +49,7 @@ def consolidate(run):
         for _ in range(ATTEMPTS):
             state = look(run)
             if not state.work: return nothing_new(run, state)
-            index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
+            index = build_index(run.session(), state.sources.values(), run.stores, run.partition.day,
                                 run.book, run.totals, run.settings.columns, run.fetched)
             run.mark(
                 'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
@@ -89,11 +89,11 @@ def write(run, state, plan):
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot):
         return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
-    set_aside = {i: kept_out(n) for i, n in plan.used.items()}
+    set_aside = {i: kept_out(n) for i, n in plan.used.items() if kept_out(n)}
     parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost, run.totals)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
-                           run.stores, run.table.location, spark_versions(parts, plan), run.book,
+                           run.stores, run.table.location, spark_versions(plan), run.book,
                            run.settings.columns.key, run.fetched)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
@@ -110,10 +110,10 @@ def write(run, state, plan):
     )
 
 # %% ../nbs/27_job.ipynb #31bb5106
-def spark_versions(parts, plan):
-    "{slot: version of the Spark that wrote all of its sources}; slots with others among them are left out"
+def spark_versions(plan):
+    "{slot: version of the Spark that wrote all of its sources}, of the slots that are written and have one"
     found = {
-        slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()
+        i: {plan.used[p.source].spark for p in slot.pieces} for i, slot in enumerate(plan.slots) if slot.keeps is None
     }
     return {slot: min(versions) for slot, versions in found.items() if versions and '' not in versions}
 

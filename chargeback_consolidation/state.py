@@ -23,7 +23,7 @@ from .spark import get_spark
 from .dqdl import RulesError, rule_text
 from .rulesets import checks_in, read_rules
 from .rules import book_of, key_faults, keyed
-from .inventory import Fetched, Inventory, SetAside, Source, take_inventory
+from .inventory import Fetched, Inventory, SetAside, Source, Sources, take_inventory
 from .layout import CONSOLIDATED
 from .ledger import Commit, Ledger, LedgerDamaged, Settled, open_ledger, totals_kept
 from .repair import claim_table
@@ -117,7 +117,7 @@ class State:
     before: tuple       # Taken, by number: what earlier executions looked at; None if their list is lost
     inventory: Inventory
     new: dict           # {number: FileEntry} of landing files to take
-    sources: dict       # {number: Source}: the new files and the day's consolidated ones
+    sources: Sources    # of the new files and the day's consolidated ones
     remembered: tuple   # SetAside: files that an earlier execution set aside and that have not changed
     rewritten: tuple    # paths of new files that were taken before, with other content
     reprocess: bool     # True: no file of the day is kept
@@ -162,17 +162,14 @@ def state_of(run, head, settled, before, inventory):
     seen = {(t.path, t.size, t.etag): t.commit for t in taken}
     fresh = [e for e in inventory.files if (e.path, e.size, e.etag) not in seen]
     new = dict(enumerate(fresh, len(taken)))
-    sources = {
-        i: Source(i, join(run.table.location, e.path), e.size, e.etag, '') for i, e in new.items()
-    }
-    if head and not s.reprocess: sources.update(consolidated_sources(run.ledger, head))
+    own = consolidated_sources(run.ledger, head) if head and not s.reprocess else {}
     aside = [
         e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)
     ]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
-        head, settled, before, inventory, new, sources,
+        head, settled, before, inventory, new, Sources(run.table.location, new, own),
         tuple(sorted(remembered(head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))

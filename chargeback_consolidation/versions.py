@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUCKET_ROWS', 'Index', 'pack', 'unpack', 'scatter', 'sift', 'notes_in', 'task_count', 'rows_guessed',
-           'bucket_count', 'build_index', 'forget', 'path_ranks', 'version_times', 'latest_last', 'losers', 'gather',
-           'find_losers', 'key_counts']
+           'bucket_count', 'index_shares', 'build_index', 'forget', 'path_ranks', 'version_times', 'latest_last',
+           'losers', 'gather', 'find_losers', 'key_counts']
 
 # %% ../nbs/17_versions.ipynb #78dc2cdd
 from collections import namedtuple
@@ -101,6 +101,12 @@ def bucket_count(spark, sources, stores):
     by_size, by_rows = 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS
     return int(min(2000, max(spark.sparkContext.defaultParallelism, by_size, by_rows)))
 
+def index_shares(spark, sources, stores):
+    "How the sources are read: (for each task its own, as plain values; how many buckets their rows go to)"
+    tasks = task_count(spark, sources)
+    shares = ([tuple(s) for s in sources[i::tasks]] for i in range(tasks))
+    return shares, bucket_count(spark, sources, stores)
+
 # %% ../nbs/17_versions.ipynb #54a9d361
 Index = namedtuple('Index', 'notes contenders')
 Index.__doc__ = """What decides about a day.
@@ -110,7 +116,7 @@ persisted: `forget` it in the end."""
 @telling
 def build_index(
     spark,
-    sources,        # list of Source
+    sources,        # iterable of Source
     stores,         # (of landing, of the output)
     day,            # date
     book=NO_BOOK,   # rules for the records that landed
@@ -119,14 +125,11 @@ def build_index(
     fetched=NOTHING_FETCHED,    # to add to
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
-    buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
+    shares, buckets = index_shares(spark, list(sources), stores)
     def read(share):
         own = [Source(*s) for s in share]
         return scatter(read_index(own, stores, day, book, totals, columns, fetched), buckets)
-    bundles = run_tasks(
-        spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
-    )
-    buckets_full = bundles.partitionBy(buckets, int).values()
+    buckets_full = run_tasks(spark, shares, read).partitionBy(buckets, int).values()
     sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.DISK_ONLY)
     return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)
 

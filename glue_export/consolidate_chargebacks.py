@@ -35,6 +35,7 @@ import time
 import uuid
 import zlib
 from collections import Counter, deque, namedtuple
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
@@ -4510,6 +4511,28 @@ def is_small(source):
     "True for a landing file that is fetched whole"
     return not source.lineage and source.size <= SMALL
 
+class Sources(Mapping):
+    """The sources of a run by number, with those of landing files made as they are asked for: of 500,000 at once the
+    driver would feel the weight"""
+    def __init__(
+        self,
+        root,   # the table's location
+        new,    # {number: FileEntry} of landing files, path relative to it
+        own,    # {number: Source} of the day's consolidated files
+    ):
+        self.root, self.new, self.own = root, new, own
+
+    def __len__(self): return len(self.new) + len(self.own)
+
+    def __iter__(self):
+        yield from self.new
+        yield from self.own
+
+    def __getitem__(self, i):
+        if i in self.own: return self.own[i]
+        path, size, etag = self.new[i]
+        return Source(i, join(self.root, path), size, etag, '')
+
 
 def listing_digest(source):
     "Which file it is, in the version that was listed: 32 bytes"
@@ -5194,6 +5217,12 @@ def bucket_count(spark, sources, stores):
     by_size, by_rows = 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS
     return int(min(2000, max(spark.sparkContext.defaultParallelism, by_size, by_rows)))
 
+def index_shares(spark, sources, stores):
+    "How the sources are read: (for each task its own, as plain values; how many buckets their rows go to)"
+    tasks = task_count(spark, sources)
+    shares = ([tuple(s) for s in sources[i::tasks]] for i in range(tasks))
+    return shares, bucket_count(spark, sources, stores)
+
 
 Index = namedtuple('Index', 'notes contenders')
 Index.__doc__ = """What decides about a day.
@@ -5203,7 +5232,7 @@ persisted: `forget` it in the end."""
 @telling
 def build_index(
     spark,
-    sources,        # list of Source
+    sources,        # iterable of Source
     stores,         # (of landing, of the output)
     day,            # date
     book=NO_BOOK,   # rules for the records that landed
@@ -5212,14 +5241,11 @@ def build_index(
     fetched=NOTHING_FETCHED,    # to add to
 ):
     "Read what decides from all `sources`: the `Index`. `StoreError`, `TaskFailed`"
-    buckets, tasks = bucket_count(spark, sources, stores), task_count(spark, sources)
+    shares, buckets = index_shares(spark, list(sources), stores)
     def read(share):
         own = [Source(*s) for s in share]
         return scatter(read_index(own, stores, day, book, totals, columns, fetched), buckets)
-    bundles = run_tasks(
-        spark, [[tuple(s) for s in sources[i::tasks]] for i in range(tasks)], read
-    )
-    buckets_full = bundles.partitionBy(buckets, int).values()
+    buckets_full = run_tasks(spark, shares, read).partitionBy(buckets, int).values()
     sifted = buckets_full.mapPartitions(sift).persist(StorageLevel.DISK_ONLY)
     return Index(read_notes(collect(sifted.flatMap(notes_in))), sifted)
 
@@ -5962,15 +5988,13 @@ def slot_parts(
     lost,       # {id: sorted positions of the losers}
     totals=(),  # ControlTotal
 ):
-    "The `Part`s of each slot that is written: {slot: list of Part}"
+    "The `Part`s of each slot that is written, each made as it is asked for: {slot: iterator of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
             sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none),
             totals)
-    return {
-        i: [part(p) for p in s.pieces] for i, s in enumerate(slots) if s.keeps is None
-    }
+    return {i: map(part, s.pieces) for i, s in enumerate(slots) if s.keeps is None}
 
 
 def slot_shares(parts, versions, tasks):
@@ -5987,7 +6011,7 @@ def slot_shares(parts, versions, tasks):
 @telling
 def copy_slots(
     spark,
-    parts,          # {slot: list of Part}
+    parts,          # {slot: iterable of Part}
     schema, unit,   # of the day, and of its INT96 columns
     paths,          # slot -> SlotPaths
     codec,
@@ -7163,7 +7187,7 @@ class State:
     before: tuple       # Taken, by number: what earlier executions looked at; None if their list is lost
     inventory: Inventory
     new: dict           # {number: FileEntry} of landing files to take
-    sources: dict       # {number: Source}: the new files and the day's consolidated ones
+    sources: Sources    # of the new files and the day's consolidated ones
     remembered: tuple   # SetAside: files that an earlier execution set aside and that have not changed
     rewritten: tuple    # paths of new files that were taken before, with other content
     reprocess: bool     # True: no file of the day is kept
@@ -7208,17 +7232,14 @@ def state_of(run, head, settled, before, inventory):
     seen = {(t.path, t.size, t.etag): t.commit for t in taken}
     fresh = [e for e in inventory.files if (e.path, e.size, e.etag) not in seen]
     new = dict(enumerate(fresh, len(taken)))
-    sources = {
-        i: Source(i, join(run.table.location, e.path), e.size, e.etag, '') for i, e in new.items()
-    }
-    if head and not s.reprocess: sources.update(consolidated_sources(run.ledger, head))
+    own = consolidated_sources(run.ledger, head) if head and not s.reprocess else {}
     aside = [
         e.path for e in inventory.files if not seen.get((e.path, e.size, e.etag), 1)
     ]
     earlier = {t.path for t in taken if t.commit}
     reshape = bool(head) and len(head.files) != min(s.output_file_count, head.rows)
     return State(
-        head, settled, before, inventory, new, sources,
+        head, settled, before, inventory, new, Sources(run.table.location, new, own),
         tuple(sorted(remembered(head, aside) + inventory.set_aside)),
         tuple(e.path for e in fresh if e.path in earlier), s.reprocess,
         (bool(new) or reshape) and (s.reprocess or not (head and head.held)))
@@ -7412,9 +7433,8 @@ def decide(run, state, index, bad):
 def set_aside_now(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
-    for i, source in state.sources.items():
-        note = notes[i]
-        earlier = bad.get((source.path, source.etag))
+    for i, note in notes.items():
+        earlier = bad and bad.get((state.sources[i].path, state.sources[i].etag))
         if note.error:
             found[i] = SetAside(name_of(state, i), note.error, note.cause)
         elif earlier: found[i] = earlier
@@ -7636,7 +7656,7 @@ def consolidate(run):
         for _ in range(ATTEMPTS):
             state = look(run)
             if not state.work: return nothing_new(run, state)
-            index = build_index(run.session(), list(state.sources.values()), run.stores, run.partition.day,
+            index = build_index(run.session(), state.sources.values(), run.stores, run.partition.day,
                                 run.book, run.totals, run.settings.columns, run.fetched)
             run.mark(
                 'index', files=len(index.notes), records=sum(n.rows for n in index.notes.values())
@@ -7676,11 +7696,11 @@ def write(run, state, plan):
     number, day, name, ledger = next_number(state), run.partition.day, run.name, run.ledger
     def paths(slot):
         return SlotPaths(*map(ledger.path, slot_paths(day, slot, number, name)))
-    set_aside = {i: kept_out(n) for i, n in plan.used.items()}
+    set_aside = {i: kept_out(n) for i, n in plan.used.items() if kept_out(n)}
     parts = slot_parts(plan.slots, state.sources, set_aside, plan.lost, run.totals)
     try:
         slots = copy_slots(run.session(), parts, plan.schema, plan.unit, paths, run.settings.compression_codec,
-                           run.stores, run.table.location, spark_versions(parts, plan), run.book,
+                           run.stores, run.table.location, spark_versions(plan), run.book,
                            run.settings.columns.key, run.fetched)
     except (StoreError, TaskFailed):
         if overtaken(run, state): return Written({}, OVERTAKEN)
@@ -7697,10 +7717,10 @@ def write(run, state, plan):
     )
 
 
-def spark_versions(parts, plan):
-    "{slot: version of the Spark that wrote all of its sources}; slots with others among them are left out"
+def spark_versions(plan):
+    "{slot: version of the Spark that wrote all of its sources}, of the slots that are written and have one"
     found = {
-        slot: {plan.used[p.source.id].spark for p in pieces} for slot, pieces in parts.items()
+        i: {plan.used[p.source].spark for p in slot.pieces} for i, slot in enumerate(plan.slots) if slot.keeps is None
     }
     return {slot: min(versions) for slot, versions in found.items() if versions and '' not in versions}
 
