@@ -258,7 +258,6 @@ def run_tasks(
         except Exception as e:
             words = ' '.join(str(e).split())
             raise RuntimeError(FAULT + json.dumps([type(e).__name__, words[:2000]])) from e
-        pa.default_memory_pool().release_unused()   # the worker waits for its next task with little
         sys.path_importer_cache.clear()     # or each task would read the directories of Spark's zips and jars anew
     packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
     return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)

@@ -2006,7 +2006,6 @@ def run_tasks(
         except Exception as e:
             words = ' '.join(str(e).split())
             raise RuntimeError(FAULT + json.dumps([type(e).__name__, words[:2000]])) from e
-        pa.default_memory_pool().release_unused()   # the worker waits for its next task with little
         sys.path_importer_cache.clear()     # or each task would read the directories of Spark's zips and jars anew
     packed = [zlib.compress(pickle.dumps(share), 1) for share in shares]
     return spark.sparkContext.parallelize(packed, len(packed)).flatMap(run)
@@ -2426,21 +2425,28 @@ def write_lineage(file, row):
 FORMAT = '2.6' if int(pa.__version__.split('.')[0]) >= 6 else '2.0'
 
 def repeats(column):
-    "True if the values of the column's first rows repeat; False where Arrow cannot compare them"
+    "True if the first values of a column or leaf repeat, or there are none; False where Arrow cannot compare them"
     sample = column.slice(0, 4096)
-    try: return len(sample.unique()) < 0.6 * len(sample)
+    try: return len(sample.unique()) <= 0.6 * len(sample)
     except pa.ArrowNotImplementedError: return False
 
+
+def leaves_named(parquet, names):
+    "The numbers of the leaves of the columns `names`, in their order"
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]
 
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
     sink = pa.BufferOutputStream()
     pq.write_table(table.slice(0, 0), sink)
-    schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    unique = {
-        f.name for f in table.schema if not pa.types.is_nested(f.type) and not repeats(table[f.name])
-    }
-    return [path for path in (schema.column(i).path for i in range(len(schema))) if path not in unique]
+    parquet, found = pq.ParquetFile(pa.BufferReader(sink.getvalue())), []
+    for name in table.column_names:
+        paths = [parquet.schema.column(i).path for i in leaves_named(parquet, [name])]
+        leaves = leaves_of(whole(table[name].slice(0, 4096)), lambda kind: not pa.types.is_nested(kind))
+        known_all = len(leaves) == len(paths)
+        found += [path for i, path in enumerate(paths) if not known_all or repeats(leaves[i])]
+    return found
 
 
 def open_writer(
@@ -2475,11 +2481,6 @@ class WholeFile(pq.ParquetFile):
             read = self.reader.read_all if groups is None else partial(self.reader.read_row_groups, groups)
             self.last = asked, read(column_indices=numbers, use_threads=False)
         return self.last[1]
-
-def leaves_named(parquet, names):
-    "The numbers of the leaves of the columns `names`, in their order"
-    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
-    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]
 
 
 # --- Schema (07_schema.ipynb)
