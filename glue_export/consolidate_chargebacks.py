@@ -5516,7 +5516,9 @@ ROW_GROUP_BYTES = 64 << 20      # in memory
 
 BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
 
-BATCH_ROWS = 8192               # of a large file, read at a time: what is small in the file can be large in memory
+BATCH_BYTES = 16 << 20          # of a large file, read at a time
+
+BATCH_ROWS = 8192               # likewise, of one that landed: what is small in the file can be large in memory
 
 
 def size_of(table):
@@ -5821,11 +5823,17 @@ def rows_staying(parquet, group, part, first, sieve):
     return rows - int(high - low) - int(aside.sum())
 
 
+def batch_rows(
+    meta,   # of a row group
+    own,    # True: we wrote it, so `ROW_GROUP_BYTES` are what its rows take in memory
+):
+    "How many rows of a row group are read at a time"
+    most, size = (meta.num_rows, ROW_GROUP_BYTES) if own else (BATCH_ROWS, meta.total_byte_size)
+    return max(1, min(most, int(meta.num_rows * min(1.0, BATCH_BYTES / max(1, size)))))
+
 def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
-    meta = parquet.metadata.row_group(group)
-    share = (16 << 20) / max(1, meta.total_byte_size)
-    step = max(1, min(BATCH_ROWS, int(meta.num_rows * min(1.0, share))))
+    step = batch_rows(parquet.metadata.row_group(group), bool(part.source.lineage))
     for batch in parquet.iter_batches(batch_size=step, row_groups=[group], use_threads=False):
         table = pa.Table.from_batches([batch])
         yield first, table, passed
