@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Part', 'rows_of_piece', 'to_the_end', 'is_whole', 'Sieve', 'tables_of', 'rows_staying', 'batch_rows',
            'batches_of', 'lost_rows', 'comes_whole', 'own_marks', 'rows_read', 'LastRead', 'copy_slot', 'take_rows',
-           'finish_slot', 'create_once', 'write_quarantine', 'slot_parts', 'slot_shares', 'copy_slots']
+           'finish_slot', 'create_once', 'write_quarantine', 'MadeFrom', 'slot_parts', 'slot_shares', 'copy_slots']
 
 # %% ../nbs/20_copying.ipynb #eacf2b7c
 from collections import namedtuple
@@ -119,11 +119,12 @@ def rows_staying(parquet, group, part, first, sieve):
 # %% ../nbs/20_copying.ipynb #360b9759
 def batch_rows(
     meta,   # of a row group
-    own,    # True: we wrote it, so `ROW_GROUP_BYTES` are what its rows take in memory
+    own,    # True: we wrote it, so its rows take about `ROW_GROUP_BYTES` in memory
 ):
     "How many rows of a row group are read at a time"
-    most, size = (meta.num_rows, ROW_GROUP_BYTES) if own else (BATCH_ROWS, meta.total_byte_size)
-    return max(1, min(most, int(meta.num_rows * min(1.0, BATCH_BYTES / max(1, size)))))
+    share = BATCH_BYTES / max(1, meta.total_byte_size)
+    rows = max(1, min(BATCH_ROWS, int(meta.num_rows * min(1.0, share))))
+    return max(rows, meta.num_rows * BATCH_BYTES // ROW_GROUP_BYTES) if own else rows
 
 def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
@@ -284,6 +285,11 @@ def write_quarantine(rows, store, path, codec, landing_path, texts, totals=()):
     return WrittenFile(path, footer(sink).num_rows, sink.size, sink.token, totals=till.record())
 
 # %% ../nbs/20_copying.ipynb #6b0efd52
+class MadeFrom:
+    "What `make` gives for each of some items, made whenever it is asked for"
+    def __init__(self, make, items): self.make, self.items = make, items
+    def __iter__(self): return map(self.make, self.items)
+
 def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
     sources,    # {id: Source}
@@ -291,13 +297,13 @@ def slot_parts(
     lost,       # {id: sorted positions of the losers}
     totals=(),  # ControlTotal
 ):
-    "The `Part`s of each slot that is written, each made as it is asked for: {slot: iterator of Part}"
+    "The `Part`s of each slot that is written: {slot: iterable of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
             sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none),
             totals)
-    return {i: map(part, s.pieces) for i, s in enumerate(slots) if s.keeps is None}
+    return {i: MadeFrom(part, s.pieces) for i, s in enumerate(slots) if s.keeps is None}
 
 # %% ../nbs/20_copying.ipynb #2765ec55
 def slot_shares(parts, versions, tasks):

@@ -258,8 +258,9 @@ def read_notes(
             if packed not in schemas:
                 schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
-        for id, rows, size, int96, number, *more in found['notes']:
-            notes[id] = Note(rows, size, shared(int96), numbered.get(number), *map(shared, more))
+        for id, rows, size, int96, number, counts, first, digest, *more in found['notes']:
+            notes[id] = Note(rows, size, shared(int96), numbered.get(number), shared(counts), first, digest,
+                             *map(shared, more))
     return dict(sorted(notes.items()))
 
 # %% ../nbs/16_landing.ipynb #a54d5bd8

@@ -8,7 +8,7 @@ __all__ = ['CHECKSUMS', 'MOST_MICROS', 'DAY_MICROS', 'ARROWS', 'SPARK_VERSION', 
            'cause_of', 'is_bytes', 'key_texts', 'whole', 'keys_where', 'joined_keys', 'keys_of', 'key_fault',
            'keyless_rows', 'instants', 'key_hashes', 'int96_columns', 'leaves_of', 'fit_both', 'int96_needs',
            'int96_unit', 'enum_leaves', 'spark_version', 'is_legacy', 'has_ancient', 'read_lineage', 'write_lineage',
-           'repeats', 'leaves_named', 'dictionary_columns', 'open_writer', 'footer', 'WholeFile']
+           'repeats', 'nested_leaves', 'dictionary_columns', 'open_writer', 'footer', 'WholeFile', 'leaves_named']
 
 # %% ../nbs/06_parquet.ipynb #10694faf
 import difflib
@@ -329,21 +329,24 @@ def repeats(column):
     except pa.ArrowNotImplementedError: return False
 
 # %% ../nbs/06_parquet.ipynb #87249c0d
-def leaves_named(parquet, names):
-    "The numbers of the leaves of the columns `names`, in their order"
-    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
-    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]
+def nested_leaves(table, name):
+    "The leaf columns of a nested column: [(path, as Parquet has it; an array of its first values, or None)]"
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.select([name]).slice(0, 0), sink)
+    schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    chunk = next(chunk for chunk in table[name].chunks if len(chunk))
+    arrays = leaves_of(chunk, lambda kind: not pa.types.is_nested(kind))
+    paths = [schema.column(i).path for i in range(len(schema))]
+    return list(zip(paths, arrays if len(arrays) == len(paths) else [None] * len(paths)))
 
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.slice(0, 0), sink)
-    parquet, found = pq.ParquetFile(pa.BufferReader(sink.getvalue())), []
-    for name in table.column_names:
-        paths = [parquet.schema.column(i).path for i in leaves_named(parquet, [name])]
-        leaves = leaves_of(whole(table[name].slice(0, 4096)), lambda kind: not pa.types.is_nested(kind))
-        known_all = len(leaves) == len(paths)
-        found += [path for i, path in enumerate(paths) if not known_all or repeats(leaves[i])]
+    found = []
+    for name, column in zip(table.column_names, table.columns):
+        if not pa.types.is_nested(column.type): found += [name] if repeats(column) else []
+        else:
+            leaves = nested_leaves(table, name)
+            found += [path for path, some in leaves if some is None or len(some) < 100 or repeats(some)]
     return found
 
 # %% ../nbs/06_parquet.ipynb #734da975
@@ -379,3 +382,8 @@ class WholeFile(pq.ParquetFile):
             read = self.reader.read_all if groups is None else partial(self.reader.read_row_groups, groups)
             self.last = asked, read(column_indices=numbers, use_threads=False)
         return self.last[1]
+
+def leaves_named(parquet, names):
+    "The numbers of the leaves of the columns `names`, in their order"
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]

@@ -66,7 +66,8 @@ def decide(run, state, index, bad):
 def set_aside_now(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
-    for i, note in notes.items():
+    for i in state.sources:
+        note = notes[i]
         earlier = bad and bad.get((state.sources[i].path, state.sources[i].etag))
         if note.error:
             found[i] = SetAside(name_of(state, i), note.error, note.cause)

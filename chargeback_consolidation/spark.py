@@ -28,7 +28,6 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
-import pyarrow as pa
 import pyspark
 from pyspark import SparkContext, accumulators
 from pyspark.sql import SparkSession

@@ -49,7 +49,7 @@ def from_plain(values):
 # %% ../nbs/19_writer.ipynb #7df7c050
 ROW_GROUP_BYTES = 64 << 20      # in memory
 
-BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
+BLOCK_BYTES = 2 << 20           # in memory; small files are joined to blocks of this size, which fit into a cache
 
 BATCH_BYTES = 16 << 20          # of a large file, read at a time
 

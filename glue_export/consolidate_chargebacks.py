@@ -2431,21 +2431,24 @@ def repeats(column):
     except pa.ArrowNotImplementedError: return False
 
 
-def leaves_named(parquet, names):
-    "The numbers of the leaves of the columns `names`, in their order"
-    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
-    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]
+def nested_leaves(table, name):
+    "The leaf columns of a nested column: [(path, as Parquet has it; an array of its first values, or None)]"
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.select([name]).slice(0, 0), sink)
+    schema = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    chunk = next(chunk for chunk in table[name].chunks if len(chunk))
+    arrays = leaves_of(chunk, lambda kind: not pa.types.is_nested(kind))
+    paths = [schema.column(i).path for i in range(len(schema))]
+    return list(zip(paths, arrays if len(arrays) == len(paths) else [None] * len(paths)))
 
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.slice(0, 0), sink)
-    parquet, found = pq.ParquetFile(pa.BufferReader(sink.getvalue())), []
-    for name in table.column_names:
-        paths = [parquet.schema.column(i).path for i in leaves_named(parquet, [name])]
-        leaves = leaves_of(whole(table[name].slice(0, 4096)), lambda kind: not pa.types.is_nested(kind))
-        known_all = len(leaves) == len(paths)
-        found += [path for i, path in enumerate(paths) if not known_all or repeats(leaves[i])]
+    found = []
+    for name, column in zip(table.column_names, table.columns):
+        if not pa.types.is_nested(column.type): found += [name] if repeats(column) else []
+        else:
+            leaves = nested_leaves(table, name)
+            found += [path for path, some in leaves if some is None or len(some) < 100 or repeats(some)]
     return found
 
 
@@ -2481,6 +2484,11 @@ class WholeFile(pq.ParquetFile):
             read = self.reader.read_all if groups is None else partial(self.reader.read_row_groups, groups)
             self.last = asked, read(column_indices=numbers, use_threads=False)
         return self.last[1]
+
+def leaves_named(parquet, names):
+    "The numbers of the leaves of the columns `names`, in their order"
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    return [i for name in names for i, path in enumerate(paths) if path == name or path.startswith(name + '.')]
 
 
 # --- Schema (07_schema.ipynb)
@@ -5017,8 +5025,9 @@ def read_notes(
             if packed not in schemas:
                 schemas[packed] = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(packed)))
         numbered = dict(enumerate(schemas[packed] for packed in found['schemas']))
-        for id, rows, size, int96, number, *more in found['notes']:
-            notes[id] = Note(rows, size, shared(int96), numbered.get(number), *map(shared, more))
+        for id, rows, size, int96, number, counts, first, digest, *more in found['notes']:
+            notes[id] = Note(rows, size, shared(int96), numbered.get(number), shared(counts), first, digest,
+                             *map(shared, more))
     return dict(sorted(notes.items()))
 
 
@@ -5514,7 +5523,7 @@ def from_plain(values):
 
 ROW_GROUP_BYTES = 64 << 20      # in memory
 
-BLOCK_BYTES = 2 << 20           # in memory; rows are chosen in blocks of about so much, which a processor's cache holds
+BLOCK_BYTES = 2 << 20           # in memory; small files are joined to blocks of this size, which fit into a cache
 
 BATCH_BYTES = 16 << 20          # of a large file, read at a time
 
@@ -5825,11 +5834,12 @@ def rows_staying(parquet, group, part, first, sieve):
 
 def batch_rows(
     meta,   # of a row group
-    own,    # True: we wrote it, so `ROW_GROUP_BYTES` are what its rows take in memory
+    own,    # True: we wrote it, so its rows take about `ROW_GROUP_BYTES` in memory
 ):
     "How many rows of a row group are read at a time"
-    most, size = (meta.num_rows, ROW_GROUP_BYTES) if own else (BATCH_ROWS, meta.total_byte_size)
-    return max(1, min(most, int(meta.num_rows * min(1.0, BATCH_BYTES / max(1, size)))))
+    share = BATCH_BYTES / max(1, meta.total_byte_size)
+    rows = max(1, min(BATCH_ROWS, int(meta.num_rows * min(1.0, share))))
+    return max(rows, meta.num_rows * BATCH_BYTES // ROW_GROUP_BYTES) if own else rows
 
 def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
@@ -5990,6 +6000,11 @@ def write_quarantine(rows, store, path, codec, landing_path, texts, totals=()):
     return WrittenFile(path, footer(sink).num_rows, sink.size, sink.token, totals=till.record())
 
 
+class MadeFrom:
+    "What `make` gives for each of some items, made whenever it is asked for"
+    def __init__(self, make, items): self.make, self.items = make, items
+    def __iter__(self): return map(self.make, self.items)
+
 def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
     sources,    # {id: Source}
@@ -5997,13 +6012,13 @@ def slot_parts(
     lost,       # {id: sorted positions of the losers}
     totals=(),  # ControlTotal
 ):
-    "The `Part`s of each slot that is written, each made as it is asked for: {slot: iterator of Part}"
+    "The `Part`s of each slot that is written: {slot: iterable of Part}"
     none = np.zeros(0, np.int32)
     def part(piece):
         return Part(
             sources[piece.source], piece.skip, piece.take, aside.get(piece.source, 0), lost.get(piece.source, none),
             totals)
-    return {i: map(part, s.pieces) for i, s in enumerate(slots) if s.keeps is None}
+    return {i: MadeFrom(part, s.pieces) for i, s in enumerate(slots) if s.keeps is None}
 
 
 def slot_shares(parts, versions, tasks):
@@ -7442,7 +7457,8 @@ def decide(run, state, index, bad):
 def set_aside_now(state, notes, bad):
     "The sources that take no part: {number: SetAside}"
     found = {}
-    for i, note in notes.items():
+    for i in state.sources:
+        note = notes[i]
         earlier = bad and bad.get((state.sources[i].path, state.sources[i].etag))
         if note.error:
             found[i] = SetAside(name_of(state, i), note.error, note.cause)
