@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'bench')]
 DAY, JOINED, GROUP = date(2025, 11, 2), 25, 800      # files in a table, and in a row group
 START = """
-from chargeback_consolidation.entry import main
+import chargeback_consolidation.entry
 from chargeback_consolidation.spark import collect, get_spark, run_tasks
 def work(share):
     import chargeback_consolidation.copying

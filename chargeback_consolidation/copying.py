@@ -126,6 +126,7 @@ def batch_rows(
     rows = max(1, min(BATCH_ROWS, int(meta.num_rows * min(1.0, share))))
     return max(rows, meta.num_rows * BATCH_BYTES // ROW_GROUP_BYTES) if own else rows
 
+# %% ../nbs/20_copying.ipynb #91ee6f20
 def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
     step = batch_rows(parquet.metadata.row_group(group), bool(part.source.lineage))
@@ -290,6 +291,7 @@ class MadeFrom:
     def __init__(self, make, items): self.make, self.items = make, items
     def __iter__(self): return map(self.make, self.items)
 
+# %% ../nbs/20_copying.ipynb #9f5a39a9
 def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
     sources,    # {id: Source}

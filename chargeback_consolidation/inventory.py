@@ -106,9 +106,9 @@ def is_small(source):
     "True for a landing file that is fetched whole"
     return not source.lineage and source.size <= SMALL
 
+# %% ../nbs/14_inventory.ipynb #f3687925
 class Sources(Mapping):
-    """The sources of a run by number, with those of landing files made as they are asked for: of 500,000 at once the
-    driver would feel the weight"""
+    "The sources of a run: {number: Source}"
     def __init__(
         self,
         root,   # the table's location

@@ -339,6 +339,7 @@ def nested_leaves(table, name):
     paths = [schema.column(i).path for i in range(len(schema))]
     return list(zip(paths, arrays if len(arrays) == len(paths) else [None] * len(paths)))
 
+# %% ../nbs/06_parquet.ipynb #11caf6bd
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
     found = []

@@ -101,6 +101,7 @@ def bucket_count(spark, sources, stores):
     by_size, by_rows = 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS
     return int(min(2000, max(spark.sparkContext.defaultParallelism, by_size, by_rows)))
 
+# %% ../nbs/17_versions.ipynb #3b2e9e4d
 def index_shares(spark, sources, stores):
     "How the sources are read: (for each task its own, as plain values; how many buckets their rows go to)"
     tasks = task_count(spark, sources)

@@ -2441,6 +2441,7 @@ def nested_leaves(table, name):
     paths = [schema.column(i).path for i in range(len(schema))]
     return list(zip(paths, arrays if len(arrays) == len(paths) else [None] * len(paths)))
 
+
 def dictionary_columns(table):
     "The leaf columns, as Parquet names them, that are worth a dictionary"
     found = []
@@ -4520,9 +4521,9 @@ def is_small(source):
     "True for a landing file that is fetched whole"
     return not source.lineage and source.size <= SMALL
 
+
 class Sources(Mapping):
-    """The sources of a run by number, with those of landing files made as they are asked for: of 500,000 at once the
-    driver would feel the weight"""
+    "The sources of a run: {number: Source}"
     def __init__(
         self,
         root,   # the table's location
@@ -5227,6 +5228,7 @@ def bucket_count(spark, sources, stores):
     by_size, by_rows = 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS
     return int(min(2000, max(spark.sparkContext.defaultParallelism, by_size, by_rows)))
 
+
 def index_shares(spark, sources, stores):
     "How the sources are read: (for each task its own, as plain values; how many buckets their rows go to)"
     tasks = task_count(spark, sources)
@@ -5841,6 +5843,7 @@ def batch_rows(
     rows = max(1, min(BATCH_ROWS, int(meta.num_rows * min(1.0, share))))
     return max(rows, meta.num_rows * BATCH_BYTES // ROW_GROUP_BYTES) if own else rows
 
+
 def batches_of(parquet, group, part, first, passed, sieve):
     "The tables of a row group, as by `tables_of`"
     step = batch_rows(parquet.metadata.row_group(group), bool(part.source.lineage))
@@ -6004,6 +6007,7 @@ class MadeFrom:
     "What `make` gives for each of some items, made whenever it is asked for"
     def __init__(self, make, items): self.make, self.items = make, items
     def __iter__(self): return map(self.make, self.items)
+
 
 def slot_parts(
     slots,      # list of Slot; those that keep their file are left out
