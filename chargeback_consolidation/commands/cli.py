@@ -58,7 +58,9 @@ class Interrupted(BaseException):
 @contextmanager
 def interruptible():
     "SIGINT and SIGTERM are `Interrupted` meanwhile"
-    def stop(number, frame): raise Interrupted(number)
+    def stop(number, frame):
+        for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)    # what it leaves behind is being cleared away
+        raise Interrupted(number)
     heard = SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = [(kind, signal.signal(kind, stop)) for kind in heard if signal.getsignal(kind) != signal.SIG_IGN]
     try: yield
