@@ -470,6 +470,32 @@ def test_what_is_interrupted_leaves_nothing(lakes, tmp_path, number, days, wait)
     assert processes_in(temporary) == []
 
 
+LATE = """
+import subprocess, sys, time
+from chargeback_consolidation.answers.run import beside
+from chargeback_consolidation.commands.cli import Interrupted, interruptible
+def work():
+    print('begun', flush=True)
+    time.sleep(0.5)
+    subprocess.run(['sleep', '60'])
+try:
+    with interruptible(): beside(work)
+except Interrupted:
+    time.sleep(0.5)
+    sys.exit(130)
+"""
+
+
+def test_what_begins_after_the_interruption_ends_too(tmp_path):
+    "A kernel, say, that papermill was about to start: it would hold the terminal"
+    with subprocess.Popen([sys.executable, '-c', LATE], env=dict(os.environ, TMPDIR=str(tmp_path)), text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == 'begun\n'
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ('', '') and process.returncode == 130
+    assert processes_in(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_plain_papermill(lakes, tmp_path):
     out = tmp_path/'report.ipynb'
