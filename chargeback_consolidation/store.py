@@ -6,7 +6,7 @@
 __all__ = ['FileEntry', 'DENIED', 'STALE', 'WRONG', 'BUSY', 'ELSEWHERE', 'ADVICE', 'STORES', 'join', 'is_hidden',
            'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code', 'is_fault', 'cause', 'trouble', 'access',
            'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of', 'is_local', 'store_for', 'attempt', 'read_each',
-           'publish_each']
+           'result_of', 'publish_each']
 
 # %% ../nbs/01_store.ipynb #80d810ec
 import errno
@@ -212,14 +212,17 @@ def read_each(store, entries):
         for entry in entries: yield entry, attempt(store.read, entry)
         return
     store.connect()
+    window = deque()
     with ThreadPoolExecutor(store.threads) as pool:
-        window = deque()
-        for entry in entries:
-            window.append((entry, pool.submit(attempt, store.read, entry)))
-            if len(window) > 2 * store.threads:
-                first, result = window.popleft()
-                yield first, result.result()
-        for first, result in window: yield first, result.result()
+        try:
+            for entry in entries:
+                window.append((entry, store.ask(entry) or pool.submit(attempt, store.read, entry)))
+                if len(window) > 2 * store.threads: yield result_of(*window.popleft())
+            while window: yield result_of(*window.popleft())
+        finally:
+            for _, coming in window: coming.cancel()
+
+def result_of(entry, coming): return entry, coming.result()
 
 # %% ../nbs/01_store.ipynb #31be8246
 def publish_each(store, staged):

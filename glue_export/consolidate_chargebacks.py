@@ -20,9 +20,11 @@ import pickle
 import platform
 import posixpath
 import re
+import select
 import shlex
 import shutil
 import signal
+import ssl
 import stat
 import statistics
 import struct
@@ -44,10 +46,12 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import partial, wraps
+from http.client import HTTPConnection, HTTPSConnection
 from itertools import groupby, product
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 
 def stopped_early(number, frame):
@@ -680,14 +684,17 @@ def read_each(store, entries):
         for entry in entries: yield entry, attempt(store.read, entry)
         return
     store.connect()
+    window = deque()
     with ThreadPoolExecutor(store.threads) as pool:
-        window = deque()
-        for entry in entries:
-            window.append((entry, pool.submit(attempt, store.read, entry)))
-            if len(window) > 2 * store.threads:
-                first, result = window.popleft()
-                yield first, result.result()
-        for first, result in window: yield first, result.result()
+        try:
+            for entry in entries:
+                window.append((entry, store.ask(entry) or pool.submit(attempt, store.read, entry)))
+                if len(window) > 2 * store.threads: yield result_of(*window.popleft())
+            while window: yield result_of(*window.popleft())
+        finally:
+            for _, coming in window: coming.cancel()
+
+def result_of(entry, coming): return entry, coming.result()
 
 
 def publish_each(store, staged):
@@ -1144,9 +1151,9 @@ class S3Connection:
     "The clients of a store, made once in each process; what travels to a task is where they go"
     def __init__(self, kms_key_id=None):
         self.kms_key_id, self.place = kms_key_id, aws_place('s3')
-        self._client, self._hasty, self._places = None, None, {}
+        self._client, self._hasty, self._hosts = None, None, {}
 
-    def __getstate__(self): return dict(self.__dict__, _client=None, _hasty=None, _places={})
+    def __getstate__(self): return dict(self.__dict__, _client=None, _hasty=None, _hosts={})
 
     @property
     def client(self):
@@ -1216,38 +1223,118 @@ class S3Looking(S3Listing):
         return [(f's3://{bucket}/{u["Key"]}', u['UploadId']) for u in uploads]
 
 
-class S3Direct:
-    "Whole objects, read past most of botocore"
-    def address(self, bucket):
-        "Where the client finds the objects of `bucket`: an address that ends before the key, made once in each process"
-        if bucket not in self._places:
-            place = self.place[0], self.client.meta.region_name
-            client = aws_client('s3', 1, place, style='path' if '.' in bucket else 'virtual')
-            url = client.generate_presigned_url('get_object', Params={'Bucket': bucket, 'Key': 'k'})
-            self._places[bucket] = url.split('?')[0][:-1]
-        return self._places[bucket]
+CONNECT_SECONDS, READ_SECONDS = 5, 30
 
-    def get_directly(self, bucket, key, etag):
-        "All bytes of an object, signed and sent by the client's own parts; None for any answer but all bytes of it"
-        from botocore.awsrequest import AWSRequest
-        from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
-        try:
-            if not self.address(bucket): return None
-            request = AWSRequest('GET', self.address(bucket) + quote(key, safe='/~'), headers={'If-Match': etag})
-            signer = self.client._request_signer.get_auth_instance('s3', self.client.meta.region_name, 's3v4')
-            signer.add_auth(request)
-            answer = self.client._endpoint.http_session.send(request.prepare())
-            data = answer.content
-            if answer.status_code == 200 and answer.headers.get('Content-Length') == str(len(data)):
-                return data
-            if answer.status_code in (301, 307, 400, 401, 403):
-                self._places[bucket] = ''
-        except (ConnectTimeoutError, EndpointConnectionError): self._places[bucket] = ''
-        except Exception: pass      # whatever it is, the client itself will say it better
+class S3Host:
+    "The server of a bucket's objects: the connections to it that nobody uses"
+    def __init__(self, address, certificates):
+        self.url, self.certificates, self.idle = urlsplit(address), certificates, []
+
+    def connection(self):
+        "One that is open. OSError"
+        while self.idle:
+            connection = self.idle.pop()
+            if is_quiet(connection.sock): return connection
+            connection.close()
+        return self.connect()
+
+    def connect(self):
+        kind, options = HTTPConnection, {}
+        if self.url.scheme == 'https':
+            kind, options = HTTPSConnection, {'context': ssl.create_default_context(cafile=self.certificates)}
+        connection = kind(self.url.hostname, self.url.port, timeout=CONNECT_SECONDS, **options)
+        connection.connect()
+        connection.sock.settimeout(READ_SECONDS)
+        return connection
+
+def is_quiet(sock):
+    "True if nothing has come over a connection that nobody uses, not even its end"
+    if sock is None: return False
+    ready = select.poll()
+    ready.register(sock, select.POLLIN)
+    return not ready.poll(0)
+
+
+class S3Asked:
+    "An object on its way, like a Future"
+    def __init__(self, store, entry, host, connection):
+        self.store, self.entry, self.host, self.connection = store, entry, host, connection
+
+    def receive(self):
+        "All bytes of the object; any exception for another answer"
+        answer = self.connection.getresponse()
+        data = answer.read()
+        if answer.status in (301, 307, 400, 401, 403): self.store.give_up(self.entry)
+        if answer.status != 200 or answer.headers['Content-Length'] != str(len(data)):
+            raise ConnectionError(answer.reason)
+        if not answer.will_close: self.host.idle.append(self.connection)
+        return data
+
+    def result(self):
+        "Its bytes or the exception"
+        data = attempt(self.receive)
+        if not isinstance(data, Exception): return data
+        self.cancel()
+        return attempt(self.store.read, self.entry)     # the client itself will say it better
+
+    def cancel(self): self.connection.close()
+
+
+HOSTS = {}      # (process, address, certificates): S3Host
+
+class S3Asking:
+    "Whole objects, asked for before they are needed"
+    def host(self, bucket):
+        "The `S3Host` of a bucket; None where only the client can read its objects"
+        if bucket not in self._hosts: self._hosts[bucket] = self.find_host(bucket)
+        return self._hosts[bucket]
+
+    def find_host(self, bucket):
+        from botocore.httpsession import get_cert_path
+        address, verify = self.address(bucket), self.client._endpoint.http_session._verify
+        if not verify or is_proxied(address): return None
+        key = os.getpid(), address, get_cert_path(verify)
+        return HOSTS.setdefault(key, S3Host(*key[1:]))
+
+    def address(self, bucket):
+        "Where the client finds the objects of `bucket`: an address that ends before the key"
+        place = self.place[0], self.client.meta.region_name
+        client = aws_client('s3', 1, place, style='path' if '.' in bucket else 'virtual')
+        url = client.generate_presigned_url('get_object', Params={'Bucket': bucket, 'Key': 'k'})
+        return url.split('?')[0][:-1]
+
+    def give_up(self, entry):
+        "From now on the client reads what is in the bucket of `entry`"
+        self._hosts[split_s3(entry.path)[0]] = None
+
+    def ask(self, entry):
+        "The object on its way, an `S3Asked`; None where the client must read it"
+        host = attempt(self.host, split_s3(entry.path)[0])
+        if not isinstance(host, S3Host): return None
+        try: connection = host.connection()
+        except OSError: return self.give_up(entry)
+        asked = S3Asked(self, entry, host, connection)
+        if not isinstance(attempt(self.send, entry, host, connection), Exception): return asked
+        asked.cancel()
         return None
 
+    def send(self, entry, host, connection):
+        "Send the request for an object, signed by the client's own signer"
+        from botocore.awsrequest import AWSRequest
+        path = host.url.path + quote(split_s3(entry.path)[1], safe='/~')
+        headers = {'If-Match': f'"{entry.etag}"'}
+        request = AWSRequest('GET', f'{host.url.scheme}://{host.url.netloc}{path}', headers=headers)
+        signer = self.client._request_signer.get_auth_instance('s3', self.client.meta.region_name, 's3v4')
+        signer.add_auth(request)
+        connection.request('GET', path, headers=dict(request.headers.items()))
 
-class S3Reading(S3Direct):
+def is_proxied(address):
+    "True if the environment names a proxy for an address"
+    url = urlsplit(address)
+    return url.scheme in getproxies() and not proxy_bypass(url.hostname)
+
+
+class S3Reading(S3Asking):
     "What is in an object"
     @accessing('read')
     def get(self, entry, **options):
@@ -1255,8 +1342,6 @@ class S3Reading(S3Direct):
         from botocore.exceptions import ClientError
         bucket, key = split_s3(entry.path)
         if entry.etag: options['IfMatch'] = f'"{entry.etag}"'
-        data = self.get_directly(bucket, key, options['IfMatch']) if list(options) == ['IfMatch'] else None
-        if data is not None: return data
         for attempt in range(5):
             try: body = self.client.get_object(Bucket=bucket, Key=key, **options)['Body']
             except ClientError as e:
@@ -1313,7 +1398,7 @@ class S3Writing:
 
 class S3Store(S3Connection, S3Looking, S3Reading, S3Writing):
     "Objects in S3 or any endpoint that speaks its protocol, conditional writes included"
-    threads = 32    # requests at once in a task, so that latency is hidden
+    threads = 32    # requests at once, and of small objects twice as many are asked for, so that latency is hidden
 
 if 's3' not in STORES: STORES['s3'] = S3Store
 

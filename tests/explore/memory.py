@@ -356,7 +356,7 @@ def fault_of(kind):
 class QuickStore(s3.S3Store):
     "An `S3Store` whose whole objects too are read through the client"
 
-    def get_directly(self, bucket, key, etag): return None
+    def ask(self, entry): return None
 
 
 @contextmanager
@@ -381,7 +381,7 @@ CLOCK = SimpleNamespace(time=lambda: 0.0, monotonic=lambda: 0.0)
 IN_MEMORY = (
     (local, 'os', MemoryOs()), (local, 'open', open_hidden), (local, 'open_local', open_to_read),
     (local, 'uuid', names()), (state, 'uuid', names()), (s3, 'aws_client', lambda *args, **options: Bucket()),
-    (s3, 'ThreadPoolExecutor', Now), (store, 'ThreadPool', Now), (s3.S3Store, 'get_directly', QuickStore.get_directly),
+    (s3, 'ThreadPoolExecutor', Now), (store, 'ThreadPool', Now), (s3.S3Store, 'ask', QuickStore.ask),
     (store, 'STORES', {'local': local.LocalStore, 's3': s3.S3Store}),     # whatever a notebook has put there
     (local, 'time', CLOCK), (state, 'time', CLOCK), (job, 'time', CLOCK))
 
