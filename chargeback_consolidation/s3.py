@@ -257,7 +257,7 @@ class S3Asked:
         if answer.status in (301, 307, 400, 401, 403): self.store.give_up(self.entry)
         if answer.status != 200 or answer.headers['Content-Length'] != str(len(data)):
             raise ConnectionError(answer.reason)
-        if not answer.will_close: self.host.idle.append(self.connection)
+        self.host.idle.append(self.connection)
         return data
 
     def result(self):
@@ -332,7 +332,7 @@ class S3Reading(S3Asking):
         from botocore.exceptions import ClientError
         bucket, key = split_s3(entry.path)
         if entry.etag: options['IfMatch'] = f'"{entry.etag}"'
-        for attempt in range(5):
+        for tried in range(5):
             try: body = self.client.get_object(Bucket=bucket, Key=key, **options)['Body']
             except ClientError as e:
                 if error_code(e) in ('412', 'PreconditionFailed'):
@@ -342,7 +342,7 @@ class S3Reading(S3Asking):
                 raise
             try: return body.read()
             except Exception as e:
-                if attempt == 4 or not is_fault(e): raise
+                if tried == 4 or not is_fault(e): raise
 
     def open(self, entry):
         "A seekable binary file over ranged requests"
@@ -429,7 +429,7 @@ def s3_create(self, path, data):
     "Create the object `path` with `data` unless it exists; True if it has `data` now, whoever created it"
     from botocore.exceptions import ClientError
     bucket, key = split_s3(path)
-    for attempt in range(8):
+    for tried in range(8):
         try:
             conditional_put(self.client, Bucket=bucket, Key=key, Body=data, **self.encryption())
             return True
@@ -458,7 +458,7 @@ def s3_probe(self, folder):
     "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
     bucket, key = split_s3(join(folder, '.conditional-put'))
     body = b'The ledger needs an endpoint that refuses to create this object twice.\n'
-    for attempt in range(2):
+    for tried in range(2):
         try:
             conditional_put(self.client, Bucket=bucket, Key=key, Body=body, **self.encryption())
         except Exception as e:

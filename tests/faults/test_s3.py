@@ -7,7 +7,6 @@ import tempfile
 
 import pytest
 from aws import SERVER, Proxy, client, seeded
-from botocore.awsrequest import AWSResponse
 from matrices import record
 from world import DAY, S3World
 
@@ -309,44 +308,3 @@ def test_a_catalog_that_refuses_is_one_line(endpoint):
         world.catalog = []
         with world.environment():
             entry.plan_runs(parse([w if w != 'landing' else 'elsewhere' for w in world.arguments()]))
-
-
-def test_small_objects_are_read_directly(cloud_day, monkeypatch):
-    cloud = cloud_day[0]
-    with cloud.environment():
-        store = S3Store()
-        entries = store.list(f's3://{cloud.landing}/landing/chargebacks')
-        wanted = [
-            store.client.get_object(Bucket=cloud.landing, Key=e.path.split('/', 3)[3])['Body'].read() for e in entries]
-        monkeypatch.setattr(store.client, 'get_object', None)
-        assert [store.read(e) for e in entries] == wanted
-
-
-def answer(status, body, length):
-    "An answer as botocore's HTTP session gives it"
-    class Raw:
-        def stream(self): yield body
-    return AWSResponse('http://x', status, {'Content-Length': str(length)}, Raw())
-
-
-@pytest.mark.parametrize(
-    'spoil',
-    [
-        lambda got: answer(200, got.content[:-1], len(got.content)), lambda got: answer(200, got.content, 0),
-        lambda got: answer(206, got.content, len(got.content)), lambda got: answer(503, b'', 0),
-        lambda got: answer(403, b'', 0), lambda got: 1 / 0],
-    ids=['short', 'length', 'part', 'busy', 'refused', 'broken'])
-def test_a_direct_read_that_fails_is_asked_again(cloud_day, monkeypatch, request, spoil):
-    cloud = cloud_day[0]
-    with cloud.environment():
-        store = S3Store()
-        entry = store.list(f's3://{cloud.landing}/landing/chargebacks')[0]
-        wanted, session = store.read(entry), store.client._endpoint.http_session
-        sent, send = [], session.send
-        def spoiled(asked):
-            sent.append(asked)
-            return spoil(send(asked)) if len(sent) == 1 else send(asked)
-        monkeypatch.setattr(session, 'send', spoiled)
-        assert store.read(entry) == wanted and len(sent) == 2
-        refused = not store._places[cloud.landing]
-        assert refused == (request.node.callspec.id == 'refused')       # and then not tried again

@@ -201,8 +201,7 @@ def test_odd_names_are_listed_and_read(endpoint, store, bucket):
     assert set(entries) == set(odd)
     for i, name in enumerate(odd):
         assert store.read(entries[name]) == store.open(entries[name]).read() == b'%d' % i
-        key, etag = entries[name].path.removeprefix(f's3://{bucket}/'), f'"{entries[name].etag}"'
-        assert store.get_directly(bucket, key, etag) == b'%d' % i, name     # or each would be asked for twice
+        assert store.ask(entries[name]).receive() == b'%d' % i, name     # or each would be asked for twice
         changed = FileEntry(entries[name].path, 1, '0' * 32)
         with pytest.raises(SourceChanged) as raised: store.read(changed)
         assert str(raised.value) == f'{shown(changed.path)} has changed since it was listed'
@@ -268,36 +267,3 @@ def test_a_refusal_of_one_object_hides_no_other(endpoint, store, bucket):
     with Proxy(endpoint, lambda number, done, path: '403' if path.endswith('file-3') else None) as proxy:
         answers = list(read_each(through(proxy), store.list(f's3://{bucket}')))
     assert [type(data).__name__ for _, data in answers] == ['bytes', 'bytes', 'bytes', 'StoreError', 'bytes']
-
-
-def asked_for(region, bucket, endpoint=None):
-    "(where the client goes to for an object, where a direct read would go)"
-    with environment(AWS_ENDPOINT_URL=endpoint, AWS_ENDPOINT_URL_S3=None, AWS_REGION=region):
-        store, seen = S3Store(), []
-        def look(request, **kwargs):
-            seen.append(request.url)
-            raise InterruptedError
-        store.client.meta.events.register('before-send.s3.GetObject', look)
-        try: store.client.get_object(Bucket=bucket, Key='k')
-        except InterruptedError: pass
-        return seen[0], store.address(bucket) + 'k'
-
-
-@pytest.mark.parametrize('region', ['us-east-1', 'eu-west-1', 'us-gov-west-1', 'cn-north-1'])
-@pytest.mark.parametrize('bucket', ['lake', 'dotted.lake', 'point-abcdefghijklmnopqrstuvwxyz0123456789-s3alias'])
-def test_a_direct_read_goes_where_the_client_goes(region, bucket):
-    client_goes, direct = asked_for(region, bucket)
-    assert client_goes == direct and (region in direct or region == 'us-east-1')
-
-
-def test_a_direct_read_of_an_endpoint_of_ones_own():
-    assert asked_for('eu-west-1', 'lake', 'http://storage.example:9000') == ('http://storage.example:9000/lake/k',) * 2
-
-
-def test_an_address_that_cannot_be_reached_is_tried_once(store, bucket, monkeypatch):
-    "In a private network each object would wait for it"
-    store.create(f's3://{bucket}/file', b'rows')
-    entry = store.list(f's3://{bucket}')[0]
-    store._places[bucket] = f'http://127.0.0.1:{free_port()}/{bucket}/'
-    assert store.read(entry) == b'rows' and store._places[bucket] == ''
-    assert store.read(entry) == b'rows'
