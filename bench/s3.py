@@ -33,27 +33,27 @@ REFUSED = {404: 'NoSuchKey', 412: 'PreconditionFailed'}
 def refuse(status): return status, XML, f'<Error><Code>{REFUSED[status]}</Code></Error>'.encode()
 
 
-def plain(body, headers):
-    "The body of a request, out of the chunks in which botocore may send it"
-    if 'aws-chunked' not in headers.get('content-encoding', ''): return body
-    parts, at = [], 0
+def pieces(body, headers):
+    "What the body of a request holds, a list of pieces: botocore may send it in chunks. Nothing is copied"
+    if 'aws-chunked' not in headers.get('content-encoding', ''): return [body]
+    found, at, whole = [], 0, memoryview(body)
     while True:
         end = body.index(b'\r\n', at)
         size = int(body[at:end].split(b';')[0], 16)
-        if not size: return b''.join(parts)
-        parts.append(body[end + 2:end + 2 + size])
+        if not size: return found
+        found.append(whole[end + 2:end + 2 + size])
         at = end + 4 + size
 
 
 class Memory:
     """A bucket in memory, as far as the job asks for it: objects, conditional and in parts, listings, deletions. An
-    ETag counts what was written"""
+    object is a list of pieces, put together when it is read. An ETag counts what was written"""
 
     def __init__(self): self.objects, self.uploads, self.written = {}, {}, 0
 
-    def put(self, key, body):
+    def put(self, key, content):
         self.written += 1
-        self.objects[key] = f'"{self.written:032x}"', body
+        self.objects[key] = f'"{self.written:032x}"', content
         return 200, [f'ETag: {self.objects[key][0]}'], b''
 
     def listing(self, query):
@@ -62,21 +62,21 @@ class Memory:
                   for k in sorted(self.objects) if k.startswith(prefix)}
         told = [f'<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>'
                 for f in sorted({*folder.values()} - {''})]
-        told += [f'<Contents><Key>{escape(k)}</Key><Size>{len(self.objects[k][1])}</Size>'
+        told += [f'<Contents><Key>{escape(k)}</Key><Size>{sum(map(len, self.objects[k][1]))}</Size>'
                  f'<ETag>{escape(self.objects[k][0])}</ETag><LastModified>2025-11-02T00:00:00.000Z</LastModified>'
                  '</Contents>' for k, f in folder.items() if not f]
         return 200, XML, LIST.format(''.join(told) + '<IsTruncated>false</IsTruncated>').encode()
 
-    def part(self, query, body):
+    def part(self, query, content):
         upload = self.uploads.get(query['uploadId'][0])
         if upload is None: return refuse(404)
-        upload[1][int(query['partNumber'][0])] = body
+        upload[1][int(query['partNumber'][0])] = content
         return 200, [f'ETag: "{query["partNumber"][0]:0>32}"'], b''
 
     def complete(self, query):
         if query['uploadId'][0] not in self.uploads: return refuse(404)
         key, parts = self.uploads.pop(query['uploadId'][0])
-        self.put(key, b''.join(parts[n] for n in sorted(parts)))
+        self.put(key, [piece for n in sorted(parts) for piece in parts[n]])
         etag = escape(self.objects[key][0])
         return 200, XML, f'<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>'.encode()
 
@@ -99,16 +99,16 @@ class Memory:
 
     def read(self, key, headers):
         if key not in self.objects: return refuse(404)
-        etag, body = self.objects[key]
+        etag, content = self.objects[key]
         if headers.get('if-match', etag) != etag: return refuse(412)
         first, _, last = headers.get('range', 'bytes=0-')[6:].partition('-')
-        part = body[int(first):int(last) + 1 if last else None]
+        part = b''.join(content)[int(first):int(last) + 1 if last else None]
         return 206 if 'range' in headers else 200, [f'ETag: {etag}', 'Content-Type: binary/octet-stream'], part
 
     def answer(self, method, key, query, headers, body):
         "(status, headers, body)"
-        if method == 'PUT' and 'uploadId' in query: return self.part(query, plain(body, headers))
-        if method == 'PUT': return refuse(412) if key in self.objects else self.put(key, plain(body, headers))
+        if method == 'PUT' and 'uploadId' in query: return self.part(query, pieces(body, headers))
+        if method == 'PUT': return refuse(412) if key in self.objects else self.put(key, pieces(body, headers))
         if method == 'POST' and 'uploads' in query: return self.begin(key)
         if method == 'POST' and 'uploadId' in query: return self.complete(query)
         if method == 'POST': return self.delete(body)
