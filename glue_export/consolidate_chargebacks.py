@@ -5287,7 +5287,7 @@ def notes_in(bundle):
     return rows.filter(arrow_array(integers(rows['position']) < 0))['note'].to_pylist()
 
 
-BUCKET_ROWS = 2 << 20
+BUCKET_ROWS, BUCKET_BYTES = 1 << 20, 1 << 30     # of files
 
 def task_count(spark, sources):
     "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
@@ -5307,10 +5307,10 @@ def rows_guessed(sources, stores):
 
 
 def bucket_count(spark, sources, stores):
-    "How many buckets keep a bucket's rows few: one for `BUCKET_ROWS`, one for 256 MB of files, one for each core"
+    "How many buckets keep a bucket's rows few: one for `BUCKET_ROWS`, one for `BUCKET_BYTES`, one for each core"
     size = sum(s.size for s in sources)
     rows = rows_guessed(sources, stores) if size > 8 * SMALL else 0
-    by_size, by_rows = 1 + size // (256 << 20), 1 + rows // BUCKET_ROWS
+    by_size, by_rows = 1 + size // BUCKET_BYTES, 1 + rows // BUCKET_ROWS
     return int(min(2000, max(spark.sparkContext.defaultParallelism, by_size, by_rows)))
 
 
