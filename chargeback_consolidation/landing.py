@@ -14,6 +14,7 @@ import base64
 import json
 import zlib
 from collections import namedtuple
+from contextlib import closing
 from datetime import datetime, timezone
 from decimal import Decimal
 from functools import partial
@@ -270,14 +271,15 @@ def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     store is at fault and not the file."""
     landing, output = stores
     lacking = [s for s in sources if is_small(s) and not fetched.has(s)]
-    coming, asked = read_each(landing, [listed(s) for s in lacking]), {s.id for s in lacking}
-    for s in sources:
-        if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
-        elif s.id in asked: content = next(coming)[1]
-        else: content = fetched.get(s) or attempt(landing.read, listed(s))
-        if isinstance(content, StoreError): raise content
-        if keep and isinstance(content, bytes): fetched.keep(s, content)
-        yield s, content
+    asked = {s.id for s in lacking}
+    with closing(read_each(landing, [listed(s) for s in lacking])) as coming:
+        for s in sources:
+            if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
+            elif s.id in asked: content = next(coming)[1]
+            else: content = fetched.get(s) or attempt(landing.read, listed(s))
+            if isinstance(content, StoreError): raise content
+            if keep and isinstance(content, bytes): fetched.keep(s, content)
+            yield s, content
 
 def listed(source):
     "A source as a `FileEntry`"

@@ -39,7 +39,7 @@ import zlib
 from collections import Counter, deque, namedtuple
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import date, datetime, timedelta, timezone
@@ -1228,27 +1228,26 @@ CONNECT_SECONDS, READ_SECONDS = 5, 30
 class S3Host:
     "The server of a bucket's objects: the connections to it that nobody uses"
     def __init__(self, address, certificates):
-        self.url, self.certificates, self.idle = urlsplit(address), certificates, []
+        self.url, self.idle, self.kind, self.options = urlsplit(address), [], HTTPConnection, {}
+        if self.url.scheme == 'https':
+            self.kind, self.options = HTTPSConnection, {'context': ssl.create_default_context(cafile=certificates)}
 
     def connection(self):
         "One that is open. OSError"
-        while self.idle:
-            connection = self.idle.pop()
+        while True:
+            try: connection = self.idle.pop()
+            except IndexError: return self.connect()
             if is_quiet(connection.sock): return connection
             connection.close()
-        return self.connect()
 
     def connect(self):
-        kind, options = HTTPConnection, {}
-        if self.url.scheme == 'https':
-            kind, options = HTTPSConnection, {'context': ssl.create_default_context(cafile=self.certificates)}
-        connection = kind(self.url.hostname, self.url.port, timeout=CONNECT_SECONDS, **options)
+        port = self.url.port or self.kind.default_port
+        connection = self.kind(self.url.hostname, port, timeout=CONNECT_SECONDS, **self.options)
         connection.connect()
-        connection.sock.settimeout(READ_SECONDS)
         return connection
 
 def is_quiet(sock):
-    "True if nothing has come over a connection that nobody uses, not even its end"
+    "True if nothing has come over a connection that nobody uses, not even the news that the server has closed it"
     if sock is None: return False
     ready = select.poll()
     ready.register(sock, select.POLLIN)
@@ -1259,14 +1258,17 @@ class S3Asked:
     "An object on its way, like a Future"
     def __init__(self, store, entry, host, connection):
         self.store, self.entry, self.host, self.connection = store, entry, host, connection
+        self.began = time.monotonic()
 
     def receive(self):
         "All bytes of the object; any exception for another answer"
+        waited = time.monotonic() - self.began      # with others, whose time it was, too
+        self.connection.sock.settimeout(max(1, READ_SECONDS - waited))
         answer = self.connection.getresponse()
-        data = answer.read()
-        if answer.status in (301, 307, 400, 401, 403): self.store.give_up(self.entry)
-        if answer.status != 200 or answer.headers['Content-Length'] != str(len(data)):
-            raise ConnectionError(answer.reason)
+        data, length = answer.read(), answer.headers['Content-Length']
+        if answer.status in (301, 307, 400, 401, 403) or length is None: self.store.give_up(self.entry)
+        found = answer.status, length, (answer.headers['ETag'] or '').strip('"')
+        if found != (200, str(len(data)), self.entry.etag): raise ConnectionError(answer.reason)
         self.host.idle.append(self.connection)
         return data
 
@@ -1280,19 +1282,23 @@ class S3Asked:
     def cancel(self): self.connection.close()
 
 
-HOSTS = {}      # (process, address, certificates): S3Host
+HOSTS = {}                  # (process, address, certificates): S3Host
+AHEAD_BYTES = 256 << 10     # objects up to here are asked for ahead, since not much more waits in the system's buffers
 
 class S3Asking:
     "Whole objects, asked for before they are needed"
     def host(self, bucket):
         "The `S3Host` of a bucket; None where only the client can read its objects"
-        if bucket not in self._hosts: self._hosts[bucket] = self.find_host(bucket)
-        return self._hosts[bucket]
+        key = os.getpid(), bucket       # a fork must not use the connections of its parent
+        if key not in self._hosts:
+            found = attempt(self.find_host, bucket)
+            self._hosts[key] = found if isinstance(found, S3Host) else None
+        return self._hosts[key]
 
     def find_host(self, bucket):
         from botocore.httpsession import get_cert_path
         address, verify = self.address(bucket), self.client._endpoint.http_session._verify
-        if not verify or is_proxied(address): return None
+        if not verify or is_proxied(address) or not (self.place[0] or self.is_usual()): return None
         key = os.getpid(), address, get_cert_path(verify)
         return HOSTS.setdefault(key, S3Host(*key[1:]))
 
@@ -1303,19 +1309,26 @@ class S3Asking:
         url = client.generate_presigned_url('get_object', Params={'Bucket': bucket, 'Key': 'k'})
         return url.split('?')[0][:-1]
 
+    def is_usual(self):
+        "True if the files of AWS's tools name neither an endpoint nor a style of addresses"
+        style = (self.client.meta.config.s3 or {}).get('addressing_style', 'auto')
+        return style in ('auto', 'virtual') and '.amazonaws.com' in self.client.meta.endpoint_url
+
     def give_up(self, entry):
         "From now on the client reads what is in the bucket of `entry`"
-        self._hosts[split_s3(entry.path)[0]] = None
+        self._hosts[os.getpid(), split_s3(entry.path)[0]] = None
 
     def ask(self, entry):
-        "The object on its way, an `S3Asked`; None where the client must read it"
-        host = attempt(self.host, split_s3(entry.path)[0])
-        if not isinstance(host, S3Host): return None
+        "A small object on its way, an `S3Asked`; None where the client must read it"
+        host = self.host(split_s3(entry.path)[0]) if entry.etag and entry.size <= AHEAD_BYTES else None
+        if not host: return None
         try: connection = host.connection()
-        except OSError: return self.give_up(entry)
+        except Exception: return self.give_up(entry)
         asked = S3Asked(self, entry, host, connection)
-        if not isinstance(attempt(self.send, entry, host, connection), Exception): return asked
+        fault = attempt(self.send, entry, host, connection)
+        if not isinstance(fault, Exception): return asked
         asked.cancel()
+        if not isinstance(fault, OSError): self.give_up(entry)     # it cannot be signed
         return None
 
     def send(self, entry, host, connection):
@@ -5123,14 +5136,15 @@ def read_sources(sources, stores, fetched=NOTHING_FETCHED, keep=False):
     store is at fault and not the file."""
     landing, output = stores
     lacking = [s for s in sources if is_small(s) and not fetched.has(s)]
-    coming, asked = read_each(landing, [listed(s) for s in lacking]), {s.id for s in lacking}
-    for s in sources:
-        if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
-        elif s.id in asked: content = next(coming)[1]
-        else: content = fetched.get(s) or attempt(landing.read, listed(s))
-        if isinstance(content, StoreError): raise content
-        if keep and isinstance(content, bytes): fetched.keep(s, content)
-        yield s, content
+    asked = {s.id for s in lacking}
+    with closing(read_each(landing, [listed(s) for s in lacking])) as coming:
+        for s in sources:
+            if not is_small(s): content = attempt((output if s.lineage else landing).open, listed(s))
+            elif s.id in asked: content = next(coming)[1]
+            else: content = fetched.get(s) or attempt(landing.read, listed(s))
+            if isinstance(content, StoreError): raise content
+            if keep and isinstance(content, bytes): fetched.keep(s, content)
+            yield s, content
 
 def listed(source):
     "A source as a `FileEntry`"

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 
+import boto3
 import pytest
 from aws import Proxy, client, environment, free_port, moto, place
 from cryptography import x509
@@ -76,6 +77,9 @@ def test_many_are_on_their_way_at_once(endpoint):
         assert not together.broken and gets(proxy) == len(first)
 
 
+def endpoint_of(proxy): return f'http://{proxy.target.netloc}'
+
+
 def spoiled(kind, times=1):
     "A proxy that spoils the first answers to requests for objects"
     class Spoiling(Proxy):
@@ -85,6 +89,10 @@ def spoiled(kind, times=1):
             if '/day/' not in handler.path or handler.command != 'GET' or not self.left: return status, headers, text
             self.left -= 1
             if kind == 'part': return 206, headers, text
+            if kind == 'other':
+                tag = client('s3', endpoint_of(self)).head_object(Bucket='landing', Key='day/part-149.parquet')['ETag']
+                return 200, [(k, tag if k.lower() == 'etag' else v) for k, v in headers], b'of another object'
+            if kind == 'silent': time.sleep(3)
             if kind == 'redirect': return 307, [('Location', 'http://127.0.0.1:9/')], b''
             if kind == 'short':
                 handler.close_connection = True
@@ -94,21 +102,24 @@ def spoiled(kind, times=1):
                 handler.close_connection = True
                 handler.wfile.write(b'HTTP/1.0 200 OK\r\n\r\n' + text[:-1])
                 raise ConnectionAbortedError
-            handler.wfile.write(b'this is not HTTP\r\n\r\n')
-            raise ConnectionAbortedError
+            if kind == 'noise':
+                handler.wfile.write(b'this is not HTTP\r\n\r\n')
+                raise ConnectionAbortedError
+            return status, headers, text
     return Spoiling
 
 
-@pytest.mark.parametrize('kind', ['part', 'redirect', 'short', 'endless', 'noise'])
-def test_an_answer_that_is_not_whole_is_asked_for_again(endpoint, kind):
+@pytest.mark.parametrize('kind', ['part', 'redirect', 'short', 'endless', 'noise', 'other', 'silent'])
+def test_an_answer_that_is_not_what_was_listed_is_asked_for_again(endpoint, kind, monkeypatch):
     with spoiled(kind)(endpoint) as proxy:
         handler = proxy.server.RequestHandlerClass
         forward = handler.forward
         handler.forward = lambda self, body: proxy.forward_with(self, forward, body)
         store, entries = store_at(proxy.endpoint)
+        monkeypatch.setattr(s3, 'READ_SECONDS', 1)
         assert read(store, entries) == WANTED and not proxy.left
-        assert gets(proxy) == FILES + 1
-        assert (store.host('landing') is None) == (kind == 'redirect')
+        assert gets(proxy) >= FILES + 1 if kind == 'silent' else gets(proxy) == FILES + 1
+        assert (store.host('landing') is None) == (kind in ('redirect', 'endless'))
 
 
 @pytest.mark.parametrize('fault, given_up', [('503', False), ('reset', False), ('lost', False), ('403', True)])
@@ -196,7 +207,8 @@ def test_connections_serve_the_next_task_but_no_other_process(endpoint):
     begin, end = os.pipe()
     child = os.fork()
     if not child:
-        with environment(**place(endpoint)): os.write(end, b'%d' % (S3Store().host('landing') is host))
+        with environment(**place(endpoint)): known = S3Store().host('landing')
+        os.write(end, b'%d' % (host in (known, store.host('landing'))))
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(begin, 1) == b'0'
@@ -207,8 +219,44 @@ def test_an_address_that_cannot_be_reached_is_tried_once(endpoint, monkeypatch):
     store, entries = store_at(endpoint)
     tried, connect = [], S3Host.connect
     monkeypatch.setattr(S3Host, 'connect', lambda host: (tried.append(host), connect(host))[1])
-    store._hosts['landing'] = S3Host(f'http://127.0.0.1:{free_port()}/landing/', None)
+    store._hosts[os.getpid(), 'landing'] = S3Host(f'http://127.0.0.1:{free_port()}/landing/', None)
     assert read(store, entries) == WANTED and len(tried) == 1
+
+
+def test_large_objects_are_left_to_the_threads(endpoint, monkeypatch):
+    "They would not wait in the system's buffers, but come one after the other"
+    store, entries = store_at(endpoint)
+    monkeypatch.setattr(s3, 'AHEAD_BYTES', 50_000)
+    for entry in entries:
+        asked = store.ask(entry)
+        assert (asked is None) == (entry.size > 50_000)
+        if asked: asked.cancel()
+    assert store.ask(entries[0]._replace(etag='')) is None
+    assert read(store, entries) == WANTED
+
+
+def test_an_address_without_a_port():
+    "Also one of IPv6, whose last group http.client would take for a port"
+    for address in ('http://[::1]/landing/', 'http://127.0.0.1/landing/'):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(s3.HTTPConnection, 'connect', lambda connection: None)
+            connection = S3Host(address, None).connect()
+        assert (connection.host, connection.port) == (address.split('/')[2].strip('[]'), 80)
+
+
+@pytest.mark.parametrize(
+    'words, direct', [
+        ('', 'lake.s3.eu-west-1.amazonaws.com'), ('endpoint_url = http://storage.example:9000', None),
+        ('s3 =\n  addressing_style = path', None),
+        ('s3 =\n  addressing_style = virtual', 'lake.s3.eu-west-1.amazonaws.com')])
+def test_what_the_configuration_of_aws_says_is_left_to_the_client(tmp_path, monkeypatch, words, direct):
+    (tmp_path / 'config').write_text(f'[default]\n{words}\n')
+    monkeypatch.setattr(boto3, 'DEFAULT_SESSION', None)     # which has read another file
+    with environment(
+            AWS_CONFIG_FILE=str(tmp_path / 'config'), AWS_ENDPOINT_URL=None, AWS_ENDPOINT_URL_S3=None,
+            AWS_REGION='eu-west-1', AWS_ACCESS_KEY_ID='a', AWS_SECRET_ACCESS_KEY='b'):
+        host = S3Store().host('lake')
+    assert (host and host.url.hostname) == direct
 
 
 @pytest.mark.parametrize('ours', ['HTTP_PROXY', 'http_proxy'])
