@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ATTEMPTS_OF_A_REQUEST', 'NO_UPLOAD', 'HIDDEN', 'CONNECT_SECONDS', 'READ_SECONDS', 'HOSTS', 'AHEAD_BYTES',
            'ALREADY_THERE', 'BEING_WRITTEN', 'NO_CONDITIONS', 'split_s3', 'aws_place', 'aws_client', 'S3File',
-           'S3Upload', 'S3Sink', 'S3Connection', 'S3Listing', 'S3Looking', 'S3Host', 'is_quiet', 'S3Asked', 'S3Asking',
-           'is_proxied', 'S3Reading', 'S3Writing', 'S3Store', 's3_waits', 's3_publish', 's3_create', 'conditional_put',
-           's3_probe']
+           'S3Upload', 'S3Sink', 'S3Connection', 'S3Listing', 'S3Looking', 'is_quiet', 'S3Host', 'S3Asked',
+           'is_proxied', 'S3Asking', 'S3Reading', 'S3Writing', 'S3Store', 's3_waits', 's3_publish', 's3_create',
+           'conditional_put', 's3_probe']
 
 # %% ../nbs/03_s3.ipynb #a29be89f
 import io
@@ -214,6 +214,14 @@ class S3Looking(S3Listing):
         uploads = [u for page in pages for u in page.get('Uploads', ()) if u['Key'].startswith(prefix)]
         return [(f's3://{bucket}/{u["Key"]}', u['UploadId']) for u in uploads]
 
+# %% ../nbs/03_s3.ipynb #26c3327e
+def is_quiet(sock):
+    "True if nothing has come over a connection that nobody uses, not even the news that the server has closed it"
+    if sock is None: return False
+    ready = select.poll()
+    ready.register(sock, select.POLLIN)
+    return not ready.poll(0)
+
 # %% ../nbs/03_s3.ipynb #69005b93
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 
@@ -237,13 +245,6 @@ class S3Host:
         connection = self.kind(self.url.hostname, port, timeout=CONNECT_SECONDS, **self.options)
         connection.connect()
         return connection
-
-def is_quiet(sock):
-    "True if nothing has come over a connection that nobody uses, not even the news that the server has closed it"
-    if sock is None: return False
-    ready = select.poll()
-    ready.register(sock, select.POLLIN)
-    return not ready.poll(0)
 
 # %% ../nbs/03_s3.ipynb #b493781e
 class S3Asked:
@@ -273,9 +274,15 @@ class S3Asked:
 
     def cancel(self): self.connection.close()
 
+# %% ../nbs/03_s3.ipynb #a8b8c76f
+def is_proxied(address):
+    "True if the environment names a proxy for an address"
+    url = urlsplit(address)
+    return url.scheme in getproxies() and not proxy_bypass(url.hostname)
+
 # %% ../nbs/03_s3.ipynb #3f67aacb
 HOSTS = {}                  # (process, address, certificates): S3Host
-AHEAD_BYTES = 256 << 10     # objects up to here are asked for ahead, since not much more waits in the system's buffers
+AHEAD_BYTES = 128 << 10     # objects up to here are asked for ahead, since not much more waits in the system's buffers
 
 class S3Asking:
     "Whole objects, asked for before they are needed"
@@ -292,7 +299,8 @@ class S3Asking:
         address, verify = self.address(bucket), self.client._endpoint.http_session._verify
         if not verify or is_proxied(address) or not (self.place[0] or self.is_usual()): return None
         key = os.getpid(), address, get_cert_path(verify)
-        return HOSTS.setdefault(key, S3Host(*key[1:]))
+        if key not in HOSTS: HOSTS[key] = S3Host(*key[1:])     # over TLS each costs 15 ms to make
+        return HOSTS[key]
 
     def address(self, bucket):
         "Where the client finds the objects of `bucket`: an address that ends before the key"
@@ -332,11 +340,6 @@ class S3Asking:
         signer = self.client._request_signer.get_auth_instance('s3', self.client.meta.region_name, 's3v4')
         signer.add_auth(request)
         connection.request('GET', path, headers=dict(request.headers.items()))
-
-def is_proxied(address):
-    "True if the environment names a proxy for an address"
-    url = urlsplit(address)
-    return url.scheme in getproxies() and not proxy_bypass(url.hostname)
 
 # %% ../nbs/03_s3.ipynb #ab46842e
 class S3Reading(S3Asking):

@@ -1223,6 +1223,14 @@ class S3Looking(S3Listing):
         return [(f's3://{bucket}/{u["Key"]}', u['UploadId']) for u in uploads]
 
 
+def is_quiet(sock):
+    "True if nothing has come over a connection that nobody uses, not even the news that the server has closed it"
+    if sock is None: return False
+    ready = select.poll()
+    ready.register(sock, select.POLLIN)
+    return not ready.poll(0)
+
+
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 
 class S3Host:
@@ -1245,13 +1253,6 @@ class S3Host:
         connection = self.kind(self.url.hostname, port, timeout=CONNECT_SECONDS, **self.options)
         connection.connect()
         return connection
-
-def is_quiet(sock):
-    "True if nothing has come over a connection that nobody uses, not even the news that the server has closed it"
-    if sock is None: return False
-    ready = select.poll()
-    ready.register(sock, select.POLLIN)
-    return not ready.poll(0)
 
 
 class S3Asked:
@@ -1282,8 +1283,14 @@ class S3Asked:
     def cancel(self): self.connection.close()
 
 
+def is_proxied(address):
+    "True if the environment names a proxy for an address"
+    url = urlsplit(address)
+    return url.scheme in getproxies() and not proxy_bypass(url.hostname)
+
+
 HOSTS = {}                  # (process, address, certificates): S3Host
-AHEAD_BYTES = 256 << 10     # objects up to here are asked for ahead, since not much more waits in the system's buffers
+AHEAD_BYTES = 128 << 10     # objects up to here are asked for ahead, since not much more waits in the system's buffers
 
 class S3Asking:
     "Whole objects, asked for before they are needed"
@@ -1300,7 +1307,8 @@ class S3Asking:
         address, verify = self.address(bucket), self.client._endpoint.http_session._verify
         if not verify or is_proxied(address) or not (self.place[0] or self.is_usual()): return None
         key = os.getpid(), address, get_cert_path(verify)
-        return HOSTS.setdefault(key, S3Host(*key[1:]))
+        if key not in HOSTS: HOSTS[key] = S3Host(*key[1:])     # over TLS each costs 15 ms to make
+        return HOSTS[key]
 
     def address(self, bucket):
         "Where the client finds the objects of `bucket`: an address that ends before the key"
@@ -1340,11 +1348,6 @@ class S3Asking:
         signer = self.client._request_signer.get_auth_instance('s3', self.client.meta.region_name, 's3v4')
         signer.add_auth(request)
         connection.request('GET', path, headers=dict(request.headers.items()))
-
-def is_proxied(address):
-    "True if the environment names a proxy for an address"
-    url = urlsplit(address)
-    return url.scheme in getproxies() and not proxy_bypass(url.hostname)
 
 
 class S3Reading(S3Asking):
