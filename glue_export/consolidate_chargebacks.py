@@ -4670,6 +4670,11 @@ def make_own(folder):
     else: sweep_old(os.path.dirname(folder))
     return is_own(folder)
 
+def has_room(folder):
+    "True if what can be fetched again may take a folder's disk"
+    disk, (share, most) = os.statvfs(folder), LEAST_FREE
+    return disk.f_bavail * disk.f_frsize >= min(share * disk.f_blocks * disk.f_frsize, most)
+
 def sweep_old(temporary, seconds=86400):
     "Remove what runs kept in a temporary folder that were killed some time ago"
     for item in os.scandir(temporary):
@@ -4680,7 +4685,7 @@ def sweep_old(temporary, seconds=86400):
 
 
 FETCHED = 'chargeback-fetched-'     # what the folders begin with
-LEAST_FREE = 0.1                    # of a disk; nothing more is kept where less is free
+LEAST_FREE = 0.1, 2 << 30   # of a disk, and bytes; nothing more is kept where less than the smaller of them is free
 PLACE = '>32sQQI'   # which file, in which version; where its bytes begin; how many; their CRC-32
 
 class Fetched:
@@ -4702,8 +4707,7 @@ class Fetched:
         if self.own is None:
             if not make_own(self.folder()): return
             self.own, self.end = os.path.join(self.folder(), uuid.uuid4().hex), 0
-        disk = os.statvfs(self.folder())
-        if disk.f_bavail < LEAST_FREE * disk.f_blocks: return
+        if not has_room(self.folder()): return
         with open(self.own + '.data', 'ab') as f: f.write(data)
         place = struct.pack(PLACE, digest, self.end, len(data), zlib.crc32(data))
         with open(self.own + '.places', 'ab') as f: f.write(place)

@@ -287,19 +287,26 @@ def test_a_folder_that_somebody_planted_is_not_used(fetched, kind):
     assert fetched.own is None and not Fetched(fetched.name).has(FILE) and Fetched(mine.name).has(FILE)
 
 
-def test_nothing_is_kept_on_a_disk_that_fills_up(fetched, monkeypatch, tmp_path):
-    free = os.statvfs(tmp_path)
-    full = type(free)([*free[:4], free.f_blocks // 11, *free[5:]])
-    monkeypatch.setattr(os, 'statvfs', lambda path: full)
+GB = 1 << 30
+
+@pytest.mark.parametrize('whole, free, kept', [
+    (250 * GB, 3 * GB, True), (250 * GB, 1 * GB, False), (5 * GB, 1 * GB, True), (5 * GB, GB // 4, False), (0, 0, True),
+])
+def test_a_disk_is_not_filled_up(fetched, monkeypatch, tmp_path, whole, free, kept):
+    "A tenth of a small disk stays free, 2 GB of a large one; what tells no size is believed until it refuses"
+    disk, block = os.statvfs(tmp_path), 4096
+    sizes = [block, block, whole // block, free // block + 9, free // block]    # 9 blocks are for root alone
+    monkeypatch.setattr(os, 'statvfs', lambda path: type(disk)([*sizes, *disk[5:]]))
     fetched.keep(FILE, b'PAR1')
-    assert not fetched.has(FILE)
-    monkeypatch.undo()
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-    another = Fetched(fetched.name)
+    assert fetched.has(FILE) == kept
+
+
+def test_a_disk_that_is_full_keeps_nothing(fetched, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr('builtins.open', refuse(errno.ENOSPC))
-        another.keep(FILE, b'PAR1')
-    another.keep(FILE, b'PAR1')     # there is room again
+        fetched.keep(FILE, b'PAR1')
+    assert not Fetched(fetched.name).has(FILE)
+    fetched.keep(FILE, b'PAR1')     # there is room again
     assert Fetched(fetched.name).get(FILE) == b'PAR1'
 
 
