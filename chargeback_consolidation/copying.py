@@ -245,15 +245,15 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     "Close what a slot has staged: what was `Copied`"
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
     with writing(paths.file):
-        file = writer.close()
+        writer.end()
         aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts, writer.till.totals)
-    if file:
+    if writer.origins:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
         )
         create_once(output, paths.lineage, origins)
-        file = file._replace(lineage=paths.lineage)
-    return Copied(file, aside, dropped=writer.dropped.record())
+    with writing(paths.file): file = writer.close()
+    return Copied(file and file._replace(lineage=paths.lineage), aside, dropped=writer.dropped.record())
 
 # %% ../nbs/20_copying.ipynb #d5e8913d
 def create_once(store, path, data):

@@ -88,13 +88,13 @@ class S3File(io.RawIOBase):
 NO_UPLOAD = ('404', 'NoSuchUpload', 'NoSuchKey')    # the last one is what Ceph says
 
 class S3Upload(Sink):
-    "A multipart upload that is never completed here, sent part by part from two threads"
-    part_bytes = 16 << 20
+    "A multipart upload that is never completed here: its parts are sent while more is written"
+    part_bytes, parts_at_once = 16 << 20, 3
 
     def __init__(self, store, path):
         super().__init__()
         self._store, self._path, self._buffer, self._parts = store, path, [], []
-        self._waiting, self._pool = 0, ThreadPoolExecutor(2)
+        self._waiting, self._pool = 0, ThreadPoolExecutor(self.parts_at_once)
         bucket, key = split_s3(path)
         with access('staged', path):
             answer = store.client.create_multipart_upload(Bucket=bucket, Key=key, **store.encryption())
@@ -106,9 +106,12 @@ class S3Upload(Sink):
         if self._waiting >= self.part_bytes: self._send()
 
     def _send(self):
-        if len(self._parts) >= 2: self._parts[-2].result()
+        if len(self._parts) >= self.parts_at_once: self._parts[-self.parts_at_once].result()
         self._parts.append(self._pool.submit(self._upload, b''.join(self._buffer), len(self._parts) + 1))
         self._buffer, self._waiting = [], 0
+
+    def end(self):
+        if self._buffer: self._send()
 
     def _upload(self, data, number):
         bucket, key = split_s3(self._path)
@@ -122,7 +125,7 @@ class S3Sink(S3Upload):
     def close(self):
         if self.closed: return
         try:
-            if self._buffer: self._send()
+            self.end()
             etags = [part.result() for part in self._parts]
             self.token = f'{self._id} {" ".join(etags)}'
         finally: self.abandon()

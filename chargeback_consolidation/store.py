@@ -141,8 +141,8 @@ def lacking(error):
 # %% ../nbs/01_store.ipynb #15668e33
 class Sink(io.RawIOBase):
     """A write-only file that counts its bytes and keeps the last ones. A store's own has `token`, whose first word is
-    the name of what is staged, `put`, which takes the bytes on, and `close`, which may come twice; `__del__`
-    abandons."""
+    the name of what is staged, `put`, which takes the bytes on, and `close`, which may come twice and returns once they
+    have arrived; `__del__` abandons."""
     tail_bytes = 8 << 20
 
     def __init__(self):
@@ -161,6 +161,8 @@ class Sink(io.RawIOBase):
         while self._kept - len(self._tail[0]) >= self.tail_bytes:
             self._kept -= len(self._tail.popleft())
         return len(data)
+
+    def end(self): "All is written: what is left may go on its way, before `close` waits for it"
 
     def tail(self):
         "The last bytes written, at least `tail_bytes` of them or all"

@@ -242,11 +242,17 @@ class SlotWriter(SlotBuffer):
         found = keys.view(np.uint64).sum(dtype=np.uint64)
         self.digest = (self.digest + int(found)) % 2**64
 
+    def end(self):
+        "Write what is left, without waiting until it has arrived"
+        self.flush()
+        if self.writer is None: return
+        self.writer.close(); self.sink.end()
+
     def close(self):
         "The `WrittenFile`, from its footer, or None"
-        self.flush()
+        self.end()
         if self.writer is None: return None
-        self.writer.close(); self.sink.close()
+        self.sink.close()
         meta = footer(self.sink)
         return WrittenFile(self.path, meta.num_rows, self.sink.size, self.sink.token, meta.num_row_groups, self.digest,
                            totals=self.till.record())

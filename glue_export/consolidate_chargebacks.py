@@ -613,8 +613,8 @@ def lacking(error):
 
 class Sink(io.RawIOBase):
     """A write-only file that counts its bytes and keeps the last ones. A store's own has `token`, whose first word is
-    the name of what is staged, `put`, which takes the bytes on, and `close`, which may come twice; `__del__`
-    abandons."""
+    the name of what is staged, `put`, which takes the bytes on, and `close`, which may come twice and returns once they
+    have arrived; `__del__` abandons."""
     tail_bytes = 8 << 20
 
     def __init__(self):
@@ -633,6 +633,8 @@ class Sink(io.RawIOBase):
         while self._kept - len(self._tail[0]) >= self.tail_bytes:
             self._kept -= len(self._tail.popleft())
         return len(data)
+
+    def end(self): "All is written: what is left may go on its way, before `close` waits for it"
 
     def tail(self):
         "The last bytes written, at least `tail_bytes` of them or all"
@@ -1096,13 +1098,13 @@ class S3File(io.RawIOBase):
 NO_UPLOAD = ('404', 'NoSuchUpload', 'NoSuchKey')    # the last one is what Ceph says
 
 class S3Upload(Sink):
-    "A multipart upload that is never completed here, sent part by part from two threads"
-    part_bytes = 16 << 20
+    "A multipart upload that is never completed here: its parts are sent while more is written"
+    part_bytes, parts_at_once = 16 << 20, 3
 
     def __init__(self, store, path):
         super().__init__()
         self._store, self._path, self._buffer, self._parts = store, path, [], []
-        self._waiting, self._pool = 0, ThreadPoolExecutor(2)
+        self._waiting, self._pool = 0, ThreadPoolExecutor(self.parts_at_once)
         bucket, key = split_s3(path)
         with access('staged', path):
             answer = store.client.create_multipart_upload(Bucket=bucket, Key=key, **store.encryption())
@@ -1114,9 +1116,12 @@ class S3Upload(Sink):
         if self._waiting >= self.part_bytes: self._send()
 
     def _send(self):
-        if len(self._parts) >= 2: self._parts[-2].result()
+        if len(self._parts) >= self.parts_at_once: self._parts[-self.parts_at_once].result()
         self._parts.append(self._pool.submit(self._upload, b''.join(self._buffer), len(self._parts) + 1))
         self._buffer, self._waiting = [], 0
+
+    def end(self):
+        if self._buffer: self._send()
 
     def _upload(self, data, number):
         bucket, key = split_s3(self._path)
@@ -1130,7 +1135,7 @@ class S3Sink(S3Upload):
     def close(self):
         if self.closed: return
         try:
-            if self._buffer: self._send()
+            self.end()
             etags = [part.result() for part in self._parts]
             self.token = f'{self._id} {" ".join(etags)}'
         finally: self.abandon()
@@ -5824,11 +5829,17 @@ class SlotWriter(SlotBuffer):
         found = keys.view(np.uint64).sum(dtype=np.uint64)
         self.digest = (self.digest + int(found)) % 2**64
 
+    def end(self):
+        "Write what is left, without waiting until it has arrived"
+        self.flush()
+        if self.writer is None: return
+        self.writer.close(); self.sink.end()
+
     def close(self):
         "The `WrittenFile`, from its footer, or None"
-        self.flush()
+        self.end()
         if self.writer is None: return None
-        self.writer.close(); self.sink.close()
+        self.sink.close()
         meta = footer(self.sink)
         return WrittenFile(self.path, meta.num_rows, self.sink.size, self.sink.token, meta.num_row_groups, self.digest,
                            totals=self.till.record())
@@ -6068,15 +6079,15 @@ def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     "Close what a slot has staged: what was `Copied`"
     landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
     with writing(paths.file):
-        file = writer.close()
+        writer.end()
         aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts, writer.till.totals)
-    if file:
+    if writer.origins:
         origins = write_lineage(
             *(np.concatenate([o[i] for o in writer.origins]) for i in (0, 1))
         )
         create_once(output, paths.lineage, origins)
-        file = file._replace(lineage=paths.lineage)
-    return Copied(file, aside, dropped=writer.dropped.record())
+    with writing(paths.file): file = writer.close()
+    return Copied(file and file._replace(lineage=paths.lineage), aside, dropped=writer.dropped.record())
 
 
 def create_once(store, path, data):

@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 
 import pytest
-from aws import SERVER, Proxy, client, seeded
+from aws import SERVER, Held, Proxy, client, seeded
 from matrices import record
 from world import DAY, S3World
 
@@ -169,6 +170,26 @@ def test_what_was_fetched_is_used_or_fetched_again(cloud_day, session, endpoint,
     gets = proxy.count('GET', under=f'/{cloud.landing}')
     assert 12 + again[0] <= gets <= 12 + again[0] + bool(again[0]) * (OUTPUTS - 1)
     assert world.listed() == after and list(tmp_path.iterdir()) == []
+
+
+def test_while_a_file_arrives_what_belongs_to_it_is_written(cloud_day, session, endpoint):
+    "Its lineage, and the rows that were set aside: they do not wait for its last bytes, nor these for them"
+    cloud, _, after, copy = cloud_day
+    world, written, told, late = copy(), {}, threading.Condition(), []
+
+    def wait(done, path):
+        kind, _, slot = path.rpartition('/')[2].partition('.')[0].partition('-')
+        if done == 'UPLOAD_PART' and kind == 'part':
+            with told: late.append(not told.wait_for(lambda: 'PUT' in written.get(slot, ()), 10))
+        elif done in ('PUT', 'UPLOAD_PART') and kind in ('part', 'rows'):
+            with told:
+                written.setdefault(slot, []).append(done)
+                told.notify_all()
+    with Held(endpoint, wait) as proxy:
+        with world.environment(proxy.endpoint):
+            job.consolidate(world.start(session, state.quiet, '--REPROCESS', 'true'))
+    assert world.listed() == after and late == [False] * OUTPUTS
+    assert {tuple(w) for w in written.values()} == {('PUT',), ('UPLOAD_PART', 'PUT')}
 
 
 def test_an_index_that_fails_leaves_nothing_of_what_it_fetched(cloud_day, session, endpoint, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import time
 from itertools import count
 
 import pytest
-from aws import BOTH, REGION, SERVER, Proxy, catalog_of, client, environment, free_port, moto, place, s3_server
+from aws import BOTH, REGION, SERVER, Held, Proxy, catalog_of, client, environment, free_port, moto, place, s3_server
 
 from chargeback_consolidation.s3 import S3Store
 from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, read_each, shown
@@ -248,6 +248,31 @@ def test_an_abandoned_sink_leaves_no_thread_and_can_be_discarded(endpoint, store
         assert set(threading.enumerate()) <= before
         store.discard(path, token)
         assert store.staged(f's3://{bucket}') == []
+
+
+def test_parts_are_on_their_way_together_and_in_order(endpoint, bucket):
+    "Three of them; who writes a fourth waits until the first has arrived"
+    path, together = f's3://{bucket}/part-0', threading.Barrier(4)
+    sent = [bytes([65 + i]) * (5 << 20) for i in range(4)]
+    def wait(done, path):
+        if done == 'UPLOAD_PART': together.wait(20)
+    with Held(endpoint, wait) as proxy:
+        store, written = through(proxy), []
+        sink = store.stage(path)
+        sink.part_bytes = 5 << 20
+        def write():
+            for data in sent: written.append(sink.write(data))
+            sink.end()
+        writing = threading.Thread(target=write)
+        writing.start()
+        until = time.monotonic() + 20
+        while together.n_waiting < 3 and time.monotonic() < until: time.sleep(0.01)
+        assert (together.n_waiting, len(written)) == (3, 3) and writing.is_alive()
+        proxy.wait = lambda done, path: None
+        together.wait(20)
+        writing.join(20)
+        sink.close()
+        assert store.publish(path, sink.token) and store.load(path) == b''.join(sent)
 
 
 def test_a_sink_whose_part_is_refused_leaves_no_thread(endpoint, bucket):

@@ -200,6 +200,19 @@ class Proxy:
         return sum(1 for done, path in self.requests if done in operations and under in path)
 
 
+class Held(Proxy):
+    "A proxy that passes a request on once `wait(operation, path)` returns"
+
+    def __init__(self, target, wait):
+        super().__init__(target)
+        self.wait = wait
+
+    def heard(self, method, path, headers, body):
+        self.lock.release()     # others are heard meanwhile
+        try: self.wait(operation(method, path), urlsplit(path).path)
+        finally: self.lock.acquire()
+
+
 def seeded(seed, share):
     "A fault for a `share` of all requests"
     chance = random.Random(seed)
