@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SetAside', 'UNFINISHED', 'MAGIC', 'Source', 'SMALL', 'FETCHED', 'LEAST_FREE', 'PLACE', 'NOTHING_FETCHED',
-           'Inventory', 'take_inventory', 'is_parquet', 'parquet_among', 'is_small', 'Sources', 'listing_digest',
-           'read_places', 'is_own', 'make_own', 'has_room', 'sweep_old', 'Fetched']
+           'Inventory', 'listed_one_by_one', 'take_inventory', 'is_parquet', 'parquet_among', 'is_small', 'Sources',
+           'listing_digest', 'read_places', 'is_own', 'make_own', 'has_room', 'sweep_old', 'Fetched']
 
 # %% ../nbs/14_inventory.ipynb #f3052a96
 import hashlib
@@ -44,17 +44,23 @@ class Inventory:
 UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
 
+# %% ../nbs/14_inventory.ipynb #a783a1da
+def listed_one_by_one(store, folder):
+    "The `FileEntry`s below a folder as they come in, from stores that list in pages"
+    for page in store.list_pages(folder) if hasattr(store, 'list_pages') else [store.list(folder)]: yield from page
+
 # %% ../nbs/14_inventory.ipynb #ecc8cee2
 def take_inventory(
     store,          # of the landing zone
     root,           # the table's location
     locations,      # folders of the day
     known=(),       # paths of files that are Parquet, whatever their names
+    notice=lambda path, entry: None,    # is told of each Parquet file as soon as it is listed
 ):
     "The `Inventory` of a day"
     files, others, ignored, set_aside = {}, {}, [], []
     for location in locations:
-        for entry in store.list(location):
+        for entry in listed_one_by_one(store, location):
             if is_hidden(entry.path[len(location) + 1:]): continue
             inside = entry.path.startswith(root + '/')
             relative = entry.path[len(root) + 1:] if inside else entry.path
@@ -62,6 +68,7 @@ def take_inventory(
                 set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known:
                 files[relative] = entry
+                notice(relative, entry)
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry
     parquet = parquet_among(store, others)

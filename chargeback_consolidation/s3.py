@@ -178,16 +178,19 @@ class S3Connection:
 # %% ../nbs/03_s3.ipynb #f575169e
 class S3Listing:
     "What there is, by listings"
-    @accessing('listed')
-    def list(self, folder, recursive=True):
-        "The objects below `folder` as `FileEntry`s in order of path; one request for 1,000 of them"
+    def list_pages(self, folder, recursive=True):
+        "The objects below `folder` as lists of `FileEntry`s; one request for 1,000 of them"
         bucket, prefix = split_s3(folder + '/')
         options = {} if recursive else {'Delimiter': '/'}
-        pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, **options)
-        objects = [o for page in pages for o in page.get('Contents', ()) if not o['Key'].endswith('/')]
-        entries = (
-            FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects
-        )
+        with access('listed', folder):
+            pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, **options)
+            for page in pages:
+                objects = [o for o in page.get('Contents', ()) if not o['Key'].endswith('/')]
+                yield [FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects]
+
+    def list(self, folder, recursive=True):
+        "The objects below `folder` as `FileEntry`s in order of path"
+        entries = (entry for page in self.list_pages(folder, recursive) for entry in page)
         return sorted(entries, key=lambda e: e.path)
 
     @accessing('listed')

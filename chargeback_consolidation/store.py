@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FileEntry', 'DENIED', 'STALE', 'WRONG', 'BUSY', 'ELSEWHERE', 'ADVICE', 'STORES', 'join', 'is_hidden',
            'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code', 'is_fault', 'cause', 'trouble', 'access',
-           'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of', 'is_local', 'store_for', 'attempt', 'read_each',
-           'result_of', 'publish_each']
+           'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of', 'is_local', 'store_for', 'attempt', 'in_background',
+           'read_each', 'result_of', 'publish_each']
 
 # %% ../nbs/01_store.ipynb #80d810ec
 import errno
@@ -14,8 +14,9 @@ import importlib.util
 import io
 import os
 import posixpath
+import threading
 from collections import deque, namedtuple
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import wraps
 from multiprocessing.pool import ThreadPool
@@ -206,6 +207,16 @@ def attempt(work, *args):
     "The result of `work(*args)`, or the exception it raised"
     try: return work(*args)
     except Exception as e: return e
+
+# %% ../nbs/01_store.ipynb #41b6de68
+def in_background(work, *args):
+    "A `Future` of `work(*args)`, in a thread for which nobody waits at the end of the process"
+    future = Future()
+    def run():
+        try: future.set_result(work(*args))
+        except BaseException as e: future.set_exception(e)
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 # %% ../nbs/01_store.ipynb #f155d5ef
 def read_each(store, entries):

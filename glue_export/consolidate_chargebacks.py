@@ -38,7 +38,7 @@ import uuid
 import zlib
 from collections import Counter, deque, namedtuple
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
@@ -680,6 +680,16 @@ def attempt(work, *args):
     except Exception as e: return e
 
 
+def in_background(work, *args):
+    "A `Future` of `work(*args)`, in a thread for which nobody waits at the end of the process"
+    future = Future()
+    def run():
+        try: future.set_result(work(*args))
+        except BaseException as e: future.set_exception(e)
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 def read_each(store, entries):
     "For each of `entries`, in order: (entry, bytes or exception)"
     if store.threads == 1:
@@ -1188,16 +1198,19 @@ class S3Connection:
 
 class S3Listing:
     "What there is, by listings"
-    @accessing('listed')
-    def list(self, folder, recursive=True):
-        "The objects below `folder` as `FileEntry`s in order of path; one request for 1,000 of them"
+    def list_pages(self, folder, recursive=True):
+        "The objects below `folder` as lists of `FileEntry`s; one request for 1,000 of them"
         bucket, prefix = split_s3(folder + '/')
         options = {} if recursive else {'Delimiter': '/'}
-        pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, **options)
-        objects = [o for page in pages for o in page.get('Contents', ()) if not o['Key'].endswith('/')]
-        entries = (
-            FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects
-        )
+        with access('listed', folder):
+            pages = self.client.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix, **options)
+            for page in pages:
+                objects = [o for o in page.get('Contents', ()) if not o['Key'].endswith('/')]
+                yield [FileEntry(f's3://{bucket}/{o["Key"]}', o['Size'], o['ETag'].strip('"')) for o in objects]
+
+    def list(self, folder, recursive=True):
+        "The objects below `folder` as `FileEntry`s in order of path"
+        entries = (entry for page in self.list_pages(folder, recursive) for entry in page)
         return sorted(entries, key=lambda e: e.path)
 
     @accessing('listed')
@@ -4566,16 +4579,22 @@ UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
 
 
+def listed_one_by_one(store, folder):
+    "The `FileEntry`s below a folder as they come in, from stores that list in pages"
+    for page in store.list_pages(folder) if hasattr(store, 'list_pages') else [store.list(folder)]: yield from page
+
+
 def take_inventory(
     store,          # of the landing zone
     root,           # the table's location
     locations,      # folders of the day
     known=(),       # paths of files that are Parquet, whatever their names
+    notice=lambda path, entry: None,    # is told of each Parquet file as soon as it is listed
 ):
     "The `Inventory` of a day"
     files, others, ignored, set_aside = {}, {}, [], []
     for location in locations:
-        for entry in store.list(location):
+        for entry in listed_one_by_one(store, location):
             if is_hidden(entry.path[len(location) + 1:]): continue
             inside = entry.path.startswith(root + '/')
             relative = entry.path[len(root) + 1:] if inside else entry.path
@@ -4583,6 +4602,7 @@ def take_inventory(
                 set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known:
                 files[relative] = entry
+                notice(relative, entry)
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry
     parquet = parquet_among(store, others)
@@ -7358,8 +7378,7 @@ def look(run):
     if s.dry_run: check_rolled_forward(ledger, head)
     check_columns(run, head)
     before = files_before(run, head)
-    known = {t.path for t in before or () if t.commit}
-    inventory = take_inventory(run.stores[0], run.table.location, run.partition.locations, known)
+    inventory = list_day(run, head, before or ())
     if not (inventory.files or inventory.set_aside) and head is None:
         raise NoData(no_data_message(run))
     if s.reprocess:
@@ -7368,6 +7387,20 @@ def look(run):
     run.facts.update(day_facts(state), warnings=tuple(day_warnings(run, state)))
     run.mark('look', files=len(inventory.files), new=len(state.new))
     return state
+
+
+def list_day(run, head, before):
+    "The `Inventory` of the day; Spark starts beside the listing once that shows that there is work"
+    known, seen = {t.path for t in before if t.commit}, {(t.path, t.size, t.etag) for t in before}
+    work_or_end = threading.Event()
+    def notice(path, entry):
+        if (path, entry.size, entry.etag) not in seen: work_or_end.set()
+    listing = in_background(
+        take_inventory, run.stores[0], run.table.location, run.partition.locations, known, notice)
+    listing.add_done_callback(lambda _: work_or_end.set())
+    work_or_end.wait()
+    if not (listing.done() or run.settings.reprocess or head and head.held): run.session()
+    return listing.result()
 
 
 def state_of(run, head, settled, before, inventory):

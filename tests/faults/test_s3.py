@@ -137,6 +137,59 @@ def test_requests_are_few(cloud_day, spark, endpoint):
     record('requests', gets=proxy.count('GET', under=under), lists=1, files=files)
 
 
+def listed_in_pages(run, size=5):
+    "A run whose landing zone answers with some objects at a time"
+    def ask_for_few(params, **kwargs): params['MaxKeys'] = size
+    run.stores[0].client.meta.events.register('provide-client-params.s3.ListObjectsV2', ask_for_few)
+    return run
+
+
+@pytest.mark.parametrize('words, starts', [([], True), (['--REPROCESS', 'true'], False)])
+def test_spark_starts_beside_the_listing_once_there_is_work(cloud_day, session, endpoint, words, starts):
+    "But not for a run that what is listed may still refuse"
+    cloud, _, after, copy = cloud_day
+    world, started, pages, beside = copy(), threading.Event(), [], []
+
+    def start():
+        started.set()
+        return session()
+
+    def wait(done, path):
+        if done == 'LIST' and path.startswith(f'/{cloud.landing}'): pages.append(path)
+        if len(pages) == 3 and not beside: beside.append(started.wait(10 if starts else 0.5))
+    with Held(endpoint, wait) as proxy:
+        with world.environment(proxy.endpoint):
+            job.consolidate(listed_in_pages(world.start(start, state.quiet, *words)))
+    assert beside == [starts] and started.is_set() and len(pages) == 3 and world.listed() == after
+
+
+def test_a_listing_that_fails_while_spark_starts_is_one_line(cloud_day, session, endpoint):
+    cloud, before, _, copy = cloud_day
+    world, started, pages = copy(), threading.Event(), []
+
+    def start():
+        started.set()
+        return session()
+
+    def deny(number, done, path):
+        if done == 'LIST' and path.startswith(f'/{cloud.landing}'): pages.append(path)
+        return '403' if len(pages) == 3 and started.wait(10) else None
+    with Proxy(endpoint, deny) as proxy:
+        with world.environment(proxy.endpoint):
+            run = listed_in_pages(world.start(start, state.quiet))
+            with pytest.raises(StoreError, match='cannot be listed: AccessDenied'): job.consolidate(run)
+    assert started.is_set() and world.listed() == before
+
+
+def test_where_nothing_is_new_spark_does_not_start(cloud_day, session, endpoint):
+    cloud, _, after, copy = cloud_day
+    world = copy()
+    with world.environment():
+        job.consolidate(world.start(session, state.quiet))
+        report = job.consolidate(listed_in_pages(world.start(None, state.quiet)))
+    assert report.status == 'nothing new' and world.listed() == after
+
+
 def spoil_nothing(folder): return 0
 
 
