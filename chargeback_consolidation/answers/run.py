@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'Request', 'QUIET', 'git', 'code_digest', 'code_of', 'library_versions', 'deaf', 'own_folder',
-           'too_bad', 'run_name', 'watched_engine', 'kernel_environment', 'unheard', 'one_line', 'beside',
-           'temporary_files', 'execute', 'payloads', 'word', 'hide', 'record_text', 'lake_folder', 'titles', 'run_one',
-           'publish_report']
+           'with_a_kernel', 'too_bad', 'run_name', 'watched_engine', 'kernel_environment', 'unheard', 'one_line',
+           'beside', 'temporary_files', 'execute', 'payloads', 'word', 'hide', 'record_text', 'lake_folder', 'titles',
+           'run_one', 'publish_report']
 
 # %% ../../nbs/answers/run.ipynb #9f691434
 import hashlib
@@ -91,6 +91,15 @@ def own_folder(begin):
         yield folder
     finally:
         with deaf(*SIGNALS): shutil.rmtree(folder, ignore_errors=True)
+
+# %% ../../nbs/answers/run.ipynb #f3635099
+def with_a_kernel(execute, attempts=3):
+    """The result of `execute()`, which starts a kernel. One that dies before it answers is started again: a port that
+    was free when it was chosen may have been taken meanwhile"""
+    for tried in range(1, attempts + 1):
+        try: return execute()
+        except RuntimeError as e:
+            if tried == attempts or 'before replying to kernel_info' not in str(e): raise
 
 # %% ../../nbs/answers/run.ipynb #a058e3e2
 Request = namedtuple('Request', 'name notebook parameters runs again fail_on')
@@ -188,7 +197,7 @@ def execute(request, folder, mask_key, tell):
     run = partial(execute_notebook, str(request.notebook), str(output), request.parameters, engine_name='watched',
                   kernel_name='python3', progress_bar=False, cwd=folder, extra_arguments=QUIET)
     with kernel_environment(mask_key), unheard(), temporary_files(folder):
-        try: beside(run)
+        try: beside(partial(with_a_kernel, run))
         except Exception as e:
             error = one_line(e)
             if error.startswith('ArgumentError: '): raise ArgumentError(error[15:]) from None

@@ -9,6 +9,7 @@ __all__ = ['KERNEL', 'MODULE', 'HERE', 'WorkbenchError', 'filled', 'studio_noteb
 
 # %% ../../nbs/studio/workbench.ipynb #71f4e935
 import argparse
+import atexit
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from ..spark import descendants, running
+from ..answers.run import with_a_kernel
 from ..build.package import PackageError, build_zip, version_of
 from ..build.studio import STUDIO, STUDIO_BUCKET, STUDIO_LIBRARY, STUDIO_SAMPLE
 from .sessions import Endpoint
@@ -132,12 +134,16 @@ def run_notebook(
     start, replies = time.monotonic(), {}
     nb = nbformat.reads(filled(Path(path).read_text(encoding='utf-8'), library, sample), as_version=4)
     def note(cell, cell_index, execute_reply): replies[cell_index] = execute_reply['content']
-    client = NotebookClient(nb, km=kernel_manager(kernels), timeout=timeout, on_cell_executed=note)
+    def execute():
+        client = NotebookClient(nb, km=kernel_manager(kernels), timeout=timeout, on_cell_executed=note)
+        try: client.execute(env=without_aws(), cleanup_kc=True)     # a manager of ours would keep its kernel else
+        finally: atexit.unregister(client._cleanup_kernel)      # which fails where no kernel came to be
     broken = ()
-    try: client.execute(env=without_aws(), cleanup_kc=True)     # a manager of ours would keep its kernel else
+    try: with_a_kernel(execute)
     except (CellTimeoutError, DeadKernelError) as e: broken = (' '.join(str(e).split())[:300],)
     except Exception as e:
-        if not problems_of(nb, replies): broken = (f'{type(e).__name__}: {" ".join(str(e).split())[:300]}',)
+        if not replies or not problems_of(nb, replies):
+            broken = (f'{type(e).__name__}: {" ".join(str(e).split())[:300]}',)
     return Outcome(Path(path).stem, time.monotonic() - start, broken + problems_of(nb, replies), nb)
 
 # %% ../../nbs/studio/workbench.ipynb #e0674723

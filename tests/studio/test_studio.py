@@ -125,6 +125,30 @@ def test_notebook_whose_session_cannot_be_made_is_reported(kernels, tmp_path):
     assert 'gone.zip cannot be read' in ' '.join(outcome.problems)
 
 
+DIES = """
+import os, sys
+folder, times, *argv = sys.argv[1:]
+died = len(os.listdir(folder))
+if died < int(times): sys.exit(open(os.path.join(folder, str(died)), 'w').close() or 'the port is taken')
+os.execv(argv[0], argv)
+"""
+
+
+@pytest.mark.parametrize('times, problem', [(2, ''), (3, 'Kernel died before replying')])
+def test_a_kernel_that_dies_before_it_answers_is_started_again(kernels, library, tmp_path, times, problem):
+    "As where a port that was free has been taken meanwhile; after the third time that is what is wrong"
+    place, deaths = Path('kernels', workbench.KERNEL, 'kernel.json'), tmp_path / 'deaths'
+    spec = json.loads((kernels / place).read_text())
+    spec['argv'] = [sys.executable, '-c', DIES, str(deaths), str(times), *spec['argv']]
+    deaths.mkdir()
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text(json.dumps(spec))
+    path = notebook(tmp_path / 'it.ipynb', 'x = 1', DONE)
+    outcome = workbench.run_notebook(path, tmp_path, library, str(tmp_path))
+    assert len(list(deaths.iterdir())) == times
+    assert problem in ' '.join(outcome.problems) if problem else outcome.problems == ()
+
+
 def test_command_ends_non_zero_and_names_what_failed(tmp_path, monkeypatch, capsys):
     shutil.copytree(ROOT / 'chargeback_consolidation', tmp_path / 'chargeback_consolidation')
     for name in package.DESCRIBED_BY: shutil.copy(ROOT / name, tmp_path)
