@@ -246,6 +246,16 @@ def main():
         keep(name, {'rounds': a.rounds, 'ways': rows, 'stages': stages})
 
 
+@contextmanager
+def interruptible():
+    "Ctrl-C ends a measurement in one line, and what it had started"
+    try: yield
+    except KeyboardInterrupt:
+        for process in psutil.Process().children(recursive=True): process.kill()
+        print('stopped: nothing is kept', file=sys.stderr)
+        sys.exit(130)
+
+
 def keep(name, value):
     "Keep a result for the README and the notebooks, with the date and the shape of this machine"
     path, memory = ROOT / 'bench/results.json', round(psutil.virtual_memory().total / 2**30)
@@ -256,4 +266,5 @@ def keep(name, value):
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    with interruptible(): main()

@@ -129,4 +129,6 @@ def main():
     if a.write: keep('floor', {'files': len(paths), 'rounds': a.rounds, 'steps': found, 'start': start})
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    from bench import interruptible
+    with interruptible(): main()

@@ -13,7 +13,7 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
-from bench import ROOT, keep, land, measure, ours, settle_disk
+from bench import ROOT, interruptible, keep, land, measure, ours, settle_disk
 
 
 def in_order(lake):
@@ -75,4 +75,5 @@ def main():
         keep(f'executions of {a.files}', {'rounds': a.rounds, 'ways': ways})
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    with interruptible(): main()

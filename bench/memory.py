@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'bench')]
-from bench import measure, ours, settle_disk  # noqa: E402
+from bench import interruptible, measure, ours, settle_disk  # noqa: E402
 
 NOON = 1762084800000000
 
@@ -97,4 +97,5 @@ def main():
                 flush=True)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    with interruptible(): main()

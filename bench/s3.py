@@ -269,4 +269,6 @@ def main():
         keep('s3', {'latency_ms': a.latency, 'files': a.files, 'rounds': a.rounds, 'output': a.output, **found})
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    from bench import interruptible
+    with interruptible(): main()

@@ -168,4 +168,6 @@ def main():
     shutil.rmtree(folder)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    from bench import interruptible
+    with interruptible(): main()

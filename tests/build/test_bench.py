@@ -1,13 +1,17 @@
 "The bench measures things that run: each way of it, on a day so small that nothing is measured."
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from chargeback_consolidation.sample.lake import run_words, sample_lake
 
+pytestmark = pytest.mark.xdist_group('bench')     # they share a folder
 BENCH = Path(__file__).resolve().parents[2] / 'bench'
 
 
@@ -26,6 +30,20 @@ def test_the_floor_is_measured():
     steps = ['read', 'open', 'columns that decide', 'all columns', 'join', 'write', 'the index of the job',
              'the copy of the job', 'start']
     assert done.returncode == 0 and [line[:22].strip() for line in done.stdout.splitlines()] == steps, done.stderr
+
+
+def test_who_stops_a_measurement_is_told_so_and_nothing_runs_on():
+    "As by Ctrl-C, while the job runs"
+    words = [sys.executable, BENCH / 'bench.py', '--files', '20', '--rounds', '99', '--ways', 'ours']
+    bench = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert bench.stdout.readline().startswith('round 1 ours')
+    until = time.monotonic() + 20
+    while not (tree := psutil.Process(bench.pid).children(recursive=True)) and time.monotonic() < until:
+        time.sleep(0.05)
+    bench.send_signal(signal.SIGINT)
+    said = bench.communicate(timeout=20)
+    assert (bench.returncode, said[1]) == (130, 'stopped: nothing is kept\n')
+    assert tree and psutil.wait_procs(tree, 10)[1] == []
 
 
 @pytest.mark.slow
