@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
@@ -251,7 +251,10 @@ def interruptible():
     "Ctrl-C ends a measurement in one line, and what it had started"
     try: yield
     except KeyboardInterrupt:
-        for process in psutil.Process().children(recursive=True): process.kill()
+        started = psutil.Process().children(recursive=True)
+        for process in started:
+            with suppress(psutil.Error): process.kill()     # it may have heard of it, too
+        psutil.wait_procs(started, 10)
         print('stopped: nothing is kept', file=sys.stderr)
         sys.exit(130)
 

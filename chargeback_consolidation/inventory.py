@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SetAside', 'UNFINISHED', 'MAGIC', 'Source', 'SMALL', 'FETCHED', 'LEAST_FREE', 'PLACE', 'NOTHING_FETCHED',
-           'Inventory', 'listed_one_by_one', 'take_inventory', 'is_parquet', 'parquet_among', 'is_small', 'Sources',
-           'listing_digest', 'read_places', 'is_own', 'make_own', 'has_room', 'sweep_old', 'Fetched']
+           'Inventory', 'path_in_table', 'is_by_name', 'take_inventory', 'inventory_of', 'is_parquet', 'parquet_among',
+           'is_small', 'Sources', 'listing_digest', 'read_places', 'is_own', 'make_own', 'has_room', 'sweep_old',
+           'Fetched']
 
 # %% ../nbs/14_inventory.ipynb #f3052a96
 import hashlib
@@ -45,9 +46,14 @@ UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
 
 # %% ../nbs/14_inventory.ipynb #a783a1da
-def listed_one_by_one(store, folder):
-    "The `FileEntry`s below a folder as they come in, from stores that list in pages"
-    for page in store.list_pages(folder) if hasattr(store, 'list_pages') else [store.list(folder)]: yield from page
+def path_in_table(root, entry):
+    "The path of a file relative to the table's location; of one that lies elsewhere all of it"
+    return entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
+
+def is_by_name(location, entry):
+    "True for a file that takes part by its name alone"
+    visible = not is_hidden(entry.path[len(location) + 1:]) and entry.etag not in ODD
+    return visible and entry.path.lower().endswith('.parquet')
 
 # %% ../nbs/14_inventory.ipynb #ecc8cee2
 def take_inventory(
@@ -55,20 +61,21 @@ def take_inventory(
     root,           # the table's location
     locations,      # folders of the day
     known=(),       # paths of files that are Parquet, whatever their names
-    notice=lambda path, entry: None,    # is told of each Parquet file as soon as it is listed
 ):
     "The `Inventory` of a day"
+    return inventory_of(store, root, {location: store.list(location) for location in locations}, known)
+
+def inventory_of(store, root, listed, known):
+    "As `take_inventory`, of what was listed: {location: FileEntry}"
     files, others, ignored, set_aside = {}, {}, [], []
-    for location in locations:
-        for entry in listed_one_by_one(store, location):
+    for location, entries in listed.items():
+        for entry in entries:
             if is_hidden(entry.path[len(location) + 1:]): continue
-            inside = entry.path.startswith(root + '/')
-            relative = entry.path[len(root) + 1:] if inside else entry.path
+            relative = path_in_table(root, entry)
             if entry.etag in ODD:
                 set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known:
                 files[relative] = entry
-                notice(relative, entry)
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry
     parquet = parquet_among(store, others)
@@ -162,7 +169,7 @@ def make_own(folder):
     return is_own(folder)
 
 def has_room(folder):
-    "True if what can be fetched again may take a folder's disk"
+    "True if there is room to keep more on the disk of a folder"
     disk, (share, most) = os.statvfs(folder), LEAST_FREE
     return disk.f_bavail * disk.f_frsize >= min(share * disk.f_blocks * disk.f_frsize, most)
 

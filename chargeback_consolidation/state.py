@@ -24,7 +24,8 @@ from .spark import get_spark
 from .dqdl import RulesError, rule_text
 from .rulesets import checks_in, read_rules
 from .rules import book_of, key_faults, keyed
-from .inventory import Fetched, Inventory, SetAside, Source, Sources, take_inventory
+from chargeback_consolidation.inventory import (Fetched, Inventory, SetAside, Source, Sources, inventory_of, is_by_name,
+    path_in_table, take_inventory)
 from .layout import CONSOLIDATED
 from .ledger import Commit, Ledger, LedgerDamaged, Settled, open_ledger, totals_kept
 from .repair import claim_table
@@ -156,17 +157,24 @@ def look(run):
 
 # %% ../nbs/25_state.ipynb #76931a69
 def list_day(run, head, before):
-    "The `Inventory` of the day; Spark starts beside the listing once that shows that there is work"
+    "The `Inventory` of the day. Where it is listed in pages, Spark starts beside, once they show that there is work"
+    store, root, locations = run.stores[0], run.table.location, run.partition.locations
     known, seen = {t.path for t in before if t.commit}, {(t.path, t.size, t.etag) for t in before}
-    work_or_end = threading.Event()
-    def notice(path, entry):
-        if (path, entry.size, entry.etag) not in seen: work_or_end.set()
-    listing = in_background(
-        take_inventory, run.stores[0], run.table.location, run.partition.locations, known, notice)
+    if not hasattr(store, 'list_pages'): return take_inventory(store, root, locations, known)
+    work_or_end, over = threading.Event(), threading.Event()
+    def listed(location):
+        for page in store.list_pages(location):
+            if over.is_set(): return
+            fresh = ((path_in_table(root, e), e.size, e.etag) not in seen for e in page if is_by_name(location, e))
+            if any(fresh): work_or_end.set()
+            yield from page
+    listing = in_background(lambda: {location: list(listed(location)) for location in locations})
     listing.add_done_callback(lambda _: work_or_end.set())
-    work_or_end.wait()
-    if not (listing.done() or run.settings.reprocess or head and head.held): run.session()
-    return listing.result()
+    try:
+        work_or_end.wait()
+        if not (listing.done() or run.settings.reprocess or head and head.held): run.session()
+        return inventory_of(store, root, listing.result(), known)
+    finally: over.set()
 
 # %% ../nbs/25_state.ipynb #4d75e61b
 def state_of(run, head, settled, before, inventory):

@@ -4579,9 +4579,14 @@ UNFINISHED = re.compile(r'\.(tmp|temp|inprogress|pending)$|\._COPYING_$', re.I)
 MAGIC = b'PAR1'
 
 
-def listed_one_by_one(store, folder):
-    "The `FileEntry`s below a folder as they come in, from stores that list in pages"
-    for page in store.list_pages(folder) if hasattr(store, 'list_pages') else [store.list(folder)]: yield from page
+def path_in_table(root, entry):
+    "The path of a file relative to the table's location; of one that lies elsewhere all of it"
+    return entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
+
+def is_by_name(location, entry):
+    "True for a file that takes part by its name alone"
+    visible = not is_hidden(entry.path[len(location) + 1:]) and entry.etag not in ODD
+    return visible and entry.path.lower().endswith('.parquet')
 
 
 def take_inventory(
@@ -4589,20 +4594,21 @@ def take_inventory(
     root,           # the table's location
     locations,      # folders of the day
     known=(),       # paths of files that are Parquet, whatever their names
-    notice=lambda path, entry: None,    # is told of each Parquet file as soon as it is listed
 ):
     "The `Inventory` of a day"
+    return inventory_of(store, root, {location: store.list(location) for location in locations}, known)
+
+def inventory_of(store, root, listed, known):
+    "As `take_inventory`, of what was listed: {location: FileEntry}"
     files, others, ignored, set_aside = {}, {}, [], []
-    for location in locations:
-        for entry in listed_one_by_one(store, location):
+    for location, entries in listed.items():
+        for entry in entries:
             if is_hidden(entry.path[len(location) + 1:]): continue
-            inside = entry.path.startswith(root + '/')
-            relative = entry.path[len(root) + 1:] if inside else entry.path
+            relative = path_in_table(root, entry)
             if entry.etag in ODD:
                 set_aside.append(SetAside(relative, 'unreadable', f'it {ODD[entry.etag]}'))
             elif relative.lower().endswith('.parquet') or relative in known:
                 files[relative] = entry
-                notice(relative, entry)
             elif UNFINISHED.search(relative): ignored.append(relative)
             else: others[relative] = entry
     parquet = parquet_among(store, others)
@@ -4696,7 +4702,7 @@ def make_own(folder):
     return is_own(folder)
 
 def has_room(folder):
-    "True if what can be fetched again may take a folder's disk"
+    "True if there is room to keep more on the disk of a folder"
     disk, (share, most) = os.statvfs(folder), LEAST_FREE
     return disk.f_bavail * disk.f_frsize >= min(share * disk.f_blocks * disk.f_frsize, most)
 
@@ -7390,17 +7396,24 @@ def look(run):
 
 
 def list_day(run, head, before):
-    "The `Inventory` of the day; Spark starts beside the listing once that shows that there is work"
+    "The `Inventory` of the day. Where it is listed in pages, Spark starts beside, once they show that there is work"
+    store, root, locations = run.stores[0], run.table.location, run.partition.locations
     known, seen = {t.path for t in before if t.commit}, {(t.path, t.size, t.etag) for t in before}
-    work_or_end = threading.Event()
-    def notice(path, entry):
-        if (path, entry.size, entry.etag) not in seen: work_or_end.set()
-    listing = in_background(
-        take_inventory, run.stores[0], run.table.location, run.partition.locations, known, notice)
+    if not hasattr(store, 'list_pages'): return take_inventory(store, root, locations, known)
+    work_or_end, over = threading.Event(), threading.Event()
+    def listed(location):
+        for page in store.list_pages(location):
+            if over.is_set(): return
+            fresh = ((path_in_table(root, e), e.size, e.etag) not in seen for e in page if is_by_name(location, e))
+            if any(fresh): work_or_end.set()
+            yield from page
+    listing = in_background(lambda: {location: list(listed(location)) for location in locations})
     listing.add_done_callback(lambda _: work_or_end.set())
-    work_or_end.wait()
-    if not (listing.done() or run.settings.reprocess or head and head.held): run.session()
-    return listing.result()
+    try:
+        work_or_end.wait()
+        if not (listing.done() or run.settings.reprocess or head and head.held): run.session()
+        return inventory_of(store, root, listing.result(), known)
+    finally: over.set()
 
 
 def state_of(run, head, settled, before, inventory):

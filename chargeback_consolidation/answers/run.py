@@ -197,7 +197,7 @@ def execute(request, folder, mask_key, tell):
     run = partial(execute_notebook, str(request.notebook), str(output), request.parameters, engine_name='watched',
                   kernel_name='python3', progress_bar=False, cwd=folder, extra_arguments=QUIET)
     with kernel_environment(mask_key), unheard(), temporary_files(folder):
-        try: beside(partial(with_a_kernel, run))
+        try: with_a_kernel(partial(beside, run))
         except Exception as e:
             error = one_line(e)
             if error.startswith('ArgumentError: '): raise ArgumentError(error[15:]) from None

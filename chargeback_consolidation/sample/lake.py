@@ -8,6 +8,7 @@ __all__ = ['DATABASE', 'TABLE', 'DAY', 'sample_partition', 'own_folder', 'sample
 
 # %% ../../nbs/sample/lake.ipynb #049aeb85
 import atexit
+import os
 import shutil
 import tempfile
 import uuid
@@ -41,9 +42,11 @@ def sample_partition(
 
 # %% ../../nbs/sample/lake.ipynb #4fa2f707
 def own_folder():
-    "A new temporary folder, which goes with this process"
-    folder = tempfile.mkdtemp(prefix='chargeback-sample-')
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    "A new temporary folder, which goes when this process ends by itself"
+    folder, owner = tempfile.mkdtemp(prefix='chargeback-sample-'), os.getpid()
+    def end():
+        if os.getpid() == owner: shutil.rmtree(folder, ignore_errors=True)   # not at the end of a fork
+    atexit.register(end)
     return folder
 
 # %% ../../nbs/sample/lake.ipynb #f91fa814

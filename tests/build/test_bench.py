@@ -1,5 +1,6 @@
 "The bench measures things that run: each way of it, on a day so small that nothing is measured."
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,18 +33,19 @@ def test_the_floor_is_measured():
     assert done.returncode == 0 and [line[:22].strip() for line in done.stdout.splitlines()] == steps, done.stderr
 
 
-def test_who_stops_a_measurement_is_told_so_and_nothing_runs_on():
-    "As by Ctrl-C, while the job runs"
+@pytest.mark.parametrize('all_hear', [True, False])
+def test_who_stops_a_measurement_is_told_so_and_nothing_runs_on(all_hear):
+    "While the job runs: by Ctrl-C, which all processes of the terminal hear, or by a signal to the bench alone"
     words = [sys.executable, BENCH / 'bench.py', '--files', '20', '--rounds', '99', '--ways', 'ours']
-    bench = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    bench = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert bench.stdout.readline().startswith('round 1 ours')
     until = time.monotonic() + 20
-    while not (tree := psutil.Process(bench.pid).children(recursive=True)) and time.monotonic() < until:
+    while len(tree := psutil.Process(bench.pid).children(recursive=True)) < 2 and time.monotonic() < until:
         time.sleep(0.05)
-    bench.send_signal(signal.SIGINT)
+    (os.killpg if all_hear else os.kill)(bench.pid, signal.SIGINT)
     said = bench.communicate(timeout=20)
     assert (bench.returncode, said[1]) == (130, 'stopped: nothing is kept\n')
-    assert tree and psutil.wait_procs(tree, 10)[1] == []
+    assert len(tree) > 1 and psutil.wait_procs(tree, 10)[1] == []
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from aws import SERVER, Held, Proxy, client, seeded
@@ -15,6 +17,7 @@ from chargeback_consolidation import entry, job, state
 from chargeback_consolidation.inventory import Fetched
 from chargeback_consolidation.s3 import S3Store
 from chargeback_consolidation.settings import ArgumentError, parse
+from chargeback_consolidation.spark import TaskFailed
 from chargeback_consolidation.store import StoreError
 
 SEEDS, GROUPS = 50, 25
@@ -163,6 +166,34 @@ def test_spark_starts_beside_the_listing_once_there_is_work(cloud_day, session, 
     assert beside == [starts] and started.is_set() and len(pages) == 3 and world.listed() == after
 
 
+def test_spark_does_not_start_for_a_day_that_is_held(cloud_day):
+    world = cloud_day[3]()
+    with world.environment():
+        run = listed_in_pages(world.start(None, state.quiet))
+        assert len(state.list_day(run, SimpleNamespace(held=2), ()).files) == 12
+
+
+def test_a_listing_ends_with_what_it_is_for(cloud_day, endpoint):
+    "If Spark cannot be started nobody needs the other pages"
+    cloud, _, _, copy = cloud_day
+    world, started, ended, pages = copy(), threading.Event(), threading.Event(), []
+
+    def start():
+        started.set()
+        raise TaskFailed('Spark could not be started: no Java')
+
+    def wait(done, path):
+        if done == 'LIST' and path.startswith(f'/{cloud.landing}'): pages.append(path)
+        if len(pages) > 2: ended.wait(10)
+    with Held(endpoint, wait) as proxy:
+        with world.environment(proxy.endpoint):
+            with pytest.raises(TaskFailed, match='no Java'):
+                state.list_day(listed_in_pages(world.start(start, state.quiet), 1), None, ())
+        ended.set()
+        time.sleep(1)
+    assert started.is_set() and len(pages) <= 3      # of twelve
+
+
 def test_a_listing_that_fails_while_spark_starts_is_one_line(cloud_day, session, endpoint):
     cloud, before, _, copy = cloud_day
     world, started, pages = copy(), threading.Event(), []
@@ -225,24 +256,26 @@ def test_what_was_fetched_is_used_or_fetched_again(cloud_day, session, endpoint,
     assert world.listed() == after and list(tmp_path.iterdir()) == []
 
 
-def test_while_a_file_arrives_what_belongs_to_it_is_written(cloud_day, session, endpoint):
-    "Its lineage, and the rows that were set aside: they do not wait for its last bytes, nor these for them"
+def test_a_file_and_what_belongs_to_it_arrive_beside_each_other(cloud_day, session, endpoint):
+    "The last bytes of a file and its lineage: each is passed on once the other is there, rows set aside before both"
     cloud, _, after, copy = cloud_day
-    world, written, told, late = copy(), {}, threading.Condition(), []
+    world, sent, told, alone = copy(), {}, threading.Condition(), []
 
     def wait(done, path):
         kind, _, slot = path.rpartition('/')[2].partition('.')[0].partition('-')
-        if done == 'UPLOAD_PART' and kind == 'part':
-            with told: late.append(not told.wait_for(lambda: 'PUT' in written.get(slot, ()), 10))
-        elif done in ('PUT', 'UPLOAD_PART') and kind in ('part', 'rows'):
-            with told:
-                written.setdefault(slot, []).append(done)
-                told.notify_all()
+        if done not in ('PUT', 'UPLOAD_PART') or kind not in ('part', 'rows'): return
+        with told:
+            there = sent.setdefault(slot, {})
+            there.setdefault((done, kind), len(there))
+            told.notify_all()
+            both = [('PUT', 'part'), ('UPLOAD_PART', 'part')]
+            if kind == 'part' and not told.wait_for(lambda: all(key in there for key in both), 10): alone.append(path)
     with Held(endpoint, wait) as proxy:
         with world.environment(proxy.endpoint):
             job.consolidate(world.start(session, state.quiet, '--REPROCESS', 'true'))
-    assert world.listed() == after and late == [False] * OUTPUTS
-    assert {tuple(w) for w in written.values()} == {('PUT',), ('UPLOAD_PART', 'PUT')}
+    assert world.listed() == after and alone == [] and len(sent) == OUTPUTS
+    aside = [there for there in sent.values() if ('UPLOAD_PART', 'rows') in there]
+    assert aside and all(there['UPLOAD_PART', 'rows'] < there['PUT', 'part'] for there in aside)
 
 
 def test_an_index_that_fails_leaves_nothing_of_what_it_fetched(cloud_day, session, endpoint, tmp_path, monkeypatch):

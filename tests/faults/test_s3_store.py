@@ -253,7 +253,7 @@ def test_an_abandoned_sink_leaves_no_thread_and_can_be_discarded(endpoint, store
 def test_parts_are_on_their_way_together_and_in_order(endpoint, bucket):
     "Three of them; who writes a fourth waits until the first has arrived"
     path, together = f's3://{bucket}/part-0', threading.Barrier(4)
-    sent = [bytes([65 + i]) * (5 << 20) for i in range(4)]
+    sent = [*(bytes([65 + i]) * (5 << 20) for i in range(4)), b'the rest']
     def wait(done, path):
         if done == 'UPLOAD_PART': together.wait(20)
     with Held(endpoint, wait) as proxy:
@@ -271,6 +271,8 @@ def test_parts_are_on_their_way_together_and_in_order(endpoint, bucket):
         proxy.wait = lambda done, path: None
         together.wait(20)
         writing.join(20)
+        while proxy.count('UPLOAD_PART') < 5 and time.monotonic() < until: time.sleep(0.01)
+        assert proxy.count('UPLOAD_PART') == 5      # `end` has sent what was left
         sink.close()
         assert store.publish(path, sink.token) and store.load(path) == b''.join(sent)
 

@@ -290,12 +290,14 @@ def test_a_folder_that_somebody_planted_is_not_used(fetched, kind):
 GB = 1 << 30
 
 @pytest.mark.parametrize('whole, free, kept', [
-    (250 * GB, 3 * GB, True), (250 * GB, 1 * GB, False), (5 * GB, 1 * GB, True), (5 * GB, GB // 4, False), (0, 0, True),
+    (250 * GB, 2 * GB, True), (250 * GB, 2 * GB - 4096, False),
+    (5 * GB, GB // 2, True), (5 * GB, GB // 2 - 4096, False), (0, 0, True),
 ])
 def test_a_disk_is_not_filled_up(fetched, monkeypatch, tmp_path, whole, free, kept):
-    "A tenth of a small disk stays free, 2 GB of a large one; what tells no size is believed until it refuses"
+    """A tenth of a small disk stays free, 2 GB of a large one, and what is for root alone does not count; a disk that
+    tells no size is believed until it refuses"""
     disk, block = os.statvfs(tmp_path), 4096
-    sizes = [block, block, whole // block, free // block + 9, free // block]    # 9 blocks are for root alone
+    sizes = [block << 8, block, whole // block, free // block + 9, free // block]
     monkeypatch.setattr(os, 'statvfs', lambda path: type(disk)([*sizes, *disk[5:]]))
     fetched.keep(FILE, b'PAR1')
     assert fetched.has(FILE) == kept
