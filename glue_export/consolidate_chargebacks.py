@@ -7403,7 +7403,7 @@ def list_day(run, head, before):
     work_or_end, over = threading.Event(), threading.Event()
     def listed(location):
         for page in store.list_pages(location):
-            if over.is_set(): return
+            if over.is_set(): raise InterruptedError('nobody waits for the rest')
             fresh = ((path_in_table(root, e), e.size, e.etag) not in seen for e in page if is_by_name(location, e))
             if any(fresh): work_or_end.set()
             yield from page
