@@ -4599,7 +4599,7 @@ def take_inventory(
     return inventory_of(store, root, {location: store.list(location) for location in locations}, known)
 
 def inventory_of(store, root, listed, known):
-    "As `take_inventory`, of what was listed: {location: FileEntry}"
+    "As `take_inventory`, of what was listed: {location: list of FileEntry}"
     files, others, ignored, set_aside = {}, {}, [], []
     for location, entries in listed.items():
         for entry in entries:
