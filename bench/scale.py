@@ -10,7 +10,6 @@ peak memory of Python and JVM after each step.
 import argparse
 import os
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -102,7 +101,8 @@ def main():
     from chargeback_consolidation.spark import collect, get_spark, run_tasks
     from chargeback_consolidation.state import State, start_run
     from chargeback_consolidation.writer import Copied, WrittenFile
-    folder = tempfile.mkdtemp()
+    temporary = tempfile.TemporaryDirectory()
+    folder = temporary.name
     settings = parse(run_words(
         folder, output_file_count=a.output_files, compression_codec='snappy', partition_date=DAY))
     table, partition = (
@@ -165,7 +165,7 @@ def main():
             {
                 'files': a.files, 'records': rows, 'output_files': len(plan.slots), 'manifest': manifest,
                 'record': record, 'lineage': lineage * len(plan.slots), 'tasks': tasks, 'steps': steps})
-    shutil.rmtree(folder)
+    temporary.cleanup()
 
 
 if __name__ == '__main__':
