@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'Request', 'QUIET', 'git', 'code_digest', 'code_of', 'library_versions', 'deaf', 'own_folder',
-           'with_a_kernel', 'too_bad', 'run_name', 'watched_engine', 'kernel_environment', 'unheard', 'one_line',
-           'beside', 'temporary_files', 'execute', 'payloads', 'word', 'hide', 'record_text', 'lake_folder', 'titles',
-           'run_one', 'publish_report']
+           'too_bad', 'run_name', 'watched_engine', 'kernel_environment', 'unheard', 'one_line', 'beside',
+           'with_a_kernel', 'temporary_files', 'execute', 'payloads', 'word', 'hide', 'record_text', 'lake_folder',
+           'titles', 'run_one', 'publish_report']
 
 # %% ../../nbs/answers/run.ipynb #9f691434
 import hashlib
@@ -92,16 +92,7 @@ def own_folder(begin):
     finally:
         with deaf(*SIGNALS): shutil.rmtree(folder, ignore_errors=True)
 
-# %% ../../nbs/answers/run.ipynb #f3635099
-def with_a_kernel(execute, attempts=3):
-    """The result of `execute()`, which starts a kernel. One that dies before it answers is started again: a port that
-    was free when it was chosen may have been taken meanwhile"""
-    for tried in range(1, attempts + 1):
-        try: return execute()
-        except RuntimeError as e:
-            if tried == attempts or 'before replying to kernel_info' not in str(e): raise
-
-# %% ../../nbs/answers/run.ipynb #a058e3e2
+# %% ../../nbs/answers/run.ipynb #3141237f
 Request = namedtuple('Request', 'name notebook parameters runs again fail_on')
 Request.__new__.__defaults__ = (None, '')
 Request.__doc__ = """What to run. notebook: its path; parameters: {name: value}; runs: where reports go;
@@ -111,6 +102,7 @@ def too_bad(request, record):
     "True if the verdict of a run is as bad as the request's `fail_on` says, or worse"
     return (record.get('answer') or {}).get('level') in FAIL_ON.get(request.fail_on, ())
 
+# %% ../../nbs/answers/run.ipynb #182709f2
 def run_name():
     "A name for a run that sorts by time"
     return '{}-{}'.format(datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ'), secrets.token_hex(3))
@@ -130,6 +122,7 @@ def watched_engine(tell):
             return super().execute_managed_notebook(nb_man, *args, **kwargs)
     return Watched
 
+# %% ../../nbs/answers/run.ipynb #ea377417
 @contextmanager
 def kernel_environment(mask_key):
     "What the kernel inherits: the key of the masks, and quiet"
@@ -160,6 +153,7 @@ def one_line(error):
     words = ' '.join(re.sub(r'\x1b\[[0-9;]*m', '', text).split())
     return f'{name}: {words}'[:500]
 
+# %% ../../nbs/answers/run.ipynb #a1de23d3
 def beside(work):
     """The result of `work()`, which runs in a thread of its own, so that signals reach this one. Whatever ends the wait
     for it ends the processes that it starts, and waits for it: it might be about to start one."""
@@ -180,6 +174,16 @@ def beside(work):
     if isinstance(results[0], Exception): raise results[0]
     return results[0]
 
+# %% ../../nbs/answers/run.ipynb #f3635099
+def with_a_kernel(execute, attempts=3):
+    """The result of `execute()`, which starts a kernel. One that dies before it answers is started again: a port that
+    was free when it was chosen may have been taken meanwhile"""
+    for tried in range(1, attempts + 1):
+        try: return execute()
+        except RuntimeError as e:
+            if tried == attempts or 'before replying to kernel_info' not in str(e): raise
+
+# %% ../../nbs/answers/run.ipynb #e062f37e
 @contextmanager
 def temporary_files(folder):
     "What Jupyter keeps in temporary files meanwhile lies in `folder`"
@@ -203,6 +207,7 @@ def execute(request, folder, mask_key, tell):
             if error.startswith('ArgumentError: '): raise ArgumentError(error[15:]) from None
     return nbformat.read(str(output if output.exists() else request.notebook), 4), error
 
+# %% ../../nbs/answers/run.ipynb #cd15ad62
 def payloads(notebook):
     "What the notebook says for the record: {'inputs': [...], 'answer': {...}}, as far as it came"
     found = {}
@@ -214,6 +219,7 @@ def word(text):
     "A pattern that finds a text where it stands alone"
     return re.compile(rf'(?<![\w-]){re.escape(text)}(?![\w-])')
 
+# %% ../../nbs/answers/run.ipynb #338f2b30
 def hide(notebook, values, mask):
     """The notebook without these texts where papermill or an error may show them: in its parameters and in
     tracebacks; all else is masked by the investigation itself"""
@@ -239,6 +245,7 @@ def record_text(record):
         + ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, ensure_ascii=False, sort_keys=True)}' for k, v in record.items())
         + '\n}\n')
 
+# %% ../../nbs/answers/run.ipynb #489dedd1
 def lake_folder(parameters):
     "The folder for runs about one output: its last name and a digest of its path; nothing where there is no output"
     path = str(parameters.get('output_path') or '').rstrip('/')
@@ -257,6 +264,7 @@ def titles(record):
         record['notebook'].rsplit('/', 1)[-1].replace('.ipynb', '.record.json'))
     return title, f'{about}. {made}' if about else made
 
+# %% ../../nbs/answers/run.ipynb #79974543
 def run_one(request, tell=lambda done, total: None, mask_key=None):
     """Run a `Request` and leave its report; the record. A failed run leaves its report, too: record['status'] is
     then 'failed'. `ArgumentError` where the parameters are wrong: there is nothing to report then"""
