@@ -1,11 +1,13 @@
 """The floor under a run: what pyarrow alone takes for each landing file, what the job takes, and what a start costs.
+And what a late execution takes for the rows that the day has already, beside what hashes of their keys would save.
 
     python bench/floor.py [--files 2500] [--rounds 3] [--write]
 
 One thread, CPU milliseconds a file, the files in the page cache. Nothing is decided by what pyarrow does here alone,
 no row is left out, counted or traced: it reads the bytes, opens them, reads the columns that decide or all of them,
 joins some files to a table, and writes that. The start is that of whole processes: Python, its imports, Spark, and a
-first task on each core that imports what a task needs.
+first task on each core that imports what a task needs. Rows of the day are those of a file that the job's copy wrote;
+the hashes are eight bytes for each of them, which are read and looked for among a hundredth as many.
 """
 import argparse
 import os
@@ -74,7 +76,7 @@ def job(paths, folder):
     "What index and copy of the job take: {step: CPU milliseconds a file}"
     from chargeback_consolidation import copying, landing, schema, versions
     from chargeback_consolidation.inventory import Source
-    from chargeback_consolidation.layout import SlotPaths
+    from chargeback_consolidation.layout import CONSOLIDATED, SlotPaths
     from chargeback_consolidation.store import store_for
     store = store_for(folder)
     entries = {entry.path: entry for entry in store.list(os.path.dirname(paths[0]))}
@@ -101,8 +103,31 @@ def job(paths, folder):
         parts, day, unit, to, 'snappy', copying.LastRead((store, store)), os.path.dirname(paths[0]))
     copy = time.process_time() - began
     assert copied.file.rows == sum(part.take for part in parts)
+    store.publish(to.file, copied.file.token)
     found = {'the index of the job': index, 'the copy of the job': copy}
-    return {step: seconds / len(paths) * 1000 for step, seconds in found.items()}
+    own = Source(CONSOLIDATED, to.file, copied.file.bytes, '', to.lineage)
+    return {step: seconds / len(paths) * 1000 for step, seconds in found.items()}, once_more(own, store)
+
+
+def once_more(own, store):
+    "What a later execution takes for the rows of the day's own file: {step: CPU seconds a million rows}"
+    from chargeback_consolidation import landing, versions
+
+    def timed(work):
+        began = time.process_time()
+        return work(), time.process_time() - began
+    batches, index = timed(lambda: list(landing.read_index([own], (store, store), DAY)))
+    bundles, scatter = timed(lambda: [bundle for _, bundle in versions.scatter(batches, 1)])
+    kept, sift = timed(lambda: list(versions.sift(bundles)))
+    assert [versions.unpack(bundle).num_rows for bundle in kept] == [1]     # its note: no row has a contender
+
+    hashes = np.concatenate([versions.integers(batch['hash']) for batch in batches if not batch['hash'].null_count])
+    path, late = Path(own.path).with_name('hashes'), np.sort(hashes[::100])
+    hashes.tofile(path)
+    found, compare = timed(lambda: np.isin(np.fromfile(path, np.int64), late))
+    assert found.sum() == len(late)
+    steps = {'index': index, 'scatter and sift': scatter + sift, 'hashes': compare}
+    return {step: seconds / len(hashes) * 1e6 for step, seconds in steps.items()}
 
 
 def main():
@@ -121,12 +146,15 @@ def main():
     pa.set_cpu_count(1)
     rounds = []
     for _ in range(a.rounds + 1):   # the first to import and warm up
-        with tempfile.TemporaryDirectory() as folder: rounds.append({**alone(alike, folder), **job(paths, folder)})
-    found = {step: statistics.median(r[step] for r in rounds[1:]) for step in rounds[0]}
+        with tempfile.TemporaryDirectory() as folder:
+            passes, rows = job(paths, folder)
+            rounds.append(({**alone(alike, folder), **passes}, rows))
+    found, own = ({step: statistics.median(r[i][step] for r in rounds[1:]) for step in rounds[0][i]} for i in (0, 1))
     start = statistics.median(measure([sys.executable, '-c', START])[0] for _ in range(a.rounds))
     for step, took in found.items(): print(f'{step:<22}{took:>8.3f} ms a file')
+    for step, took in own.items(): print(f'{step:<22}{took:>8.3f} s a million rows of the day')
     print(f'{"start":<22}{start:>8.2f} s')
-    if a.write: keep('floor', {'files': len(paths), 'rounds': a.rounds, 'steps': found, 'start': start})
+    if a.write: keep('floor', {'files': len(paths), 'rounds': a.rounds, 'steps': found, 'own': own, 'start': start})
 
 
 if __name__ == '__main__':

@@ -227,12 +227,13 @@ DAY_MICROS = 86400 * 10**6
 ARROWS = 2**64 // 1000              # by so many microseconds Arrow misreads what its writer makes of times before 1970
 
 def fit_both(nanos, micros):
-    "True if INT96 timestamps are from 1970 on and surely the same in both units; no proof where any is null"
-    if micros.null_count or not len(micros): return not len(micros)
+    "True if INT96 timestamps, those that are known, are from 1970 on and surely the same in both units"
+    if micros.null_count == len(micros): return True
     a, b = (
         np.frombuffer(times.buffers()[1], np.int64)[times.offset:times.offset + len(times)] for times in (nanos, micros)
     )
-    return 0 <= b.min() and b.max() <= MOST_MICROS and np.array_equal(b * 1000, a)
+    if micros.null_count: a, b = a[known(micros)], b[known(micros)]
+    return bool(0 <= b.min() and b.max() <= MOST_MICROS and np.array_equal(b * 1000, a))
 
 def int96_needs(nanos, micros):
     "What an Array of INT96 timestamps, read in both units, needs: a set of 'ns' and 'us', both for one that none fits"
