@@ -1,7 +1,7 @@
 """The floor under a run: what pyarrow alone takes for each landing file, what the job takes, and what a start costs.
 And what a late execution takes for the rows that the day has already, beside what hashes of their keys would save.
 
-    python bench/floor.py [--files 2500] [--rounds 3] [--write]
+    python bench/floor.py [--files 2500] [--rounds 3] [--narrow|--wide] [--write]
 
 One thread, CPU milliseconds a file, the files in the page cache. Nothing is decided by what pyarrow does here alone,
 no row is left out, counted or traced: it reads the bytes, opens them, reads the columns that decide or all of them,
@@ -131,13 +131,16 @@ def once_more(own, store):
 
 
 def main():
-    from bench import keep, land, measure, settle_disk
+    from bench import keep, land, measure, narrow, reshaped, settle_disk, wide
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--files', type=int, default=2500)
     parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--narrow', action='store_true', help="as bench.py's")
+    parser.add_argument('--wide', action='store_true', help="as bench.py's")
     parser.add_argument('--write', action='store_true', help='keep the results for the notebook')
     a = parser.parse_args()
-    lake = land(a.files)
+    shape = narrow if a.narrow else wide if a.wide else None
+    lake = reshaped(a.files, shape) if shape else land(a.files)
     settle_disk(lake)
     paths = sorted(map(str, Path(lake, 'landing/chargebacks/2025/11/02').glob('*.parquet')))
     schemas = {path: str(pq.read_schema(path)) for path in paths}
@@ -154,7 +157,9 @@ def main():
     for step, took in found.items(): print(f'{step:<22}{took:>8.3f} ms a file')
     for step, took in own.items(): print(f'{step:<22}{took:>8.3f} s a million rows of the day')
     print(f'{"start":<22}{start:>8.2f} s')
-    if a.write: keep('floor', {'files': len(paths), 'rounds': a.rounds, 'steps': found, 'own': own, 'start': start})
+    if a.write:
+        name = f'floor-{shape.__name__}' if shape else 'floor'
+        keep(name, {'files': len(paths), 'rounds': a.rounds, 'steps': found, 'own': own, 'start': start})
 
 
 if __name__ == '__main__':

@@ -32,7 +32,8 @@ from .rule_rows import RuleRows, numbers_in, row_fails
 from chargeback_consolidation.rules import (NO_BOOK, added_all, first_broken, open_book, quarantine_rules, rule_columns,
     tallied)
 from .inventory import MAGIC, NOTHING_FETCHED, is_small
-from .deciding import CHUNK, deciding_tables, index_rows, index_schema, moment_fields
+from chargeback_consolidation.deciding import (CHUNK, Shapes, deciding_tables, index_rows, index_schema,
+    moment_fields)
 
 # %% ../nbs/16_landing.ipynb #5effae23
 Note = namedtuple('Note', 'rows bytes int96 schema counts first_event digest error cause spark tallies totals')
@@ -355,8 +356,9 @@ def index_pieces(source, content, stores, gathering, shapes):
     parquet, first = open_parquet(content, kind=WholeFile), 0
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else (*RULE_COLUMNS, *gathering.book.columns, *summed)
-    shape, need, tables = deciding_tables(
-        parquet, partial(reopen, source, content, stores, metadata=parquet.metadata), shapes, asked, gathering.columns)
+    shape = shapes.of(parquet, content, asked)
+    need, tables = deciding_tables(
+        parquet, partial(reopen, source, content, stores, metadata=parquet.metadata), shape)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
@@ -370,7 +372,7 @@ def index_pieces(source, content, stores, gathering, shapes):
 # %% ../nbs/16_landing.ipynb #3f5a41fc
 def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS, fetched=NOTHING_FETCHED):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. fetched: to add to. `StoreError`"
-    gathering, shapes = Gathering(day, book, totals, columns), {}
+    gathering, shapes = Gathering(day, book, totals, columns), Shapes(columns)
     for source, content in read_sources(sources, stores, fetched, keep=True):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece

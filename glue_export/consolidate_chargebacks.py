@@ -4811,24 +4811,10 @@ Shape.__doc__ = """What files with the same columns have in common.
 schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. old: those of
 INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
-def shape_of(parquet, shapes, asked=(), columns=COLUMNS):
-    """The `Shape` of a file, from the dict of those seen before; `SchemaConflict` as by `check_deciding`.
-    asked: columns that rules name"""
-    raw = parquet.schema_arrow
-    seen = raw.serialize().to_pybytes(), asked
-    if seen not in shapes: shapes[seen] = [kind in str(raw.types) for kind in ('binary', 'timestamp[ns')]
-    maybe_enum, maybe_old = shapes[seen]
-    key = seen, enum_leaves(parquet) if maybe_enum else (), int96_columns(parquet) if maybe_old else ()
-    if key not in shapes: shapes[key] = attempt(make_shape, parquet, *key[1:], asked, columns)
-    if isinstance(shapes[key], Exception): raise shapes[key]
-    return shapes[key]
-
-
-def make_shape(parquet, enums=(), old=(), asked=(), columns=COLUMNS):
-    """The `Shape` of files like this one; `SchemaConflict` as by `check_deciding`. enums: leaves; old: names of INT96
-    columns"""
-    raw = parquet.schema_arrow
-    plain = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enums))
+def make_shape(parquet, asked=(), columns=COLUMNS):
+    """The `Shape` of a file; `SchemaConflict` as by `check_deciding`. asked: columns that rules name"""
+    raw, old = parquet.schema_arrow, int96_columns(parquet)
+    plain = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enum_leaves(parquet)))
     check_deciding(plain, columns)
     schema = pa.schema([as_int96(f) if f.name in old else f for f in plain])
     decide = [name for name in deciding_names(columns) if name in schema.names]
@@ -4836,6 +4822,69 @@ def make_shape(parquet, enums=(), old=(), asked=(), columns=COLUMNS):
     deciding = pa.schema([schema.field(name) for name in names])
     return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names),
                  leaves_named(parquet, old), spark_version(raw.metadata), is_legacy(raw.metadata))
+
+
+BOOLS, BYTE, NUMBERS, TEXT, LIST, STRUCT = (1, 2), 3, (4, 5, 6), 8, 9, 12    # kinds of Thrift's compact protocol
+
+def varint(data, at):
+    "(the number that begins at `at`, where it ends)"
+    number = shift = 0
+    while data[at] > 127:
+        number |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+    return number | data[at] << shift, at + 1
+
+def value_end(data, at, kind):
+    "Where a value that begins at `at` ends; ValueError for kinds that no schema has"
+    if kind in BOOLS: return at     # its field says which
+    if kind == BYTE: return at + 1
+    if kind in NUMBERS: return varint(data, at)[1]
+    if kind == TEXT: return sum(varint(data, at))
+    if kind == STRUCT: return struct_end(data, at)
+    if kind != LIST or data[at] & 15 != STRUCT: raise ValueError(f'Thrift of kind {kind}')
+    count, at = (data[at] >> 4, at + 1) if data[at] < 0xf0 else varint(data, at + 1)
+    for _ in range(count): at = struct_end(data, at)
+    return at
+
+def struct_end(data, at, last=None):
+    "Where the struct that begins at `at` ends, or its field with the number `last`; ValueError as by `value_end`"
+    number = 0
+    while data[at]:
+        step, kind = data[at] >> 4, data[at] & 15
+        if not step: raise ValueError('a field whose number is told in full')
+        number, at = number + step, value_end(data, at + 1, kind)
+        if number == last: return at
+    if last: raise ValueError(f'no field {last}')
+    return at + 1
+
+
+def schema_bytes(content, known):
+    """What the footer of a small file begins with, up to the end of its schema: files that begin alike have the same
+    columns. content: the file; known: list of those met before, to be added to"""
+    begin = len(content) - 8 - int.from_bytes(content[-8:-4], 'little')
+    for schema in known:
+        if content.startswith(schema, begin): return schema
+    known.append(content[begin:struct_end(content, begin, last=2)])
+    return known[-1]
+
+
+class Shapes:
+    "The `Shape`s of the files that a task meets"
+    def __init__(self, columns=COLUMNS): self.columns, self.schemas, self.found = columns, [], {}
+
+    def of(
+        self,
+        parquet,
+        content,    # of the file: bytes, or a binary file
+        asked=(),   # columns that rules name
+    ):
+        "The `Shape` of a file; `SchemaConflict` as by `check_deciding`"
+        schema = attempt(schema_bytes, content, self.schemas) if isinstance(content, bytes) else None
+        if not isinstance(schema, bytes): return make_shape(parquet, asked, self.columns)
+        key = schema, tuple((parquet.metadata.metadata or {}).items()), asked
+        if key not in self.found: self.found[key] = attempt(make_shape, parquet, asked, self.columns)
+        if isinstance(self.found[key], Exception): raise self.found[key]
+        return self.found[key]
 
 
 def spans_of(metadata):
@@ -4866,18 +4915,16 @@ def int96_need(parquet, reopened, spans, shape):
 def deciding_tables(
     parquet,    # WholeFile with INT96 as nanoseconds
     reopened,   # unit -> the same file with INT96 in that unit
-    shapes,     # dict for `shape_of`
-    asked=(),   # columns that rules name
-    columns=COLUMNS,
+    shape,      # of the file
 ):
-    """What decides in a file: (its `Shape`, what its INT96 columns need or '', iterator over tables with the deciding
-    columns). `SchemaConflict` and ValueError, also while iterating."""
-    shape, spans = shape_of(parquet, shapes, asked, columns), spans_of(parquet.metadata)
+    """What decides in a file: (what its INT96 columns need or '', iterator over tables with the deciding columns).
+    `SchemaConflict` and ValueError, also while iterating."""
+    spans = spans_of(parquet.metadata)
     if shape.legacy: check_calendar(parquet, reopened, spans)
     need = int96_need(parquet, reopened, spans, shape) if shape.old else ''
-    if need != 'us': return shape, need, whole_tables(parquet, spans, shape.deciding, shape.leaves)
+    if need != 'us': return need, whole_tables(parquet, spans, shape.deciding, shape.leaves)
     deciding = pa.schema([in_unit(f, 'us') for f in shape.deciding])
-    return shape, need, whole_tables(reopened('us'), spans, deciding, shape.leaves)
+    return need, whole_tables(reopened('us'), spans, deciding, shape.leaves)
 
 
 def whole_tables(parquet, spans, schema, leaves):
@@ -5259,8 +5306,9 @@ def index_pieces(source, content, stores, gathering, shapes):
     parquet, first = open_parquet(content, kind=WholeFile), 0
     summed = tuple(name for total in gathering.totals for name in total)
     asked = summed if source.lineage else (*RULE_COLUMNS, *gathering.book.columns, *summed)
-    shape, need, tables = deciding_tables(
-        parquet, partial(reopen, source, content, stores, metadata=parquet.metadata), shapes, asked, gathering.columns)
+    shape = shapes.of(parquet, content, asked)
+    need, tables = deciding_tables(
+        parquet, partial(reopen, source, content, stores, metadata=parquet.metadata), shape)
     origin = read_lineage(stores[1].load(source.lineage)) if source.lineage else None
     gathering.note(source.id, parquet, shape, need)
     for table in tables:
@@ -5274,7 +5322,7 @@ def index_pieces(source, content, stores, gathering, shapes):
 
 def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS, fetched=NOTHING_FETCHED):
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. fetched: to add to. `StoreError`"
-    gathering, shapes = Gathering(day, book, totals, columns), {}
+    gathering, shapes = Gathering(day, book, totals, columns), Shapes(columns)
     for source, content in read_sources(sources, stores, fetched, keep=True):
         for piece in attempts(index_pieces(source, content, stores, gathering, shapes)):
             if isinstance(piece, StoreError): raise piece
