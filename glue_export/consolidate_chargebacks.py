@@ -7427,6 +7427,7 @@ class State:
 def look(run):
     "The `State` of the day"
     s, ledger = run.settings, run.ledger
+    run.facts.clear()   # those of a plan that was given up
     if not s.dry_run: ledger.store.probe(ledger.path('_ledger'))
     check_table(run)
     head, settled = open_ledger(ledger, not s.dry_run, lambda: run.observe('settling', 0.0, {}), s.reprocess)
@@ -7590,21 +7591,33 @@ def check_columns(run, head):
                             'that, or reprocess the day with --REPROCESS true')
 
 
+def meant_by(
+    name,   # that no file has
+    there,  # names of columns
+    used,   # those of them that decide already
+):
+    "The column that a name is taken to mean, or None"
+    def like(names, cutoff): return difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    def letters(name): return re.sub(r'\d', '', name)
+    others = [other for other in there if other not in used]
+    alike = [other for other in there if other in used and letters(other) != letters(name)]
+    return next(iter(like(others, 0.8) + like(alike, 0.9)), None)
+
 def check_named_columns(run, plan, new):
     """`ArgumentError` if no file has a column that decides, asked where the day is decided for the first time or anew.
     new: `SetAside` of the landing files of this run that take no part"""
     columns, day = run.settings.columns, run.partition.day
-    causes = {a.cause for a in new}
-    if not plan.used and len(causes) == 1 and min(causes).startswith('there is no column'):
-        raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {min(causes)} in any of the {len(new)} landing '
-                            f'files of {day}: say which columns tell one chargeback from another')
+    read = [a.cause for a in new if a.rule == 'schema']
+    if read and not plan.used and all(cause.startswith('there is no column') for cause in read):
+        those = '' if len(read) == len(new) else ' that can be read'
+        raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {read[0]} in any of the {len(read)} landing files '
+                            f'of {day}{those}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
     for name in times_of(columns):
-        others = [other for other in there if other not in columns.key + times_of(columns)]
-        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
-        if name in there or not near or name in times_of(COLUMNS): continue
+        meant = meant_by(name, there, columns.key + times_of(columns))
+        if name in there or not meant or name in times_of(COLUMNS): continue
         argument = 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN'
-        raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {near[0]}?')
+        raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {meant}?')
 
 
 def check_rolled_forward(ledger, head):

@@ -54,7 +54,7 @@ def job_options(
             limits = '' if a.limits is None else ': ' + (', '.join(a.limits) if a.kind == 'choice' else
                                                         '{:,g} to {:,g}'.format(*a.limits))
             required = a.default == REQUIRED and a.name not in known
-            default = '' if required else " [as in the day's last execution]" if a.name in known else f' [{a.default}]'
+            default = '' if required else ' [as in the last execution]' if a.name in known else f' [{a.default}]'
             kind = Checked(
                 READERS[a.kind], KINDS[a.kind], a.limits or (None,) if a.kind == 'flag' else a.limits, read=False)
             f = click.option(option_name(a.name), a.name, type=kind, metavar=KINDS[a.kind], required=required,

@@ -62,16 +62,19 @@ TABLE = ('CATALOG', 'SOURCE_DATABASE', 'SOURCE_TABLE')
 DECIDING = ('KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN')
 
 def as_before(given):
-    """`given`, {argument: text or None}, with the landing table of the day's last execution where it names none, and
-    with the columns that decided where it says nothing of those"""
+    """`given`, {argument: text or None}, with the landing table of the last execution of the day, or else of another,
+    where it names none, and with the columns that decided then where it says nothing of those"""
+    from chargeback_consolidation.answers.day import deciding_columns, source_arguments, table_arguments
     unnamed = {name: given[name] or 'x' for name in TABLE[1:]}
     s = parse(job_words(dict(given, **unnamed, OUTPUT_FILE_COUNT='1', COMPRESSION_CODEC='snappy')))
     ledger = Ledger(store_for(s.output_path), s.output_path, s.partition_date, s.ledger_path)
-    head, reports = ledger.head(), [ledger.load(number).report for number in reversed(ledger.numbers())]
-    told = next((report['arguments'] for report in reports if report.get('arguments')), {})
-    found = dict(given, **{name: given[name] or told.get(name) for name in TABLE})
-    if any(given[name] for name in DECIDING) or head is None or not head.manifest: return found
-    key, version, event = head.columns
+    commits = tuple(map(ledger.load, ledger.numbers()))
+    named = {name: given[name] or '' for name in TABLE}
+    if named['SOURCE_DATABASE'] and named['SOURCE_TABLE']:      # the catalog has a default
+        named['CATALOG'] = named['CATALOG'] or source_arguments(ledger, commits).get('CATALOG', 'glue')
+    found = dict(given, **table_arguments(ledger, commits, named))
+    if any(given[name] for name in DECIDING): return found
+    key, version, event = deciding_columns(ledger, commits)
     return dict(found, KEY_COLUMNS=','.join(key), VERSION_COLUMNS=','.join(version), EVENT_COLUMN=event)
 
 # %% ../../nbs/commands/rules.ipynb #05f16d2c

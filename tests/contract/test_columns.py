@@ -23,6 +23,7 @@ from chargeback_consolidation.answers.late_arrivals import late_arrivals
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.trace import trace
 from chargeback_consolidation.commands.cli import main
+from chargeback_consolidation.commands.rules import DECIDING, TABLE, as_before
 from chargeback_consolidation.settings import ArgumentError, Columns, parse
 
 DAYS, SEED = int(os.environ.get('CHARGEBACK_DAYS', 48)), int(os.environ.get('CHARGEBACK_SEED', 0))
@@ -324,6 +325,10 @@ def test_c17_a_day_that_nobody_consolidated(tmp_path):
      '--VERSION_COLUMNS occured_at: no file of 2025-11-02 has such a column; did you mean occurred_at?'),
     (dict(BY_SCHEME, VERSION_COLUMNS='revised_at', EVENT_COLUMN='occured_at'),
      '--EVENT_COLUMN occured_at: no file of 2025-11-02 has such a column; did you mean occurred_at?'),
+    (dict(BY_SCHEME, VERSION_COLUMNS='revised_at,occurred_at', EVENT_COLUMN='revised_att'),
+     '--EVENT_COLUMN revised_att: no file of 2025-11-02 has such a column; did you mean revised_at?'),
+    (dict(BY_SCHEME, VERSION_COLUMNS='revisedat,revised_at'),
+     '--VERSION_COLUMNS revisedat: no file of 2025-11-02 has such a column; did you mean revised_at?'),
     (dict(KEY_COLUMNS='schem,chargeback_id', VERSION_COLUMNS='revised_at'),
      ('--KEY_COLUMNS schem,chargeback_id: there is no column schem (there is scheme) in any of the 2 landing files '
       'of 2025-11-02: say which columns tell one chargeback from another'))])
@@ -337,6 +342,27 @@ def test_c17_a_misspelt_name_never_decides(tmp_path, capsys, arguments, told, ag
     assert lake.main(**arguments, **again) == 2
     assert capsys.readouterr().err.strip() == told
     assert len(records(lake)) == len(again)
+
+
+def test_c17_a_day_may_lack_a_column_that_is_like_another(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['a'], ['visa']).rename_columns(['chargeback_id', 'revised_at_1', 'at', 'scheme']))
+    report = lake.run(session=inline, **BY_SCHEME, VERSION_COLUMNS='revised_at_1,revised_at_2', EVENT_COLUMN='at')
+    assert (report.status, report.rows_after) == ('done', 1)
+
+
+@pytest.mark.parametrize('lenient', [{}, LENIENT])
+def test_c17_a_misspelt_key_among_broken_files(tmp_path, capsys, lenient):
+    "They are broken whatever the name of the key, and the others are not"
+    lake = Lake(tmp_path)
+    for name in 'ab': lake.land(f'{name}.parquet', schemes([name], ['visa']))
+    lake.land('c.parquet', b'')
+    lake.land('d.parquet', b'PAR1 no more')
+    assert lake.main(KEY_COLUMNS='chargback_id', VERSION_COLUMNS='updated_at', **lenient) == 2
+    assert capsys.readouterr().err.strip() == (
+        '--KEY_COLUMNS chargback_id: there is no column chargback_id (there is chargeback_id) in any of the 2 landing '
+        'files of 2025-11-02 that can be read: say which columns tell one chargeback from another')
+    assert not lake.files() and lake.main(KEY_COLUMNS='chargeback_id', VERSION_COLUMNS='updated_at', **LENIENT) == 0
 
 
 def test_c17_half_a_key_is_no_key(tmp_path):
@@ -365,8 +391,25 @@ def test_c17_rules_try_takes_the_columns_of_the_day(tmp_path, capsys):
     alone = [*words[:3], *words[-4:]]       # the ledger knows which table it was
     with pytest.raises(SystemExit) as end: main(alone)
     assert not end.value.code, capsys.readouterr()
-    with pytest.raises(SystemExit) as end: main([*alone[:-1], '2025-11-03'])
-    assert end.value.code == 2 and '--source-database is required' in capsys.readouterr().err
+    lake.land('2025/11/03/a.parquet', schemes(['1', '1'], ['visa', 'mc']))
+    with pytest.raises(SystemExit) as end: main([*alone[:-1], '2025-11-03'])    # as does another day
+    said = capsys.readouterr()
+    assert not end.value.code and '2 records of 2025-11-03' in said.out, said
+    with pytest.raises(SystemExit) as end: main([*alone[:-1], '2025-11-04'])
+    assert end.value.code == 3 and 'nothing has landed for 2025-11-04' in capsys.readouterr().err
+
+
+def test_c17_rules_try_without_a_ledger(tmp_path, capsys):
+    "It is the folder that is wrong, or a day that nobody has consolidated: not a missing option"
+    (tmp_path / 'r.dqdl').write_text('Rules = [ RowCount > 0 ]')
+    words = ['rules', 'try', str(tmp_path / 'r.dqdl'), '--output-path', str(tmp_path / 'none')]
+    with pytest.raises(SystemExit) as end: main([*words, '--partition-date', '2025-11-02'])
+    assert (end.value.code, capsys.readouterr().err) == (2, (
+        f'--output-path {tmp_path}/none: its ledger, {tmp_path}/_none, holds no day: are both the right folders? For a '
+        'day that no execution has seen, say where it lands with --catalog, --source-database, --source-table\n'))
+    given = dict.fromkeys((*TABLE, *DECIDING), None)
+    given.update(OUTPUT_PATH=str(tmp_path / 'none'), SOURCE_DATABASE='landing', SOURCE_TABLE='chargebacks')
+    assert as_before(given)['CATALOG'] == 'glue', 'rules can be tried before the first execution'
 
 
 def test_c21_totals_that_a_run_drops_are_told(tmp_path):

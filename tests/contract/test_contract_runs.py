@@ -1,12 +1,13 @@
 "The contract, line by line: what a run takes, decides, reports and leaves. C6 to C11 stand in test_contract_files."
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from days import NOON, chargebacks, tree
+from days import LENIENT, NOON, chargebacks, tree
 from oracle import by_key, rows_of
 
 from chargeback_consolidation import entry
@@ -128,6 +129,19 @@ def test_c3_nothing_new_is_a_success(lake, capsys):
     out = capsys.readouterr().out
     assert 'nothing new' in out and METRICS.findall(out)[1:] == [('0', '0', '1')]
     assert {p: v for p, v in tree(lake.output).items() if v[1]} == {p: v for p, v in before.items() if v[1]}
+
+
+def test_c3_who_loses_a_race_has_done_nothing(lake):
+    "The report says nothing of a plan that was given up: its sums would count what the winner counted"
+    lake.land('a.parquet', chargebacks(['a', 'a', None]))
+    won = []
+    def overtake(stage, seconds, facts):
+        if stage == 'copy' and not won: won.append(lake.run(**LENIENT))
+    lost, after = lake.run(observe=overtake, **LENIENT), lake.run(**LENIENT)
+    assert (won[0].status, won[0].duplicates_removed, won[0].quarantined) == ('done', 1, 1)
+    assert lost.status == 'nothing new' and [stage for stage, _ in lost.stages].count('look') == 2
+    assert [replace(r, stages=(), duration_seconds=0, arguments={}) for r in (lost, after)] == [
+        replace(after, stages=(), duration_seconds=0, arguments={})] * 2
 
 
 # C4 Executions
