@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from days import LENIENT, Lake, chargebacks, tree
 
-from chargeback_consolidation import entry
+from chargeback_consolidation import delta, entry
 from chargeback_consolidation.ledger import Ledger, snapshot
 from chargeback_consolidation.settings import parse
 from chargeback_consolidation.store import store_for
@@ -75,6 +75,9 @@ WAYS = {
     'duckdb, the days': query("read_parquet('{}/year=*/month=*/day=*/*.parquet', hive_partitioning = true)"),
     'polars, the root': lambda root, spark: pairs(polars.scan_parquet(root).collect().to_arrow()),
     'polars, every file below': lambda root, spark: pairs(polars.read_parquet(f'{root}/**/*.parquet').to_arrow()),
+    'duckdb, the years': query("read_parquet('{}/year=*/**/*.parquet', hive_partitioning = true)"),
+    'polars, the years': lambda root, spark: pairs(
+        polars.scan_parquet(f'{root}/year=*/**/*.parquet', hive_partitioning=True).collect().to_arrow()),
     'pandas': lambda root, spark: pairs(pa.Table.from_pandas(pd.read_parquet(root))),
     'pyarrow.dataset': lambda root, spark: pairs(pyarrow.dataset.dataset(root, partitioning='hive').to_table()),
     'pyarrow.dataset, no format known': lambda root, spark: pairs(
@@ -94,6 +97,27 @@ def test_every_way_of_reading_the_root_gives_the_table(lake, spark, way):
     rows = expected(lake.output)
     assert len(rows) == 90 * len(DAYS) and len(lake.quarantine()) > 0
     assert sorted(WAYS[way](str(lake.output), spark)) == rows
+
+
+BY_YEAR_OR_NAME = [way for way in WAYS if way.endswith(('days', 'years')) or way in (
+    'pandas', 'pyarrow.dataset', 'pyarrow.parquet', 'Spark')]       # the last ones pass over what begins with _
+
+
+@pytest.fixture(scope='module')
+def logged(lake, spark, tmp_path_factory):
+    "A copy of the lake with a Delta log, and a checkpoint in it, which is a Parquet file"
+    copy = Lake(shutil.copytree(lake.root, tmp_path_factory.mktemp('logged') / 'copy'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delta, 'CHECKPOINT_EVERY', 1)
+        for day in DAYS: copy.run(lambda: spark, PARTITION_DATE=day, DELTA_LOG=True, REPROCESS=True, **LENIENT)
+    assert list(copy.output.glob('_delta_log/*.checkpoint.parquet'))
+    return copy
+
+
+@pytest.mark.parametrize('way', BY_YEAR_OR_NAME)
+def test_with_a_delta_log_in_the_root(logged, spark, way):
+    "Ways that begin at the years, and those that pass over names with an underscore"
+    assert sorted(WAYS[way](str(logged.output), spark)) == expected(logged.output)
 
 
 @pytest.mark.parametrize('way', WAYS)
