@@ -26,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import date
@@ -146,33 +147,41 @@ def command(way, lake, out, outputs=10):
     return [python, ROOT / 'bench/ways.py', way, Path(lake, 'landing/chargebacks/2025/11/02'), out]
 
 
-def memory(process):
-    """Resident bytes of a process tree. Pages that its processes share count in each; to tell them apart costs half
-    a core."""
-    total = 0
+Measured = namedtuple('Measured', 'seconds peak cpu said')
+Measured.__doc__ = """A command as a whole process.
+peak: bytes of memory of its process tree. cpu: seconds of processor time of the tree, short of what each process took
+since the last look, a quarter of a second at most. said: to stdout and stderr"""
+
+
+def used(process):
+    """(resident bytes of a process tree, {process: seconds of processor time}). Pages that its processes share count
+    in each; to tell them apart costs half a core."""
+    memory, cpu = 0, {}
     for p in [process] + process.children(recursive=True):
-        try: total += p.memory_info().rss
+        try: memory, cpu[p] = memory + p.memory_info().rss, sum(p.cpu_times()[:2])
         except psutil.Error: pass
-    return total
+    return memory, cpu
 
 
 def measure(words):
-    "(seconds, peak bytes, stdout) of a command as a whole process"
+    "What a command takes, `Measured`; SystemExit if it fails"
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    start, peak = time.perf_counter(), 0
+    start, peak, cpu = time.perf_counter(), 0, {}
     with open(ROOT / 'build/bench/said', 'w+') as said:
         run = subprocess.Popen([str(w) for w in words], stdout=said, stderr=subprocess.STDOUT, env=environment)
         tree = psutil.Process(run.pid)
         while run.poll() is None:
-            try: peak = max(peak, memory(tree))
-            except psutil.Error: pass
+            with suppress(psutil.Error):
+                now, more = used(tree)
+                peak = max(peak, now)
+                cpu.update(more)
             try: run.wait(0.25)
             except subprocess.TimeoutExpired: pass
         seconds = time.perf_counter() - start
         said.seek(0)
         text = said.read()
     if run.returncode: raise SystemExit(f'{words[1]} failed ({run.returncode}):\n{text[-2000:]}')
-    return seconds, peak, text
+    return Measured(seconds, peak, sum(cpu.values()), text)
 
 
 def settle_disk(lake):
@@ -188,10 +197,17 @@ def one(way, lake, outputs=10):
     if way == 'late':
         with without_last(lake): measure(ours(lake, out, outputs))
     settle_disk(lake)
-    seconds, peak, text = measure(command(way, lake, out, outputs))
+    took = measure(command(way, lake, out, outputs))
     size = sum(p.stat().st_size for p in out.rglob('*.parquet'))
-    stages = next((json.loads(line)['stages'] for line in text.splitlines() if line.startswith('{')), [])
-    return {'seconds': seconds, 'peak': peak, 'bytes': size, 'stages': stages}
+    stages = next((json.loads(line)['stages'] for line in took.said.splitlines() if line.startswith('{')), [])
+    return {'seconds': took.seconds, 'peak': took.peak, 'cpu': took.cpu, 'bytes': size, 'stages': dict(stages)}
+
+
+def middle(runs):
+    "The medians of some runs, of each stage as well"
+    numbers = {key: statistics.median(run[key] for run in runs) for key in ('seconds', 'peak', 'cpu', 'bytes')}
+    stages = {name: statistics.median(run['stages'][name] for run in runs) for name in runs[0]['stages']}
+    return dict(numbers, rounds=len(runs), **({'stages': stages} if stages else {}))
 
 
 def main():
@@ -215,35 +231,27 @@ def main():
                 f'round {round + 1} {way:<14}{found[way][-1]["seconds"]:>8.1f} s {found[way][-1]["peak"] / 1e6:>8.0f} '
                 'MB',
                 flush=True)
-    rows = {
-        way: {key: statistics.median(r[key] for r in runs) for key in ('seconds', 'peak', 'bytes')}
-        | {'rounds': len(runs)}
-        for way, runs in found.items()}
+    rows = {way: middle(runs) for way, runs in found.items()}
     base = rows.get('ours', next(iter(rows.values())))
     print(
         f'\n{a.files:,} files, medians of {a.rounds} rounds\n'
-        f'{"way":<14}{"seconds":>9}{"of ours":>9}{"peak MB":>9}{"out MB":>9}{"files/s":>9}{"MB/s":>9} (a core)'
+        f'{"way":<14}{"seconds":>9}{"of ours":>9}{"CPU s":>9}{"peak MB":>9}{"out MB":>9}{"files/s":>9}{"MB/s":>9} '
+        '(a core)'
     )
     cores = os.cpu_count()
     landed = sum(p.stat().st_size for p in Path(lake, 'landing').rglob('*.parquet')) / 1e6
     for way, r in rows.items():
         print(
             f'{way:<14}{r["seconds"]:>9.1f}{r["seconds"] / base["seconds"]:>9.2f}'
-            f'{r["peak"] / 1e6:>9.0f}{r["bytes"] / 1e6:>9.0f}'
+            f'{r["cpu"]:>9.1f}{r["peak"] / 1e6:>9.0f}{r["bytes"] / 1e6:>9.0f}'
             f'{a.files / r["seconds"] / cores:>9.0f}{landed / r["seconds"] / cores:>9.1f}'
         )
-    if 'ours' in found:
-        middle = sorted(found['ours'], key=lambda r: r['seconds'])[len(found['ours']) // 2]
-        print('stages: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in middle['stages']))
+    for way, r in rows.items():
+        stages = r.get('stages', {}).items()
+        if stages: print(f'{way}: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in stages))
     if a.write:
-        stages = (
-            {
-                name: statistics.median(dict(run['stages'])[name] for run in found['ours'])
-                for name, _ in found['ours'][0]['stages']}
-            if 'ours' in found
-            else {})
         name = f'payload {a.payload}, {a.files}' if a.payload else lake.name
-        keep(name, {'rounds': a.rounds, 'ways': rows, 'stages': stages})
+        keep(name, {'rounds': a.rounds, 'ways': rows})
 
 
 @contextmanager

@@ -36,10 +36,10 @@ def one_day(lake, executions):
             for file in files[k * len(files) // executions:(k + 1) * len(files) // executions]:
                 (aside / file.name).rename(day / file.name)
             before = {p.name for p in out.rglob('*.parquet')}
-            seconds, _, text = measure(ours(lake, out))
-            total.append(seconds)
+            took = measure(ours(lake, out))
+            total.append(took.seconds)
             written += sum(p.stat().st_size for p in out.rglob('*.parquet') if p.name not in before)
-            report = next(json.loads(line) for line in text.splitlines() if line.startswith('{'))
+            report = next(json.loads(line) for line in took.said.splitlines() if line.startswith('{'))
             stages.update(dict(report['stages']))
     finally:
         for file in aside.iterdir(): file.rename(day / file.name)

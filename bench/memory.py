@@ -72,10 +72,10 @@ def run(lake, count):
     settle_disk(lake)
     words = ours(lake, out)
     words[words.index('--OUTPUT_FILE_COUNT') + 1] = str(count)
-    seconds, peak, _ = measure(words)
+    took = measure(words)
     written = len(list(out.glob('year=*/month=*/day=*/*.parquet')))
     assert written == count, f'{written} files instead of {count}'
-    return seconds, peak
+    return took.seconds, took.peak
 
 
 CASES = {

@@ -15,6 +15,7 @@ import re
 import statistics
 import sys
 import tempfile
+import time
 from collections import Counter
 from email.utils import formatdate
 from pathlib import Path
@@ -250,15 +251,19 @@ def main():
             endpoint.requests.clear()
             endpoint.out = Memory()
             with tempfile.TemporaryDirectory(dir=ROOT / 'build/bench') as disk:
-                seconds, peak, text = measure(ours(None, f's3://{OUT}/day' if a.output == 's3' else disk + '/out'))
-            stages = [line for line in text.splitlines() if line.startswith('stage')]
+                served = time.process_time()
+                took = measure(ours(None, f's3://{OUT}/day' if a.output == 's3' else disk + '/out'))
+                served = time.process_time() - served
+            stages = [line for line in took.said.splitlines() if line.startswith('stage')]
             runs.append({
-                'seconds': seconds, 'peak': peak, 'files_per_second': a.files / seconds,
+                'seconds': took.seconds, 'peak': took.peak, 'cpu': took.cpu, 'server_cpu': served,
+                'files_per_second': a.files / took.seconds,
                 'gets_per_file': endpoint.requests['GET object'] / a.files, 'lists': endpoint.requests['GET list'],
                 'heads': endpoint.requests['HEAD object'], 'other': endpoint.requests['other'],
                 'writes': sum(n for kind, n in endpoint.requests.items() if kind.startswith('output '))})
             print(
-                f'round {round + 1}: {seconds:.1f} s, {a.files / seconds:.0f} files/s, {dict(endpoint.requests)}',
+                f'round {round + 1}: {took.seconds:.1f} s, {a.files / took.seconds:.0f} files/s, CPU {took.cpu:.1f} s, '
+                f'and of the server {served:.1f}, {dict(endpoint.requests)}',
                 *stages, sep='\n  ', flush=True)
     found = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     print(
