@@ -2062,6 +2062,8 @@ def quoted(option):
     return '"{}"'.format(option.replace('\\', '\\\\').replace('"', '\\"'))
 
 
+MALLOC = 'glibc.malloc.tcache_count=500'
+
 def spark_settings(
     cores,      # of this machine, or '*'
     memory,     # heap of the JVM
@@ -2074,6 +2076,7 @@ def spark_settings(
         jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:cds*=off' if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
+        'spark.executorEnv.GLIBC_TUNABLES': os.environ.get('GLIBC_TUNABLES', MALLOC),
         'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
         'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join(options),

@@ -1,4 +1,5 @@
 "What makes a large day bearable gives what the plain way would give."
+import os
 from datetime import datetime
 
 import numpy as np
@@ -13,6 +14,7 @@ from chargeback_consolidation.inventory import Source, Sources
 from chargeback_consolidation.landing import UNCOUNTED, note_row, read_notes
 from chargeback_consolidation.layout import Piece, Slot
 from chargeback_consolidation.parquet import dictionary_columns, open_writer
+from chargeback_consolidation.spark import MALLOC, collect, run_tasks, spark_settings
 from chargeback_consolidation.store import FileEntry
 from chargeback_consolidation.versions import path_ranks
 
@@ -79,3 +81,9 @@ def test_a_dictionary_is_for_values_that_repeat(tmp_path):
         'status', 'card.country', 'card.seen.list.element.at', 'sparse.list.element', 'pairs.key_value.key'}
     assert set(dictionary_columns(table)) >= found
     assert pq.read_table(tmp_path / 'a.parquet').equals(table)
+
+
+def test_workers_keep_freed_memory_at_hand_unless_the_user_says_otherwise(spark, monkeypatch):
+    assert set(collect(run_tasks(spark, [1, 2], lambda share: [os.environ.get('GLIBC_TUNABLES')]))) == {MALLOC}
+    monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.arena_max=1')
+    assert spark_settings(1, '1g', '')['spark.executorEnv.GLIBC_TUNABLES'] == 'glibc.malloc.arena_max=1'
