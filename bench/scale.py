@@ -80,7 +80,7 @@ def index_of(spark, files, records, lost):
 
 
 def main():
-    from bench import keep, memory
+    from bench import keep, used
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--files', type=int, default=500_000)
     parser.add_argument('--records', type=int, default=100, help='in a file')
@@ -113,7 +113,7 @@ def main():
     def step(name):
         nonlocal last
         now, python, whole = (
-            time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, memory(psutil.Process()))
+            time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, used(psutil.Process())[0])
         steps.append({'step': name, 'seconds': now - last, 'python': python, 'tree': whole})
         print(
             f'{name:<12}{now - last:>8.1f} s   peak of Python {python / 1e6:>6.0f} MB   all processes now '

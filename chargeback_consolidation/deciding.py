@@ -128,9 +128,12 @@ class Shapes:
         schema = attempt(schema_bytes, content, self.schemas) if isinstance(content, bytes) else None
         if not isinstance(schema, bytes): return make_shape(parquet, asked, self.columns)
         key = schema, tuple((parquet.metadata.metadata or {}).items()), asked
-        if key not in self.found: self.found[key] = attempt(make_shape, parquet, asked, self.columns)
-        if isinstance(self.found[key], Exception): raise self.found[key]
-        return self.found[key]
+        if key not in self.found:
+            self.found[key] = parquet.schema, attempt(make_shape, parquet, asked, self.columns)
+        first, shape = self.found[key]
+        if not parquet.schema.equals(first): return make_shape(parquet, asked, self.columns)
+        if isinstance(shape, Exception): raise shape.with_traceback(None)   # which would hold on to each of the files
+        return shape
 
 # %% ../nbs/15_deciding.ipynb #ae8e5ad0
 def spans_of(metadata):

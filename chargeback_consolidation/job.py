@@ -70,6 +70,7 @@ def consolidate(run):
             finally:
                 forget(index)
                 attempt(clean_up, run)      # what it cannot remove now, a later run will
+        run.facts.clear()   # of the last plan that was given up
         raise Conflict(
             f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
             'planning: nothing of this run is published, start it again')

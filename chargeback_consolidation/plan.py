@@ -25,8 +25,8 @@ from .landing import LONGEST_VALUE, MOST_VALUES, RECORD_RULES, kept_out
 from .versions import find_losers, key_counts, path_ranks
 from .layout import CONSOLIDATED, Held, add_readers, lay_out
 from .ledger import Ledger, LedgerDamaged, log_refusal, schema_of
-from chargeback_consolidation.state import (NoData, check_complete, check_named_columns, day_warnings, landing_paths,
-    no_data_message)
+from .state import (NoData, check_complete, check_named_columns, day_warnings, doubtful_names,
+    landing_paths, no_data_message)
 
 # %% ../nbs/26_plan.ipynb #ec2c3def
 Plan = namedtuple('Plan', 'used set_aside schema unit lost digest findings slots records rows_in work verdicts')
@@ -237,6 +237,7 @@ def plan_facts(run, state, plan):
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
     warnings = [sentence(f, run.settings.columns) for f in plan.findings if f.level == 'warn']
+    warnings += doubtful_names(run, plan.schema)
     warnings += map(verdict_words, failing)
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,

@@ -194,7 +194,7 @@ def quoted(option):
     return '"{}"'.format(option.replace('\\', '\\\\').replace('"', '\\"'))
 
 # %% ../nbs/05_spark.ipynb #2ae6be88
-MALLOC = 'glibc.malloc.tcache_count=500'
+MALLOC = 'glibc.malloc.tcache_count=127'     # the most that glibc before 2.30 can count to
 
 def spark_settings(
     cores,      # of this machine, or '*'

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['NoData', 'Run', 'rule_source', 'rules_of', 'quiet', 'start_run', 'State', 'look', 'list_day', 'state_of',
            'consolidated_sources', 'remembered', 'files_before', 'landing_paths', 'day_facts', 'changed_rules',
-           'dropped_totals', 'day_warnings', 'check_table', 'check_columns', 'meant_by', 'check_named_columns',
-           'check_rolled_forward', 'check_complete', 'no_data_message']
+           'dropped_totals', 'day_warnings', 'check_table', 'check_columns', 'meant_by', 'unknown_times',
+           'check_named_columns', 'doubtful_names', 'check_rolled_forward', 'check_complete', 'no_data_message']
 
 # %% ../nbs/25_state.ipynb #51ae19f3
 import difflib
 import os
-import re
 import threading
 import time
 import uuid
@@ -304,33 +303,42 @@ def check_columns(run, head):
                             'that, or reprocess the day with --REPROCESS true')
 
 # %% ../nbs/25_state.ipynb #10a0e833
-def meant_by(
-    name,   # that no file has
-    there,  # names of columns
-    used,   # those of them that decide already
-):
-    "The column that a name is taken to mean, or None"
-    def like(names, cutoff): return difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-    def letters(name): return re.sub(r'\d', '', name)
-    others = [other for other in there if other not in used]
-    alike = [other for other in there if other in used and letters(other) != letters(name)]
-    return next(iter(like(others, 0.8) + like(alike, 0.9)), None)
+def meant_by(name, others):
+    "The one of some other columns that a name, which no file has, is taken to mean, or None"
+    small = {other.lower(): other for other in others}
+    near = difflib.get_close_matches(name.lower(), list(small), n=1, cutoff=0.8)
+    return small[near[0]] if near else None
+
+def unknown_times(columns, there):
+    "For each of `Columns` that hold times and that no file has: (its argument, its name). there: names of columns"
+    for name in times_of(columns):
+        if name in there or name in times_of(COLUMNS): continue
+        yield 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN', name
 
 def check_named_columns(run, plan, new):
     """`ArgumentError` if no file has a column that decides, asked where the day is decided for the first time or anew.
     new: `SetAside` of the landing files of this run that take no part"""
     columns, day = run.settings.columns, run.partition.day
     read = [a.cause for a in new if a.rule == 'schema']
-    if read and not plan.used and all(cause.startswith('there is no column') for cause in read):
+    lacking = {cause.partition(' (')[0] for cause in read}
+    if not plan.used and len(lacking) == 1 and min(lacking).startswith('there is no column'):
         those = '' if len(read) == len(new) else ' that can be read'
         raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {read[0]} in any of the {len(read)} landing files '
                             f'of {day}{those}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
-    for name in times_of(columns):
-        meant = meant_by(name, there, columns.key + times_of(columns))
-        if name in there or not meant or name in times_of(COLUMNS): continue
-        argument = 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN'
-        raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {meant}?')
+    others = [other for other in there if other not in columns.key + times_of(columns)]
+    for argument, name in unknown_times(columns, there):
+        meant = meant_by(name, others)
+        if meant:
+            raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {meant}?')
+
+def doubtful_names(run, schema):
+    """A warning for each column of times that no file has and that resembles one that decides. schema: the day's, or
+    None"""
+    columns, there = run.settings.columns, schema.names if schema is not None else ()
+    for argument, name in unknown_times(columns, there):
+        meant = meant_by(name, [other for other in columns.key + times_of(columns) if other in there])
+        if meant: yield f'no file of {run.partition.day} has the column {name} of {argument}: did you mean {meant}?'
 
 # %% ../nbs/25_state.ipynb #83cc32e7
 def check_rolled_forward(ledger, head):

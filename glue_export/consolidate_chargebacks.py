@@ -2062,7 +2062,7 @@ def quoted(option):
     return '"{}"'.format(option.replace('\\', '\\\\').replace('"', '\\"'))
 
 
-MALLOC = 'glibc.malloc.tcache_count=500'
+MALLOC = 'glibc.malloc.tcache_count=127'     # the most that glibc before 2.30 can count to
 
 def spark_settings(
     cores,      # of this machine, or '*'
@@ -4885,9 +4885,12 @@ class Shapes:
         schema = attempt(schema_bytes, content, self.schemas) if isinstance(content, bytes) else None
         if not isinstance(schema, bytes): return make_shape(parquet, asked, self.columns)
         key = schema, tuple((parquet.metadata.metadata or {}).items()), asked
-        if key not in self.found: self.found[key] = attempt(make_shape, parquet, asked, self.columns)
-        if isinstance(self.found[key], Exception): raise self.found[key]
-        return self.found[key]
+        if key not in self.found:
+            self.found[key] = parquet.schema, attempt(make_shape, parquet, asked, self.columns)
+        first, shape = self.found[key]
+        if not parquet.schema.equals(first): return make_shape(parquet, asked, self.columns)
+        if isinstance(shape, Exception): raise shape.with_traceback(None)   # which would hold on to each of the files
+        return shape
 
 
 def spans_of(metadata):
@@ -7594,33 +7597,42 @@ def check_columns(run, head):
                             'that, or reprocess the day with --REPROCESS true')
 
 
-def meant_by(
-    name,   # that no file has
-    there,  # names of columns
-    used,   # those of them that decide already
-):
-    "The column that a name is taken to mean, or None"
-    def like(names, cutoff): return difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-    def letters(name): return re.sub(r'\d', '', name)
-    others = [other for other in there if other not in used]
-    alike = [other for other in there if other in used and letters(other) != letters(name)]
-    return next(iter(like(others, 0.8) + like(alike, 0.9)), None)
+def meant_by(name, others):
+    "The one of some other columns that a name, which no file has, is taken to mean, or None"
+    small = {other.lower(): other for other in others}
+    near = difflib.get_close_matches(name.lower(), list(small), n=1, cutoff=0.8)
+    return small[near[0]] if near else None
+
+def unknown_times(columns, there):
+    "For each of `Columns` that hold times and that no file has: (its argument, its name). there: names of columns"
+    for name in times_of(columns):
+        if name in there or name in times_of(COLUMNS): continue
+        yield 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN', name
 
 def check_named_columns(run, plan, new):
     """`ArgumentError` if no file has a column that decides, asked where the day is decided for the first time or anew.
     new: `SetAside` of the landing files of this run that take no part"""
     columns, day = run.settings.columns, run.partition.day
     read = [a.cause for a in new if a.rule == 'schema']
-    if read and not plan.used and all(cause.startswith('there is no column') for cause in read):
+    lacking = {cause.partition(' (')[0] for cause in read}
+    if not plan.used and len(lacking) == 1 and min(lacking).startswith('there is no column'):
         those = '' if len(read) == len(new) else ' that can be read'
         raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {read[0]} in any of the {len(read)} landing files '
                             f'of {day}{those}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
-    for name in times_of(columns):
-        meant = meant_by(name, there, columns.key + times_of(columns))
-        if name in there or not meant or name in times_of(COLUMNS): continue
-        argument = 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN'
-        raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {meant}?')
+    others = [other for other in there if other not in columns.key + times_of(columns)]
+    for argument, name in unknown_times(columns, there):
+        meant = meant_by(name, others)
+        if meant:
+            raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {meant}?')
+
+def doubtful_names(run, schema):
+    """A warning for each column of times that no file has and that resembles one that decides. schema: the day's, or
+    None"""
+    columns, there = run.settings.columns, schema.names if schema is not None else ()
+    for argument, name in unknown_times(columns, there):
+        meant = meant_by(name, [other for other in columns.key + times_of(columns) if other in there])
+        if meant: yield f'no file of {run.partition.day} has the column {name} of {argument}: did you mean {meant}?'
 
 
 def check_rolled_forward(ledger, head):
@@ -7860,6 +7872,7 @@ def plan_facts(run, state, plan):
     )
     before = 0 if state.reprocess or not state.head else state.head.rows
     warnings = [sentence(f, run.settings.columns) for f in plan.findings if f.level == 'warn']
+    warnings += doubtful_names(run, plan.schema)
     warnings += map(verdict_words, failing)
     return dict(records_processed=plan.records, duplicates_removed=counts['duplicate'], quarantined=aside_rows,
                 files_taken=len(used), bytes_taken=sum(state.new[i].size for i in used), set_aside=aside,
@@ -7934,6 +7947,7 @@ def consolidate(run):
             finally:
                 forget(index)
                 attempt(clean_up, run)      # what it cannot remove now, a later run will
+        run.facts.clear()   # of the last plan that was given up
         raise Conflict(
             f'other runs committed {run.partition.day}, or its files changed, {ATTEMPTS} times while this one was '
             'planning: nothing of this run is published, start it again')

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from chargeback_consolidation.settings import (COLUMNS, ArgumentError, Columns, columns_named, read_date, read_name,
     read_path)
-from ..store import SourceChanged, access, is_local, join, shown, store_for
+from ..store import SourceChanged, access, attempt, is_local, join, shown, store_for
 from ..s3 import split_s3
 from ..catalog import GlueCatalog, LocalCatalog, Table
 from ..parquet import open_parquet
 from ..inventory import Inventory, take_inventory
-from ..ledger import RECORD_NAME, Ledger, number_of, read_commit, retained
+from ..ledger import RECORD_NAME, Commit, Ledger, number_of, read_commit, retained
 from ..repair import refuse_old_place
 from .answer import RECORD_TYPE, Finding, Mask
 
@@ -89,23 +89,22 @@ def source_arguments(ledger, commits):
     records = [
         e.path for e in ledger.store.list(ledger.path('_ledger')) if RECORD_NAME.match(e.path.rsplit('/', 1)[-1])]
     for path in reversed(records):
-        other = read_commit(ledger.store.load(path)).report.get('arguments')
-        if other: return other
+        other = attempt(read_commit, ledger.store.load(path))   # who asks for its day is told of a damaged record
+        if isinstance(other, Commit) and other.report.get('arguments'): return other.report['arguments']
     return {}
 
 # %% ../../nbs/answers/day.ipynb #7e801a31
-def deciding_columns(ledger, commits):
-    "The `Columns` by which the day was decided, or else another day"
+def deciding_columns(commits, known):
+    "The `Columns` by which the day was decided, or else another day. known: `source_arguments`"
     decided = [c.columns for c in commits if c.manifest]
     if decided: return decided[-1]
-    words = [source_arguments(ledger, commits).get(name) for name in ('KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN')]
+    words = [known.get(name) for name in ('KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN')]
     return columns_named(*words) if words[0] else COLUMNS
 
 # %% ../../nbs/answers/day.ipynb #f83494aa
-def table_arguments(ledger, commits, given):
-    """What tells the landing table: `given`, {name of a job argument: text, '' where not given}, and else the ledger.
-    `ArgumentError` where neither does"""
-    known = source_arguments(ledger, commits) if not all(given.values()) else {}
+def table_arguments(ledger, known, given):
+    """What tells the landing table: `given`, {name of a job argument: text, '' where not given}, and else the ledger,
+    `known`. `ArgumentError` where neither does"""
     values = {name: text.strip() or known.get(name, '') for name, text in given.items()}
     missing = ['--' + name.lower().replace('_', '-') for name, text in values.items() if not text]
     if missing:
@@ -115,9 +114,9 @@ def table_arguments(ledger, commits, given):
                 ledger.root, ledger.home, ', '.join(missing)))
     return values
 
-def find_table(ledger, commits, given):
-    "The catalog and the landing `Table`; `given` as in `table_arguments`"
-    values = table_arguments(ledger, commits, given)
+def find_table(ledger, known, given):
+    "The catalog and the landing `Table`; arguments as in `table_arguments`"
+    values = table_arguments(ledger, known, given)
     catalog = (
         GlueCatalog()
         if values['CATALOG'] == 'glue'
@@ -154,10 +153,11 @@ def open_day(
     ledger = Ledger(store_for(root), root, day, home)
     refuse_old_place(ledger.store, root, ledger.home)
     commits = tuple(map(ledger.load, ledger.numbers()))
+    known = source_arguments(ledger, commits)
     source, table = find_table(
-        ledger, commits, {'CATALOG': catalog, 'SOURCE_DATABASE': source_database, 'SOURCE_TABLE': source_table})
+        ledger, known, {'CATALOG': catalog, 'SOURCE_DATABASE': source_database, 'SOURCE_TABLE': source_table})
     store, locations = store_for(table.location), source.partition(table, day).locations
-    inventory, columns = take_inventory(store, table.location, locations), deciding_columns(ledger, commits)
+    inventory, columns = take_inventory(store, table.location, locations), deciding_columns(commits, known)
     return Day(
         day, table, ledger, (store, ledger.store), commits, ledger.taken(commits[-1]) if commits else [], inventory,
         landing_times(store, locations, inventory, table.location), tuple(ledger.visible()),

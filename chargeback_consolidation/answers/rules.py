@@ -24,7 +24,7 @@ from ..rulesets import read_rules
 from ..rule_rows import RuleRows, row_fails
 from chargeback_consolidation.rules import (Facts, added_all, book_of, judge_rule, measures_of, open_book, rule_columns,
     rule_fields, tally_place)
-from ..deciding import deciding_tables
+from ..deciding import Shapes, deciding_tables
 from ..landing import read_sources, reopen
 from ..ledger import Ledger
 from ..state import rules_of
@@ -85,12 +85,13 @@ def asked_table(day, source, content, shapes, names):
     "The columns `names` of a landing file, with those that decide; whatever is wrong with the file"
     if isinstance(content, Exception): raise content
     again = partial(reopen, source, content, day.stores)
-    _, _, tables = deciding_tables(again('ns'), again, shapes, names, day.columns)
+    parquet = again('ns')
+    _, tables = deciding_tables(parquet, again, shapes.of(parquet, content, names))
     return pa.concat_tables(tables)
 
 def asked_tables(day, sources, names):
     "What `asked_table` makes of landing files: pairs (number, Table). Bad ones are left out: they are named elsewhere"
-    shapes = {}
+    shapes = Shapes(day.columns)
     for source, content in read_sources(sources, day.stores):
         try: table = asked_table(day, source, content, shapes, names)
         except (SchemaConflict, SourceChanged, ValueError, OSError, pa.ArrowException): continue

@@ -69,12 +69,12 @@ def as_before(given):
     s = parse(job_words(dict(given, **unnamed, OUTPUT_FILE_COUNT='1', COMPRESSION_CODEC='snappy')))
     ledger = Ledger(store_for(s.output_path), s.output_path, s.partition_date, s.ledger_path)
     commits = tuple(map(ledger.load, ledger.numbers()))
-    named = {name: given[name] or '' for name in TABLE}
+    known, named = source_arguments(ledger, commits), {name: given[name] or '' for name in TABLE}
     if named['SOURCE_DATABASE'] and named['SOURCE_TABLE']:      # the catalog has a default
-        named['CATALOG'] = named['CATALOG'] or source_arguments(ledger, commits).get('CATALOG', 'glue')
-    found = dict(given, **table_arguments(ledger, commits, named))
+        named['CATALOG'] = named['CATALOG'] or known.get('CATALOG', 'glue')
+    found = dict(given, **table_arguments(ledger, known, named))
     if any(given[name] for name in DECIDING): return found
-    key, version, event = deciding_columns(ledger, commits)
+    key, version, event = deciding_columns(commits, known)
     return dict(found, KEY_COLUMNS=','.join(key), VERSION_COLUMNS=','.join(version), EVENT_COLUMN=event)
 
 # %% ../../nbs/commands/rules.ipynb #05f16d2c

@@ -33,6 +33,13 @@ def test_the_floor_is_measured():
     assert done.returncode == 0 and [line[:22].strip() for line in done.stdout.splitlines()] == steps, done.stderr
 
 
+def test_a_large_day_is_planned():
+    done = subprocess.run([sys.executable, BENCH / 'scale.py', '--files', '200', '--output-files', '3'],
+                          capture_output=True, text=True)
+    steps = ['start', 'listing', 'notes', 'decide', 'shares', 'commit']
+    assert done.returncode == 0 and [line.split()[0] for line in done.stdout.splitlines()][:6] == steps, done.stderr
+
+
 @pytest.mark.parametrize('all_hear', [True, False])
 def test_who_stops_a_measurement_is_told_so_and_nothing_runs_on(all_hear):
     "While the job runs: by Ctrl-C, which all processes of the terminal hear, or by a signal to the bench alone"

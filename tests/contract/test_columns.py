@@ -325,10 +325,8 @@ def test_c17_a_day_that_nobody_consolidated(tmp_path):
      '--VERSION_COLUMNS occured_at: no file of 2025-11-02 has such a column; did you mean occurred_at?'),
     (dict(BY_SCHEME, VERSION_COLUMNS='revised_at', EVENT_COLUMN='occured_at'),
      '--EVENT_COLUMN occured_at: no file of 2025-11-02 has such a column; did you mean occurred_at?'),
-    (dict(BY_SCHEME, VERSION_COLUMNS='revised_at,occurred_at', EVENT_COLUMN='revised_att'),
-     '--EVENT_COLUMN revised_att: no file of 2025-11-02 has such a column; did you mean revised_at?'),
-    (dict(BY_SCHEME, VERSION_COLUMNS='revisedat,revised_at'),
-     '--VERSION_COLUMNS revisedat: no file of 2025-11-02 has such a column; did you mean revised_at?'),
+    (dict(BY_SCHEME, VERSION_COLUMNS='REVISED_AT,occurred_at'),
+     '--VERSION_COLUMNS REVISED_AT: no file of 2025-11-02 has such a column; did you mean revised_at?'),
     (dict(KEY_COLUMNS='schem,chargeback_id', VERSION_COLUMNS='revised_at'),
      ('--KEY_COLUMNS schem,chargeback_id: there is no column schem (there is scheme) in any of the 2 landing files '
       'of 2025-11-02: say which columns tell one chargeback from another'))])
@@ -344,11 +342,28 @@ def test_c17_a_misspelt_name_never_decides(tmp_path, capsys, arguments, told, ag
     assert len(records(lake)) == len(again)
 
 
-def test_c17_a_day_may_lack_a_column_that_is_like_another(tmp_path):
+@pytest.mark.parametrize(('arguments', 'told'), [
+    (dict(VERSION_COLUMNS='updated_at,updated_ts', EVENT_COLUMN='at'),
+     ['no file of 2025-11-02 has the column updated_ts of VERSION_COLUMNS: did you mean updated_at?']),
+    (dict(VERSION_COLUMNS='updated_at', EVENT_COLUMN='updatedat'),
+     ['no file of 2025-11-02 has the column updatedat of EVENT_COLUMN: did you mean updated_at?']),
+    (dict(VERSION_COLUMNS='updated_at,due', EVENT_COLUMN='at'), [])])
+def test_c17_a_column_that_is_like_one_in_use_is_told(tmp_path, arguments, told):
+    "It may be misspelt, or a day that lacks it"
     lake = Lake(tmp_path)
-    lake.land('a.parquet', schemes(['a'], ['visa']).rename_columns(['chargeback_id', 'revised_at_1', 'at', 'scheme']))
-    report = lake.run(session=inline, **BY_SCHEME, VERSION_COLUMNS='revised_at_1,revised_at_2', EVENT_COLUMN='at')
+    lake.land('a.parquet', schemes(['a'], ['visa']).rename_columns(['chargeback_id', 'updated_at', 'at', 'scheme']))
+    report = lake.run(session=inline, KEY_COLUMNS='scheme,chargeback_id', **arguments)
     assert (report.status, report.rows_after) == ('done', 1)
+    assert [w for w in report.warnings if 'did you mean' in w] == told
+
+
+def test_c17_files_that_lack_different_parts_of_the_key(tmp_path, capsys):
+    "Each part is there, so no name is wrong: the files are"
+    lake = Lake(tmp_path)
+    both = schemes(['a'], ['visa'])
+    for name, lacks in (('a', 'scheme'), ('b', 'chargeback_id')): lake.land(f'{name}.parquet', both.drop([lacks]))
+    assert lake.main(**BY_SCHEME) == 4
+    assert 'columns that fit no common schema' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('lenient', [{}, LENIENT])
@@ -410,6 +425,19 @@ def test_c17_rules_try_without_a_ledger(tmp_path, capsys):
     given = dict.fromkeys((*TABLE, *DECIDING), None)
     given.update(OUTPUT_PATH=str(tmp_path / 'none'), SOURCE_DATABASE='landing', SOURCE_TABLE='chargebacks')
     assert as_before(given)['CATALOG'] == 'glue', 'rules can be tried before the first execution'
+
+
+def test_c17_rules_try_beside_a_damaged_record(tmp_path):
+    "Of another day, which nobody asks for"
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', schemes(['1'], ['visa']))
+    lake.run(session=inline, **BY_SCHEME)
+    [record] = lake.ledger.rglob('000001.json')
+    record.write_bytes(record.read_bytes()[:50])
+    given = dict.fromkeys((*TABLE, *DECIDING), None)
+    given.update(OUTPUT_PATH=str(lake.output), PARTITION_DATE='2025-11-03', SOURCE_DATABASE='landing',
+                 SOURCE_TABLE='chargebacks')
+    assert as_before(given)['KEY_COLUMNS'] == 'chargeback_id'
 
 
 def test_c21_totals_that_a_run_drops_are_told(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from days import LENIENT, NOON, chargebacks, tree
 from oracle import by_key, rows_of
 
-from chargeback_consolidation import entry
+from chargeback_consolidation import entry, job
 from chargeback_consolidation.catalog import day_folders
 from chargeback_consolidation.settings import parse
 
@@ -142,6 +142,20 @@ def test_c3_who_loses_a_race_has_done_nothing(lake):
     assert lost.status == 'nothing new' and [stage for stage, _ in lost.stages].count('look') == 2
     assert [replace(r, stages=(), duration_seconds=0, arguments={}) for r in (lost, after)] == [
         replace(after, stages=(), duration_seconds=0, arguments={})] * 2
+
+
+def test_c3_who_loses_every_race_has_done_nothing(lake, capsys, monkeypatch):
+    monkeypatch.setattr(job, 'ATTEMPTS', 2)
+    def overtake(stage, seconds, facts):
+        if stage != 'copy': return
+        lake.run(**LENIENT)
+        lake.land(f'{len(lake.landed())}.parquet', chargebacks(['a', 'a']))
+    lake.land('0.parquet', chargebacks(['a', 'a']))
+    assert entry.main(lake.words(**LENIENT), session=lake.session, observe=overtake) == 6
+    said = capsys.readouterr()
+    [report] = [json.loads(line) for line in said.out.splitlines() if line.startswith('{')]
+    assert (report['status'], report['duplicates_removed'], report['files_taken']) == ('failed', 0, 0)
+    assert METRICS.findall(said.out) == [('0', '0', '0')] and '2 times while this one was planning' in said.err
 
 
 # C4 Executions

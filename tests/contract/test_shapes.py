@@ -1,5 +1,7 @@
 """What files with the same columns have in common is worked out once: never for files that differ, once for those of
 any writer that do not."""
+import traceback
+
 import duckdb
 import polars
 import pyarrow as pa
@@ -9,7 +11,7 @@ from days import encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargeback_consolidation.deciding import Shapes, make_shape, schema_bytes
+from chargeback_consolidation.deciding import Shapes, make_shape, schema_bytes, struct_end
 from chargeback_consolidation.parquet import WholeFile, open_parquet
 from chargeback_consolidation.store import attempt
 
@@ -99,6 +101,37 @@ def test_files_of_one_writer_are_asked_once(write, tmp_path, spark):
     write(TABLE.rename_columns(names), tmp_path / 'other.parquet', spark)
     content = (tmp_path / 'other.parquet').read_bytes()
     assert shapes.of(opened(content), content).schema.names == names
+
+
+def parts_of(content):
+    "What comes before a file's footer; the footer's version, its schema without the field's head, and the rest"
+    begin = len(content) - 8 - int.from_bytes(content[-8:-4], 'little')
+    version, schema = (struct_end(content, begin, last) for last in (1, 2))
+    return content[:begin], content[begin:version], content[version + 1:schema], content[schema:-8]
+
+
+def test_a_footer_that_begins_as_others_and_reads_otherwise():
+    "Of two schemas in a footer Arrow takes the second one"
+    one = encode(TABLE, store_schema=False)
+    other = encode(pa.table({'a': [1, 2], 'chargeback_id': ['x', 'y']}), store_schema=False)
+    data, version, schema, rest = parts_of(other)
+    footer = b''.join([version, b'\x19', parts_of(one)[2], b'\x09\x04', schema, rest])
+    both = data + footer + len(footer).to_bytes(4, 'little') + b'PAR1'
+    for contents in ([one, both, other], [both, one, other]):
+        shapes = Shapes()
+        for content in contents:
+            parquet = opened(content)
+            assert told(shapes.of(parquet, content)) == told(make_shape(parquet))
+    assert opened(both).schema_arrow.names == ['a', 'chargeback_id']
+
+
+def test_files_that_do_not_fit_are_not_held():
+    "The exception is the same for all, and what led to it would hold on to each of them"
+    shapes, content = Shapes(), encode(TABLE.drop(['chargeback_id']))
+    def frames():
+        fault = attempt(shapes.of, opened(content), content)
+        return len(list(traceback.walk_tb(fault.__traceback__)))
+    assert len({frames() for _ in range(5)} - {frames()}) <= 1 and frames() < 6
 
 
 @pytest.mark.parametrize('damage', [
