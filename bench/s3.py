@@ -260,7 +260,7 @@ def main():
                 'files_per_second': a.files / took.seconds,
                 'gets_per_file': endpoint.requests['GET object'] / a.files, 'lists': endpoint.requests['GET list'],
                 'heads': endpoint.requests['HEAD object'], 'other': endpoint.requests['other'],
-                'writes': sum(n for kind, n in endpoint.requests.items() if kind.startswith('output '))})
+                **{f'output_{kind.lower()}s': endpoint.requests[f'output {kind}'] for kind in ('GET', 'PUT', 'POST')}})
             print(
                 f'round {round + 1}: {took.seconds:.1f} s, {a.files / took.seconds:.0f} files/s, CPU {took.cpu:.1f} s, '
                 f'and of the server {served:.1f}, {dict(endpoint.requests)}',
@@ -271,7 +271,8 @@ def main():
         f'{found["gets_per_file"]:.2f} GETs a file, {found["lists"]:.0f} LISTs'
     )
     if a.write:
-        keep('s3', {'latency_ms': a.latency, 'files': a.files, 'rounds': a.rounds, 'output': a.output, **found})
+        name = 's3' if a.output == 's3' else 's3, output on a disk'
+        keep(name, {'latency_ms': a.latency, 'files': a.files, 'rounds': a.rounds, 'output': a.output, **found})
 
 
 if __name__ == '__main__':
