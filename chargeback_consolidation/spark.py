@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LOG4J', 'MALLOC', 'FAULT', 'SIGNALS', 'running', 'descendants', 'kill_below', 'hush', 'hush_accumulators',
            'untold', 'private_folder', 'end_spark', 'close_java', 'let_close', 'find_java', 'java_home', 'warm_home',
-           'spark_home', 'quiet_log4j', 'quoted', 'spark_settings', 'starting', 'get_spark', 'TaskFailed', 'run_tasks',
-           'collect', 'cause_in', 'telling', 'told_by', 'Stopped', 'let_go', 'own_answers', 'stoppable']
+           'spark_home', 'quiet_log4j', 'quoted', 'malloc_settings', 'spark_settings', 'starting', 'get_spark',
+           'TaskFailed', 'run_tasks', 'collect', 'cause_in', 'telling', 'told_by', 'Stopped', 'let_go', 'own_answers',
+           'stoppable']
 
 # %% ../nbs/05_spark.ipynb #cb42c5d6
 import atexit
@@ -16,6 +17,7 @@ import json
 import logging
 import os
 import pickle
+import platform
 import shutil
 import signal
 import subprocess
@@ -194,7 +196,14 @@ def quoted(option):
     return '"{}"'.format(option.replace('\\', '\\\\').replace('"', '\\"'))
 
 # %% ../nbs/05_spark.ipynb #2ae6be88
-MALLOC = 'glibc.malloc.tcache_count=127'     # the most that glibc before 2.30 can count to
+MALLOC = 'glibc.malloc.tcache_count=500'
+
+def malloc_settings():
+    "The environment of Python workers: {name: value}; empty for a C library that cannot count so far"
+    name, version = platform.libc_ver()
+    numbers = tuple(int(number) for number in version.split('.') if number.isdigit())
+    given = os.environ.get('GLIBC_TUNABLES', MALLOC)
+    return {'spark.executorEnv.GLIBC_TUNABLES': given} if name == 'glibc' and numbers >= (2, 30) else {}
 
 def spark_settings(
     cores,      # of this machine, or '*'
@@ -208,8 +217,7 @@ def spark_settings(
         jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:cds*=off' if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
-        'spark.executorEnv.GLIBC_TUNABLES': os.environ.get('GLIBC_TUNABLES', MALLOC),
-        'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
+        **malloc_settings(), 'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
         'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join(options),
         'spark.ui.enabled': 'false', 'spark.ui.showConsoleProgress': 'false',

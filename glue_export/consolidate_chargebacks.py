@@ -2062,7 +2062,14 @@ def quoted(option):
     return '"{}"'.format(option.replace('\\', '\\\\').replace('"', '\\"'))
 
 
-MALLOC = 'glibc.malloc.tcache_count=127'     # the most that glibc before 2.30 can count to
+MALLOC = 'glibc.malloc.tcache_count=500'
+
+def malloc_settings():
+    "The environment of Python workers: {name: value}; empty for a C library that cannot count so far"
+    name, version = platform.libc_ver()
+    numbers = tuple(int(number) for number in version.split('.') if number.isdigit())
+    given = os.environ.get('GLIBC_TUNABLES', MALLOC)
+    return {'spark.executorEnv.GLIBC_TUNABLES': given} if name == 'glibc' and numbers >= (2, 30) else {}
 
 def spark_settings(
     cores,      # of this machine, or '*'
@@ -2076,8 +2083,7 @@ def spark_settings(
         jvm = quoted('-XX:SharedArchiveFile=' + archive) + ' -Xlog:cds*=off' if os.path.exists(archive) else ''
     options = [quiet_log4j(folder), own, '-XX:+UseSerialGC -XX:TieredStopAtLevel=1', jvm]
     return {
-        'spark.executorEnv.GLIBC_TUNABLES': os.environ.get('GLIBC_TUNABLES', MALLOC),
-        'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
+        **malloc_settings(), 'spark.master': f'local[{cores}]', 'spark.driver.memory': memory,
         'spark.driver.host': '127.0.0.1', 'spark.driver.bindAddress': '127.0.0.1',
         'spark.driver.extraJavaOptions': ' '.join(options),
         'spark.ui.enabled': 'false', 'spark.ui.showConsoleProgress': 'false',

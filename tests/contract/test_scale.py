@@ -1,5 +1,6 @@
 "What makes a large day bearable gives what the plain way would give."
 import os
+import platform
 from datetime import datetime
 
 import numpy as np
@@ -14,7 +15,7 @@ from chargeback_consolidation.inventory import Source, Sources
 from chargeback_consolidation.landing import UNCOUNTED, note_row, read_notes
 from chargeback_consolidation.layout import Piece, Slot
 from chargeback_consolidation.parquet import dictionary_columns, open_writer
-from chargeback_consolidation.spark import MALLOC, collect, run_tasks, spark_settings
+from chargeback_consolidation.spark import MALLOC, collect, malloc_settings, run_tasks, spark_settings
 from chargeback_consolidation.store import FileEntry
 from chargeback_consolidation.versions import path_ranks
 
@@ -84,6 +85,12 @@ def test_a_dictionary_is_for_values_that_repeat(tmp_path):
 
 
 def test_workers_keep_freed_memory_at_hand_unless_the_user_says_otherwise(spark, monkeypatch):
-    assert set(collect(run_tasks(spark, [1, 2], lambda share: [os.environ.get('GLIBC_TUNABLES')]))) == {MALLOC}
+    wanted = {'spark.executorEnv.GLIBC_TUNABLES': MALLOC}
+    at_work = set(collect(run_tasks(spark, [1, 2], lambda share: [os.environ.get('GLIBC_TUNABLES')])))
+    assert malloc_settings() in ({}, wanted) and at_work == {malloc_settings() and MALLOC or None}
+    for known, settings in ((('glibc', '2.36'), wanted), (('glibc', '2.26'), {}), (('', ''), {})):
+        monkeypatch.setattr(platform, 'libc_ver', lambda known=known: known)
+        assert malloc_settings() == settings
     monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.arena_max=1')
+    monkeypatch.setattr(platform, 'libc_ver', lambda: ('glibc', '2.36'))
     assert spark_settings(1, '1g', '')['spark.executorEnv.GLIBC_TUNABLES'] == 'glibc.malloc.arena_max=1'
