@@ -199,12 +199,13 @@ def quoted(option):
 MALLOC = 'glibc.malloc.tcache_count=500'
 
 def malloc_settings():
-    "The environment of Python workers: {name: value}; empty for a C library that cannot count so far"
+    "The part of a session's configuration that says so, as in `spark_settings`; empty where that many do not count"
     name, version = platform.libc_ver()
     numbers = tuple(int(number) for number in version.split('.') if number.isdigit())
     given = os.environ.get('GLIBC_TUNABLES', MALLOC)
     return {'spark.executorEnv.GLIBC_TUNABLES': given} if name == 'glibc' and numbers >= (2, 30) else {}
 
+# %% ../nbs/05_spark.ipynb #3ae824b8
 def spark_settings(
     cores,      # of this machine, or '*'
     memory,     # heap of the JVM

@@ -315,6 +315,7 @@ def unknown_times(columns, there):
         if name in there or name in times_of(COLUMNS): continue
         yield 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN', name
 
+# %% ../nbs/25_state.ipynb #8d572c9a
 def check_named_columns(run, plan, new):
     """`ArgumentError` if no file has a column that decides, asked where the day is decided for the first time or anew.
     new: `SetAside` of the landing files of this run that take no part"""
@@ -332,6 +333,7 @@ def check_named_columns(run, plan, new):
         if meant:
             raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {meant}?')
 
+# %% ../nbs/25_state.ipynb #b4e9f7e2
 def doubtful_names(run, schema):
     """A warning for each column of times that no file has and that resembles one that decides. schema: the day's, or
     None"""

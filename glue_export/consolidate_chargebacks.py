@@ -2065,11 +2065,12 @@ def quoted(option):
 MALLOC = 'glibc.malloc.tcache_count=500'
 
 def malloc_settings():
-    "The environment of Python workers: {name: value}; empty for a C library that cannot count so far"
+    "The part of a session's configuration that says so, as in `spark_settings`; empty where that many do not count"
     name, version = platform.libc_ver()
     numbers = tuple(int(number) for number in version.split('.') if number.isdigit())
     given = os.environ.get('GLIBC_TUNABLES', MALLOC)
     return {'spark.executorEnv.GLIBC_TUNABLES': given} if name == 'glibc' and numbers >= (2, 30) else {}
+
 
 def spark_settings(
     cores,      # of this machine, or '*'
@@ -7615,6 +7616,7 @@ def unknown_times(columns, there):
         if name in there or name in times_of(COLUMNS): continue
         yield 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN', name
 
+
 def check_named_columns(run, plan, new):
     """`ArgumentError` if no file has a column that decides, asked where the day is decided for the first time or anew.
     new: `SetAside` of the landing files of this run that take no part"""
@@ -7631,6 +7633,7 @@ def check_named_columns(run, plan, new):
         meant = meant_by(name, others)
         if meant:
             raise ArgumentError(f'--{argument} {name}: no file of {day} has such a column; did you mean {meant}?')
+
 
 def doubtful_names(run, schema):
     """A warning for each column of times that no file has and that resembles one that decides. schema: the day's, or
