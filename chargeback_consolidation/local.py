@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GONE', 'NOWHERE', 'CIRCLE', 'ABOVE', 'NO_FILE', 'NO_TEXT', 'ODD', 'PROBE', 'PROBE_SECONDS', 'sync_folder',
-           'make_folder', 'LocalSink', 'is_text', 'leads_to', 'local_etag', 'check_regular', 'list_local', 'LocalFile',
-           'open_local', 'LocalListing', 'LocalReading', 'LocalStaged', 'LocalStaging', 'LocalStore', 'local_create',
-           'sweep_probes', 'local_probe', 'can_link', 'write_probe']
+           'make_folder', 'LocalSink', 'is_text', 'leads_to', 'local_etag', 'check_regular', 'list_local',
+           'open_at_once', 'LocalFile', 'open_local', 'open_listed', 'LocalListing', 'LocalReading', 'LocalStaged',
+           'LocalStaging', 'LocalStore', 'local_create', 'sweep_probes', 'local_probe', 'can_link', 'write_probe']
 
 # %% ../nbs/02_local.ipynb #ec76cd8d
 import errno
@@ -133,10 +133,13 @@ def list_local(folder, recursive):
             else: yield FileEntry(item.path, found.st_size, local_etag(found))
 
 # %% ../nbs/02_local.ipynb #b2d12f7d
+def open_at_once(path, flags):
+    "As `os.open`, where a pipe in the place of a file makes nobody wait"
+    return os.open(path, flags | os.O_NONBLOCK)
+
 class LocalFile(io.FileIO):
-    "A file to read whose faults are `StoreError`s, opened so that a pipe in its place makes nobody wait."
-    def __init__(self, path):
-        super().__init__(path, 'rb', opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    "A file to read whose faults are `StoreError`s"
+    def __init__(self, path): super().__init__(path, 'rb', opener=open_at_once)
 
     def readinto(self, buffer):
         with access('read', self.name): return super().readinto(buffer)
@@ -146,16 +149,24 @@ class LocalFile(io.FileIO):
 
 # %% ../nbs/02_local.ipynb #2295ad32
 def open_local(path):
-    "The opened file and its stat result; `SourceChanged` if there is no file"
+    "The opened file, without a buffer, and its stat result; `SourceChanged` if there is no file"
     try: raw = LocalFile(path)
     except GONE: raise SourceChanged(f'{shown(path)} is gone since it was listed') from None
     except IsADirectoryError: raise SourceChanged(f'{shown(path)} is a folder') from None
     except OSError as e: raise StoreError(trouble(e, 'read', path)) from None
     found = os.fstat(raw.fileno())
-    if stat.S_ISREG(found.st_mode):
-        return io.BufferedReader(raw, 1 << 16), found
+    if stat.S_ISREG(found.st_mode): return raw, found
     raw.close()
     raise SourceChanged(f'{shown(path)} is not a regular file')
+
+# %% ../nbs/02_local.ipynb #796320a7
+def open_listed(entry):
+    "As `open_local`, of a file as it was listed: the opened one; `SourceChanged` if it is another by now"
+    check_regular(entry)
+    opened, found = open_local(entry.path)
+    if not entry.etag or local_etag(found) == entry.etag: return opened
+    opened.close()
+    raise SourceChanged(f'{shown(entry.path)} has changed since it was listed')
 
 # %% ../nbs/02_local.ipynb #29913718
 class LocalListing:
@@ -184,16 +195,12 @@ class LocalReading(LocalListing):
     "What is in a folder and in a file"
     def open(self, entry):
         "A seekable binary file with the content of `entry`; raises `SourceChanged`"
-        check_regular(entry)
-        opened, found = open_local(entry.path)
-        if not entry.etag or local_etag(found) == entry.etag: return opened
-        opened.close()
-        raise SourceChanged(f'{shown(entry.path)} has changed since it was listed')
+        return io.BufferedReader(open_listed(entry), 1 << 16)
 
     @accessing('read')
     def read(self, entry):
         "All bytes of `entry`; raises `SourceChanged`, also if it changes while it is read"
-        with self.open(entry) as opened:
+        with open_listed(entry) as opened:      # a buffer would cost a third of reading a small file
             data = opened.read()
             if len(data) == entry.size and local_etag(os.fstat(opened.fileno())) == entry.etag:
                 return data

@@ -130,8 +130,9 @@ def close_java(java):
 def let_close(spark):
     """At the end of this process a session that keeps an event log, or temporary files elsewhere, goes by itself before
     `end_spark`"""
-    elsewhere = os.environ.get('SPARK_LOCAL_DIRS') or spark.conf.get('spark.local.dir', '')
-    if elsewhere or spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
+    given = spark.sparkContext.getConf()    # to ask `spark.conf` would start what only SQL needs
+    elsewhere = os.environ.get('SPARK_LOCAL_DIRS') or given.get('spark.local.dir', '')
+    if elsewhere or given.get('spark.eventLog.enabled', 'false') == 'true':
         atexit.register(close_java, spark.sparkContext._gateway.proc)
 
 # %% ../nbs/05_spark.ipynb #10cae731

@@ -832,10 +832,13 @@ def list_local(folder, recursive):
             else: yield FileEntry(item.path, found.st_size, local_etag(found))
 
 
+def open_at_once(path, flags):
+    "As `os.open`, where a pipe in the place of a file makes nobody wait"
+    return os.open(path, flags | os.O_NONBLOCK)
+
 class LocalFile(io.FileIO):
-    "A file to read whose faults are `StoreError`s, opened so that a pipe in its place makes nobody wait."
-    def __init__(self, path):
-        super().__init__(path, 'rb', opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    "A file to read whose faults are `StoreError`s"
+    def __init__(self, path): super().__init__(path, 'rb', opener=open_at_once)
 
     def readinto(self, buffer):
         with access('read', self.name): return super().readinto(buffer)
@@ -845,16 +848,24 @@ class LocalFile(io.FileIO):
 
 
 def open_local(path):
-    "The opened file and its stat result; `SourceChanged` if there is no file"
+    "The opened file, without a buffer, and its stat result; `SourceChanged` if there is no file"
     try: raw = LocalFile(path)
     except GONE: raise SourceChanged(f'{shown(path)} is gone since it was listed') from None
     except IsADirectoryError: raise SourceChanged(f'{shown(path)} is a folder') from None
     except OSError as e: raise StoreError(trouble(e, 'read', path)) from None
     found = os.fstat(raw.fileno())
-    if stat.S_ISREG(found.st_mode):
-        return io.BufferedReader(raw, 1 << 16), found
+    if stat.S_ISREG(found.st_mode): return raw, found
     raw.close()
     raise SourceChanged(f'{shown(path)} is not a regular file')
+
+
+def open_listed(entry):
+    "As `open_local`, of a file as it was listed: the opened one; `SourceChanged` if it is another by now"
+    check_regular(entry)
+    opened, found = open_local(entry.path)
+    if not entry.etag or local_etag(found) == entry.etag: return opened
+    opened.close()
+    raise SourceChanged(f'{shown(entry.path)} has changed since it was listed')
 
 
 class LocalListing:
@@ -883,16 +894,12 @@ class LocalReading(LocalListing):
     "What is in a folder and in a file"
     def open(self, entry):
         "A seekable binary file with the content of `entry`; raises `SourceChanged`"
-        check_regular(entry)
-        opened, found = open_local(entry.path)
-        if not entry.etag or local_etag(found) == entry.etag: return opened
-        opened.close()
-        raise SourceChanged(f'{shown(entry.path)} has changed since it was listed')
+        return io.BufferedReader(open_listed(entry), 1 << 16)
 
     @accessing('read')
     def read(self, entry):
         "All bytes of `entry`; raises `SourceChanged`, also if it changes while it is read"
-        with self.open(entry) as opened:
+        with open_listed(entry) as opened:      # a buffer would cost a third of reading a small file
             data = opened.read()
             if len(data) == entry.size and local_etag(os.fstat(opened.fileno())) == entry.etag:
                 return data
@@ -1996,8 +2003,9 @@ def close_java(java):
 def let_close(spark):
     """At the end of this process a session that keeps an event log, or temporary files elsewhere, goes by itself before
     `end_spark`"""
-    elsewhere = os.environ.get('SPARK_LOCAL_DIRS') or spark.conf.get('spark.local.dir', '')
-    if elsewhere or spark.conf.get('spark.eventLog.enabled', 'false') == 'true':
+    given = spark.sparkContext.getConf()    # to ask `spark.conf` would start what only SQL needs
+    elsewhere = os.environ.get('SPARK_LOCAL_DIRS') or given.get('spark.local.dir', '')
+    if elsewhere or given.get('spark.eventLog.enabled', 'false') == 'true':
         atexit.register(close_java, spark.sparkContext._gateway.proc)
 
 
