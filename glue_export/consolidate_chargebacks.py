@@ -47,7 +47,7 @@ from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import partial, wraps
 from http.client import HTTPConnection, HTTPSConnection
-from itertools import groupby, product
+from itertools import accumulate, groupby, product
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -7200,9 +7200,18 @@ def metrics_line(report):
     return f'METRICS: {counts}, output_files={report.output_files}, duration_seconds={report.duration_seconds:.2f}'
 
 
+MOST_ASIDE = 150_000    # bytes of JSON; agents cut a log event at 256 KiB, and what is cut is no JSON
+
+def told_aside(report):
+    "The first of the files set aside, as many as the line of JSON has room for"
+    lengths = accumulate(len(json.dumps(aside)) for aside in report.set_aside)
+    return report.set_aside[:sum(length <= MOST_ASIDE for length in lengths)]
+
 def json_line(report):
-    "The whole report as one line of JSON"
-    return json.dumps(dict(report.__dict__, event='consolidation'), sort_keys=True, default=str)
+    "The report as one line of JSON"
+    told = dict(report.__dict__, event='consolidation',
+                set_aside=told_aside(report), files_set_aside=len(report.set_aside))
+    return json.dumps(told, sort_keys=True, default=str)
 
 
 def broken_rules(report, level):

@@ -283,6 +283,21 @@ def test_c13_one_metrics_line_and_one_json_line(lake, capfd):
     assert [{name: line[name] for name in wanted} for line in found] == [wanted]
 
 
+def test_c13_the_line_of_json_fits_into_a_log_event(lake, capfd):
+    "However many files are set aside: agents cut an event at 256 KiB"
+    names = sorted(f'{"long" * 30}-{i}.parquet' for i in range(2500))
+    for name in names: lake.land(name, b'')
+    lake.land('good.parquet', chargebacks(['a']))
+    assert lake.main(MAX_UNREADABLE_RATE=1) == 0
+    lines = capfd.readouterr()[0].splitlines()
+    [line] = [line for line in lines if line.startswith('{')]
+    told = json.loads(line)
+    first = [path for path, _, _ in told['set_aside']]
+    assert len(line) < 256 << 10 and told['files_set_aside'] == told['unreadable_files'] == 2500
+    assert 500 < len(first) < 2500 and first == [f'2025/11/02/{name}' for name in names[:len(first)]]
+    assert len([line for line in lines if line.startswith('set aside ')]) == 2500, 'each has a line of its own'
+
+
 # C14 Logs
 
 
