@@ -61,10 +61,10 @@ def day_folders(day):
     named = [
         '/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words
     ]
+    hours = [f'{day}--{hour}' for hour in HOURS]
     single = dates(day) + [f'{key}={word}' for key in DATE_KEYS for word in dates(day)]
-    return (
-        ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
-    )
+    keyed = [f'{key}={hour}' for key in DATE_KEYS for hour in hours]
+    return ['/'.join(w) for w in words] + named + single + hours + keyed
 
 # %% ../nbs/04_catalog.ipynb #f6a29803
 def read_day(words):
@@ -93,6 +93,7 @@ def table_folders(
         if name[:1] in ('_', '.'): continue
         path = join(within, name) if within else name
         day = read_day(path.split('/'))
+        if day and path not in day_folders(day): day = None     # its keys are others
         if day or level == 1: yield day, path
         else:
             below = list(table_folders(store, location, path, level - 1))
@@ -175,6 +176,9 @@ def expression_for(
         ), style
     for key in DATE_KEYS + ('partition_0',):
         if set(types) != {key}: continue
+        if types[key] in WHOLE_NUMBERS:
+            raise ArgumentError(f'--SOURCE_TABLE is partitioned by {key} of type {shown(types[key])}: {KEYS_EXPECTED}, '
+                                'and a whole day in one of them must be a string or a date')
         words = (
             [str(day)] if types[key] == 'date' else dates(day) + [f'{day}--{hour}' for hour in HOURS]
         )
@@ -283,7 +287,7 @@ HIVE_TYPES = (
     ('boolean', 'boolean'), ('int8', 'tinyint'), ('int16', 'smallint'), ('uint8', 'smallint'), ('int32', 'int'),
     ('uint16', 'int'), ('date32', 'date'), ('time32', 'int'), ('integer', 'bigint'), ('time', 'bigint'),
     ('float16', 'float'), ('float32', 'float'), ('floating', 'double'), ('string', 'string'),
-    ('large_string', 'string'), ('timestamp', 'timestamp'))
+    ('large_string', 'string'), ('timestamp', 'timestamp'), ('duration', 'bigint'))
 
 def hive_type(kind):
     "The Hive type of an Arrow type, as text"
@@ -294,7 +298,7 @@ def hive_type(kind):
         )
     if pa.types.is_map(kind):
         return f'map<{hive_type(kind.key_type)},{hive_type(kind.item_type)}>'
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return f'array<{hive_type(kind.value_type)}>'
     if pa.types.is_decimal(kind):
         return f'decimal({kind.precision},{kind.scale})'

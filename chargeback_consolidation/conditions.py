@@ -121,10 +121,9 @@ class NumberReader(SumReader):
 def last_count(given):
     "How many commits `last` with these arguments goes back, or None"
     if not given: return 1
-    [number] = given if len(given) == 1 else [Value('', '')]
-    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000:
-        return None
-    return int(number.data)
+    if len(given) > 1 or given[0].kind != 'number': return None
+    number = given[0].data
+    return int(number) if number == int(number) and 1 <= number <= 1000 else None
 
 def value_kinds(values):
     "The kinds of `Value`s, those within them included"

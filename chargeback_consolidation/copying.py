@@ -22,7 +22,7 @@ from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
 from .dqdl import rule_text
 from .rule_rows import RuleRows
 from .rules import NO_BOOK, first_broken, open_book, quarantine_rules, rule_columns, rule_fields
-from .inventory import NOTHING_FETCHED, Source
+from .inventory import NOTHING_FETCHED, Source, path_in_table
 from .landing import attempts, read_sources, rule_of
 from .writer import (BATCH_BYTES, BATCH_ROWS, ROW_GROUP_BYTES, Copied, Fit, Marks, Rows,
     SlotWriter, Till, WrittenFile, as_plain, from_plain, marks_of, writing)
@@ -72,8 +72,8 @@ class Sieve:
 
     def leaves(self, parquet):
         "The numbers of a file's leaves that must be read to know"
-        wanted, names = {name.lower() for name in self.schema.names}, parquet.schema_arrow.names
-        return leaves_named(parquet, [name for name in names if name in self.key or name.lower() in wanted])
+        wanted = {name.lower() for name in (*self.key, *self.schema.names)}
+        return leaves_named(parquet, [name for name in parquet.schema_arrow.names if name.lower() in wanted])
 
     def reasons(self, table, part):
         "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
@@ -243,7 +243,7 @@ def take_rows(rows, writer, quarantine):
 # %% ../nbs/20_copying.ipynb #ddf6d9b2
 def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     "Close what a slot has staged: what was `Copied`"
-    landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
+    landing_path = {p.source.id: path_in_table(root, p.source) for p in parts}
     with writing(paths.file):
         writer.end()
         aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts, writer.till.totals)

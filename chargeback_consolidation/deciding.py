@@ -6,7 +6,7 @@
 __all__ = ['CHUNK', 'SPAN', 'Shape', 'BOOLS', 'BYTE', 'NUMBERS', 'TEXT', 'LIST', 'STRUCT', 'moment_fields',
            'index_schema', 'deciding_names', 'check_deciding', 'make_shape', 'varint', 'value_end', 'struct_end',
            'schema_bytes', 'Shapes', 'spans_of', 'read_span', 'int96_need', 'deciding_tables', 'whole_tables',
-           'check_calendar', 'index_rows']
+           'as_asked', 'check_calendar', 'index_rows']
 
 # %% ../nbs/15_deciding.ipynb #3f1da0b4
 from collections import namedtuple
@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from .settings import COLUMNS, times_of
 from .store import attempt
-from .parquet import (SchemaConflict, arrow_array, enum_leaves, has_ancient, instants,
-    int96_columns, int96_unit, is_legacy, key_fault, key_hashes, keys_of, leaves_named, spark_version, whole)
+from .parquet import (SchemaConflict, arrow_array, enum_leaves, find_column, has_ancient,
+    instants, int96_columns, int96_unit, is_legacy, key_fault, key_hashes, keys_of, leaves_named, spark_version, whole)
 from .schema import as_int96, enums_as_text, in_unit, plain_field, plain_schema
 from .rules import rule_fields
 
@@ -47,14 +47,16 @@ def check_deciding(schema, columns):
     t, fault = pa.types, key_fault(schema, columns.key)
     if fault: raise SchemaConflict(fault)
     for name in times_of(columns):
-        kind = schema.field(name).type if name in schema.names else pa.null()
+        found = find_column(name, schema.names)
+        kind = schema.field(found).type if found else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
             raise SchemaConflict(f'column {name} is {kind}: a time must be a timestamp, a date or an integer')
 
 # %% ../nbs/15_deciding.ipynb #e36705e0
 Shape = namedtuple('Shape', 'schema packed deciding leaves old spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
-schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. old: those of
+schema: plain. packed: its bytes. deciding: that of the columns that decide, named as they are asked for. leaves: their
+numbers. old: those of
 INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
 def make_shape(parquet, asked=(), columns=COLUMNS):
@@ -63,9 +65,10 @@ def make_shape(parquet, asked=(), columns=COLUMNS):
     plain = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enum_leaves(parquet)))
     check_deciding(plain, columns)
     schema = pa.schema([as_int96(f) if f.name in old else f for f in plain])
-    decide = [name for name in deciding_names(columns) if name in schema.names]
+    decide = {find_column(name, schema.names): name for name in deciding_names(columns)}
+    decide.pop(None, None)
     names = dict.fromkeys([*decide, *rule_fields(asked, schema.names)])
-    deciding = pa.schema([schema.field(name) for name in names])
+    deciding = pa.schema([schema.field(name).with_name(decide.get(name, name)) for name in names])
     return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names),
                  leaves_named(parquet, old), spark_version(raw.metadata), is_legacy(raw.metadata))
 
@@ -185,7 +188,12 @@ def whole_tables(parquet, spans, schema, leaves):
         rows += table.num_rows
         if span is spans[-1] and rows != promised:
             raise ValueError(f'the footer promises {promised} rows, there are {rows}')
-        yield table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
+        yield table if table.schema.equals(schema) else as_asked(table, schema)
+
+def as_asked(table, schema):
+    "A table with the columns of `schema`, in whatever case and order, as `schema` has them"
+    asked = {name.lower(): name for name in schema.names}
+    return table.rename_columns([asked[name.lower()] for name in table.column_names]).select(schema.names).cast(schema)
 
 # %% ../nbs/15_deciding.ipynb #0d819e00
 def check_calendar(parquet, reopened, spans):

@@ -6,9 +6,9 @@
 __all__ = ['DELTA_WORDS', 'PARTITION_COLUMNS', 'DayFiles', 'APPLICATION', 'LogState', 'NO_LOG', 'CHECKPOINT_EVERY',
            'TEXTS', 'PAIRS', 'CHECKPOINT', 'VERSION_FILE', 'CHECKPOINT_FILE', 'DeltaRefused', 'delta_timestamp',
            'delta_type', 'delta_fields', 'merged_type', 'merged_fields', 'partition_values', 'add_action',
-           'remove_action', 'protocol_for', 'metadata_of', 'known_fields', 'played', 'paths_of', 'day_actions',
-           'schema_actions', 'commit_info', 'log_bytes', 'fitting', 'checkpoint_bytes', 'plain', 'read_checkpoint',
-           'LogFiles', 'LogReading', 'LogSchema', 'LogWriting', 'DeltaLog']
+           'remove_action', 'has_local_times', 'protocol_for', 'metadata_of', 'known_fields', 'played', 'paths_of',
+           'day_actions', 'schema_actions', 'commit_info', 'log_bytes', 'fitting', 'checkpoint_bytes', 'plain',
+           'read_checkpoint', 'LogFiles', 'LogReading', 'LogSchema', 'LogWriting', 'DeltaLog']
 
 # %% ../nbs/21_delta.ipynb #f5a7872d
 import json
@@ -120,9 +120,16 @@ def remove_action(add, now):
     return dict(kept, deletionTimestamp=now, dataChange=True, extendedFileMetadata=True)
 
 # %% ../nbs/21_delta.ipynb #0d3787d4
+def has_local_times(kind):
+    "True if a type, as Delta writes it, is that of times without a zone, or holds one"
+    if isinstance(kind, str): return kind == 'timestamp_ntz'
+    inner = [field['type'] for field in kind.get('fields', ())]
+    inner += [kind[part] for part in ('elementType', 'keyType', 'valueType') if part in kind]
+    return any(map(has_local_times, inner))
+
 def protocol_for(fields):
     "What a reader of a table with these fields must know"
-    if 'timestamp_ntz' not in json.dumps(fields): return {'minReaderVersion': 1, 'minWriterVersion': 2}
+    if not has_local_times({'fields': fields}): return {'minReaderVersion': 1, 'minWriterVersion': 2}
     features = ['timestampNtz']
     return {'minReaderVersion': 3, 'minWriterVersion': 7, 'readerFeatures': features, 'writerFeatures': features}
 

@@ -19,7 +19,7 @@ class RulesError(ValueError):
 Token = namedtuple('Token', 'kind text line column')
 Token.__doc__ = """A piece of the text.
 kind: 'text' (quoted), 'word', 'number', 'now', 'sign' or 'end'. line, column: from 1."""
-TOKEN = re.compile(r'(?P<space>[ \t\r\n]+|#[^\n]*)|(?P<text>"(?:\\["\\]|[^"])*")|(?P<now>now\(\))'
+TOKEN = re.compile(r'(?P<space>[ \t\r\n]+|#[^\n]*)|(?P<text>"(?:\\["\\]|[^"\\]|\\(?!["\\]))*\\?")|(?P<now>now\(\))'
                    r'|(?P<word>[A-Za-z0-9_.]+)|(?P<sign>>=|<=|[=<>!()\[\]{},:$+*/-])')
 NUMBER = re.compile(r'^[0-9]+(\.[0-9]+)?$')
 

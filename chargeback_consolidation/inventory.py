@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SetAside', 'UNFINISHED', 'MAGIC', 'Source', 'SMALL', 'FETCHED', 'LEAST_FREE', 'PLACE', 'NOTHING_FETCHED',
-           'Inventory', 'path_in_table', 'is_by_name', 'take_inventory', 'inventory_of', 'is_parquet', 'parquet_among',
-           'is_small', 'Sources', 'listing_digest', 'read_places', 'is_own', 'make_own', 'has_room', 'sweep_old',
-           'Fetched']
+           'Inventory', 'path_in_table', 'path_of', 'is_by_name', 'take_inventory', 'inventory_of', 'is_parquet',
+           'parquet_among', 'is_small', 'Sources', 'listing_digest', 'read_places', 'is_own', 'make_own', 'has_room',
+           'sweep_old', 'Fetched']
 
 # %% ../nbs/14_inventory.ipynb #f3052a96
 import hashlib
@@ -49,6 +49,10 @@ MAGIC = b'PAR1'
 def path_in_table(root, entry):
     "The path of a file relative to the table's location; of one that lies elsewhere all of it"
     return entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
+
+def path_of(root, path):
+    "All of a path that `path_in_table` gave"
+    return path if path.startswith('s3://') else join(root, path)
 
 def is_by_name(location, entry):
     "True for a file that takes part by its name alone"
@@ -140,7 +144,7 @@ class Sources(Mapping):
     def __getitem__(self, i):
         if i in self.own: return self.own[i]
         path, size, etag = self.new[i]
-        return Source(i, join(self.root, path), size, etag, '')
+        return Source(i, path_of(self.root, path), size, etag, '')
 
 # %% ../nbs/14_inventory.ipynb #f097f592
 def listing_digest(source):

@@ -281,7 +281,7 @@ def make_known(run, commit):
     try:
         register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition,
                  has_log(run.ledger))
-    except CatalogError as e: return str(e)
+    except (CatalogError, StoreError) as e: return str(e)
     run.mark('register')
     return ''
 

@@ -24,8 +24,8 @@ import pyarrow as pa
 
 from .settings import COLUMNS, RULES, total_name
 from .store import FileEntry, SourceChanged, StoreError, attempt, read_each
-from .parquet import (SchemaConflict, WholeFile, arrow_array, arrow_texts, cause_of, integers,
-    key_hashes, keys_where, known, open_parquet, read_lineage, whole)
+from .parquet import (SchemaConflict, WholeFile, arrow_array, arrow_texts, cause_of,
+    find_column, integers, key_hashes, keys_where, known, open_parquet, read_lineage, whole)
 from .quality import WIDE, added
 from .rulesets import read_rules
 from .rule_rows import RuleRows, numbers_in, row_fails
@@ -190,7 +190,8 @@ def stretch_sums(numbers, places, count, starts):
 def one_total(table, total, starts):
     "A `ControlTotal` of each stretch of a table: [scale, [[value, sum without its point]]], None for too many values"
     def column(name):
-        return whole(table[name]) if name in table.column_names else pa.nulls(table.num_rows)
+        found = find_column(name, table.column_names)
+        return whole(table[found]) if found else pa.nulls(table.num_rows)
     numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
     if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values):
         return [None] * len(starts)

@@ -7,7 +7,7 @@ __all__ = ['DATA_NAME', 'RECORD_NAME', 'MANIFEST_NAME', 'RUNS', 'Taken', 'Settle
            'slot_paths', 'Commit', 'read_commit', 'schema_of', 'totals_kept', 'age_hours', 'write_manifest',
            'read_manifest', 'LedgerDamaged', 'CommitRecords', 'Ledger', 'settle', 'files_there', 'publish_files',
            'day_of', 'has_log', 'tell_log', 'heads', 'rolled_forward', 'whole_days', 'log_refusal', 'retained',
-           'remove_superseded', 'remove_litter', 'manifests', 'dead_manifests', 'drop_staged', 'open_ledger',
+           'remove_superseded', 'remove_litter', 'manifests', 'dead_manifests', 'drop_staged', 'is_read', 'open_ledger',
            'snapshot', 'is_rolling', 'Gone', 'snapshot_of', 'commits_there']
 
 # %% ../nbs/22_ledger.ipynb #37a23e43
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from .settings import COLUMNS, Columns, ledger_path, lies_in
 from .store import StoreError, join, publish_each
 from .parquet import arrow_array, arrow_texts
+from .inventory import is_parquet
 from .layout import SlotPaths
 from .writer import WrittenFile
 from .delta import DayFiles, DeltaLog, DeltaRefused
@@ -376,13 +377,17 @@ def drop_staged(ledger, run):
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
 # %% ../nbs/22_ledger.ipynb #f1ae3f6b
+def is_read(store, entry):
+    "True for a file that readers of the folder take for one of its Parquet files"
+    return entry.path.lower().endswith('.parquet') or is_parquet(store, entry)
+
 def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
     """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.
     `LedgerDamaged` if strangers lie in the partition."""
     visible = ledger.visible()
     head = ledger.head()
     last = head.number if head else 0
-    strangers = [e.path for e in visible if e.path.endswith('.parquet') and not up_to(e.path, last)]
+    strangers = [e.path for e in visible if not up_to(e.path, last) and is_read(ledger.store, e)]
     if strangers:
         raise LedgerDamaged(f'{strangers[0]} was not written by a commit of this ledger: '
                             'move it out of the partition')

@@ -19,7 +19,7 @@ from copy import copy
 
 from .settings import lies_in
 from .store import (STORES, FileEntry, Sink, SourceChanged, StoreError, access, accessing,
-    cause, join, lacking, shown, trouble, unfit)
+    cause, join, lacking, may_pass, shown, trouble, unfit)
 
 # %% ../nbs/02_local.ipynb #ac8571b3
 GONE = (FileNotFoundError, NotADirectoryError)
@@ -92,9 +92,10 @@ def is_text(path):
 def leads_to(item):
     "The stat result behind an item of `os.scandir`; a key of ODD if it is odd; None if it is gone"
     try: found = item.stat()
-    except FileNotFoundError: return NOWHERE if item.is_symlink() else None
+    except GONE: return NOWHERE if item.is_symlink() else None
     except OSError as e:
         if e.errno == errno.ELOOP: return CIRCLE
+        if e.errno == errno.ENAMETOOLONG: return NOWHERE
         raise
     if stat.S_ISDIR(found.st_mode): return found
     if not stat.S_ISREG(found.st_mode): return NO_FILE
@@ -316,7 +317,8 @@ def sweep_probes(store, folder):
 
 # %% ../nbs/02_local.ipynb #7ce5b5c5
 def local_probe(self, folder):
-    "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
+    """Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks; `StoreError` for what may
+    pass"""
     for attempt in range(5):
         if can_link(self, folder): return sweep_probes(self, folder)
     raise unfit(folder, 'what is written there is removed by others all the time')
@@ -337,13 +339,15 @@ def can_link(store, folder):
 
 # %% ../nbs/02_local.ipynb #0f6ba099
 def write_probe(folder, path):
-    "Create the file `path` in `folder`; `StoreUnfit`"
+    "Create the file `path` in `folder`; `StoreUnfit`, or `StoreError` for what may pass"
     try:
         make_folder(folder)
         with open(path, 'xb') as f:
             f.write(b'probe')
             f.flush()
             os.fsync(f.fileno())
-    except OSError as e: raise unfit(folder, lacking(e)) from None
+    except OSError as e:
+        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
+        raise unfit(folder, lacking(e)) from None
 
 LocalStore.probe = accessing('probed')(local_probe)

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CHECKSUMS', 'MOST_MICROS', 'DAY_MICROS', 'ARROWS', 'SPARK_VERSION', 'SPARK_LEGACY', 'GREGORIAN', 'MODERN',
            'FORMAT', 'known', 'integers', 'packed_bits', 'arrow_array', 'arrow_texts', 'SchemaConflict', 'open_parquet',
-           'cause_of', 'is_bytes', 'key_texts', 'whole', 'keys_where', 'joined_keys', 'keys_of', 'key_fault',
-           'keyless_rows', 'instants', 'key_hashes', 'int96_columns', 'leaves_of', 'fit_both', 'int96_needs',
-           'int96_unit', 'enum_leaves', 'spark_version', 'is_legacy', 'has_ancient', 'read_lineage', 'write_lineage',
-           'repeats', 'nested_leaves', 'dictionary_columns', 'open_writer', 'footer', 'WholeFile', 'leaves_named']
+           'cause_of', 'is_bytes', 'key_texts', 'find_column', 'whole', 'keys_where', 'joined_keys', 'keys_of',
+           'key_fault', 'keyless_rows', 'instants', 'key_hashes', 'int96_columns', 'leaves_of', 'fit_both',
+           'int96_needs', 'int96_unit', 'enum_leaves', 'spark_version', 'is_legacy', 'has_ancient', 'read_lineage',
+           'write_lineage', 'repeats', 'nested_leaves', 'dictionary_columns', 'open_writer', 'footer', 'WholeFile',
+           'leaves_named']
 
 # %% ../nbs/06_parquet.ipynb #10694faf
 import difflib
@@ -112,6 +113,12 @@ def key_texts(column):
     bits = packed_bits(np.concatenate([np.zeros(texts.offset, bool), valid & (lengths > 0)]))
     return pa.Array.from_buffers(pa.string(), n, [bits] + texts.buffers()[1:], offset=texts.offset)
 
+# %% ../nbs/06_parquet.ipynb #ca720437
+def find_column(name, names):
+    "The one of `names` that is meant, which may be written in another case, or None"
+    if name in names: return name
+    return {other.lower(): other for other in names}.get(name.lower())
+
 # %% ../nbs/06_parquet.ipynb #0b5b15bd
 def whole(column):
     "A ChunkedArray as one Array"
@@ -134,7 +141,7 @@ def joined_keys(parts):
 
 def keys_of(table, names):
     "The keys of a table's rows, of the columns `names`: a string array, null where there is none"
-    parts = [key_texts(whole(table[name])) for name in names]
+    parts = [key_texts(whole(table[find_column(name, table.column_names)])) for name in names]
     return parts[0] if len(parts) == 1 else joined_keys(parts)
 
 # %% ../nbs/06_parquet.ipynb #db55aebe
@@ -142,11 +149,12 @@ def key_fault(schema, names):
     "Why the rows of a schema have no keys of the columns `names`, or ''"
     t = pa.types
     for name in names:
-        if name not in schema.names:
+        found = find_column(name, schema.names)
+        if not found:
             near = ', '.join(difflib.get_close_matches(name, schema.names)) or ', '.join(
                 other for other in schema.names if other.lower().endswith('_id'))
             return f'there is no column {name}' + (f' (there is {near})' if near else '')
-        kind = schema.field(name).type
+        kind = schema.field(found).type
         if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
             return f'column {name} is {kind}: a key must be text, an integer or binary'
     return ''
@@ -219,7 +227,7 @@ def leaves_of(array, wanted):
     if t.is_map(kind):
         return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
     if t.is_list(kind): return leaves_of(array.values, wanted)
-    return []
+    return leaves_of(array.flatten(), wanted) if t.is_nested(kind) else []
 
 # %% ../nbs/06_parquet.ipynb #6795f705
 MOST_MICROS = (2**63 - 1) // 1000   # that can be told in nanoseconds

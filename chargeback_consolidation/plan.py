@@ -140,7 +140,7 @@ def offenders(state, notes, place):
     return sorted((path, row) for path, row in rows if row != NO_ROW)[:3]
 
 # %% ../nbs/26_plan.ipynb #df75615b
-HISTORY_DAYS = 31   # how far back numbers from history are looked for
+HISTORY_DAYS = 31   # in which numbers from history are looked for, the day itself the first
 
 def history_of(run):
     "{metric: what it was in earlier commits, the latest last}, as far as rules ask for it"

@@ -16,6 +16,7 @@ from decimal import Context, Decimal, Inexact
 import pyarrow as pa
 
 from .settings import COLUMNS, RULES, told_rule
+from .parquet import find_column
 
 # %% ../nbs/08_quality.ipynb #4965dba7
 RuleResult = namedtuple('RuleResult', 'rule count whole rate level limit')
@@ -98,7 +99,7 @@ def check_rules(verdicts):
 # %% ../nbs/08_quality.ipynb #c87036e2
 def check_versions(schema, names=COLUMNS.version):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest. names: version columns"
-    if schema is not None and not set(names) & set(schema.names):
+    if schema is not None and not any(find_column(name, schema.names) for name in names):
         raise QualityFailed(f'nothing is published: no file has a column {" or ".join(names)}, so nothing tells '
                             'which version of a chargeback is the latest: name those that do with '
                             '--VERSION_COLUMNS')
@@ -187,10 +188,11 @@ def total_fault(total, schema):
     wanted = ((total.amount, can_be_summed, 'numbers that add up exactly, integers or decimals'),
               (total.by, can_group, 'text'))
     for name, fits, what in wanted:
-        if name not in schema.names:
+        found = find_column(name, schema.names)
+        if not found:
             near = difflib.get_close_matches(name, schema.names, n=1)
             return f'no file has a column {name}' + (f' (there is {near[0]})' if near else '')
-        kind = schema.field(name).type
+        kind = schema.field(found).type
         if not fits(kind):
             return f'column {name} is {kind}, it must be {what}'
     return ''

@@ -43,7 +43,7 @@ def mend_log(ledger, before):
     ahead = [d for d in days if before.get(d.day, 0) > d.number]
     if ahead:
         raise LedgerDamaged(f'the Delta log has commit {before[ahead[0].day]} of {ahead[0].day}, its ledger only '
-                            f'{ahead[0].number}: remove {ledger.log.folder} and repair again with --delta-log true')
+                            f'{ahead[0].number}: remove {ledger.log.folder} and repair again with --delta-log')
     try: ledger.log.follow(days, lambda: [])
     except DeltaRefused as e: raise StoreError(f'the Delta log could not be written: {e}') from None
     return [f'brought the Delta log up to commit {d.number} of {d.day}' for d in days if before.get(d.day) != d.number]

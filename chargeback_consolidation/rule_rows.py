@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NumberColumn', 'TextColumn', 'CALLS', 'MOMENT', 'TEXT_TYPES', 'numbers_in', 'decimal_integers', 'words_in',
-           'find_column', 'rule_column', 'RuleRows', 'past', 'amount_of', 'holds', 'beyond', 'compared', 'micros_since',
-           'moment_of', 'moments_in', 'any_of', 'number_condition', 'text_test', 'text_condition', 'values_meet',
-           'lengths_in', 'is_day', 'is_moment', 'is_integer', 'is_real', 'has_type', 'freshness', 'row_answers',
-           'literal_compares', 'moment_compares', 'filtered', 'considered', 'row_fails']
+           'rule_column', 'RuleRows', 'past', 'amount_of', 'holds', 'beyond', 'compared', 'micros_since', 'moment_of',
+           'moments_in', 'any_of', 'number_condition', 'text_test', 'text_condition', 'values_meet', 'lengths_in',
+           'is_day', 'is_moment', 'is_integer', 'is_real', 'has_type', 'freshness', 'row_answers', 'literal_compares',
+           'moment_compares', 'filtered', 'considered', 'row_fails']
 
 # %% ../nbs/12_rule_rows.ipynb #c27d8ca8
 import math
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .parquet import instants, integers, known, whole
+from .parquet import find_column, instants, integers, known, whole
 from .quality import WIDE
 from .dqdl import UNITS, Both
 from .conditions import kind_of, last_count, minutes_of
@@ -74,17 +74,12 @@ def words_in(array):
     elif t.is_boolean(kind): array = array.cast(pa.uint8()).cast(pa.string())
     elif not (t.is_string(kind) or t.is_large_string(kind)): return None
     found = array.dictionary_encode()
-    values = found.dictionary.to_pylist()
+    values = [bytes(value.as_buffer()).decode('utf-8', 'backslashreplace') for value in found.dictionary]
     if t.is_boolean(kind):
         values = [{'0': 'false', '1': 'true'}[v] for v in values]
     return TextColumn(values, integers(found.indices), known(array))
 
 # %% ../nbs/12_rule_rows.ipynb #34a42490
-def find_column(name, names):
-    "The one of `names` that a rule means, or None"
-    if name in names: return name
-    return {other.lower(): other for other in names}.get(name.lower())
-
 def rule_column(table, name):
     "A column of a table, or what a point leads to in a struct, as one Array; None if there is none"
     found, way = find_column(name, table.column_names), []

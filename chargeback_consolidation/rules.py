@@ -19,10 +19,11 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 
+from .parquet import find_column
 from .dqdl import SIGNATURES, Both, Check, metric_text, rule_hint, rule_text, ruleset_text
 from .rulesets import about_rows, checks_in, filter_columns, read_rules
-from .rule_rows import (RuleRows, considered, find_column, holds, literal_compares, numbers_in,
-    row_answers, row_fails, rule_column)
+from chargeback_consolidation.rule_rows import (RuleRows, considered, holds, literal_compares, numbers_in, row_answers,
+    row_fails, rule_column)
 
 # %% ../nbs/13_rules.ipynb #432c0463
 def plain_measure(check):
@@ -69,7 +70,7 @@ def exact_sums(numbers, use, starts):
         with np.errstate(over='ignore', invalid='ignore'):
             sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
         return [[c, repr(a), repr(b)] for c, a, b in zip(counts, sums, squares)]
-    most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
+    most = max(abs(int(values.max())), abs(int(values.min())))
     if most * most * len(values) >= 2**63:
         values = values.astype(object)
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
@@ -126,7 +127,8 @@ def added_all(tallies):
 # %% ../nbs/13_rules.ipynb #0e482379
 Verdict = namedtuple('Verdict', 'rule level outcome count whole value why')
 Verdict.__doc__ = """What came of a rule.
-rule: its text. level: of the rule. outcome: 'ok', 'failed' or 'unknown'. count: rows that fail, of whole.
+rule: its text. level: of the rule. outcome: 'ok', 'failed', 'unknown', or 'mistaken' where it does not go with the
+columns. count: rows that fail, of whole.
 value: {metric: number} of what it measured. why: one line, '' if it holds."""
 Facts = namedtuple('Facts', 'tallies measures names keys')
 Facts.__doc__ = """What rules are judged by.
@@ -287,7 +289,7 @@ OpenBook.__doc__ = """What a `Book` says.
 The `DayRule`s, their measures, the columns that they name, what `now()` is."""
 
 def book_of(rules, now):
-    "The `Book` of some `DayRule`s. now: datetime with a time zone"
+    "The `Book` of some `DayRule`s. now: datetime, in UTC"
     return Book(ruleset_text(rules), now.isoformat()) if rules else NO_BOOK
 
 def open_book(book):

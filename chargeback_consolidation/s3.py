@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .store import (ADVICE, STORES, FileEntry, Sink, SourceChanged, StoreError, access,
-    accessing, attempt, error_code, is_fault, join, lacking, shown, unfit)
+    accessing, attempt, error_code, is_fault, join, lacking, may_pass, shown, trouble, unfit)
 
 # %% ../nbs/03_s3.ipynb #813a9cfe
 def split_s3(path):
@@ -479,7 +479,8 @@ S3Store.create = accessing('created')(s3_create)
 NO_CONDITIONS = 'its endpoint ignores If-None-Match, so two runs could commit the same number'
 
 def s3_probe(self, folder):
-    "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
+    """Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks; `StoreError` for what may
+    pass"""
     bucket, key = split_s3(join(folder, '.conditional-put'))
     body = b'The ledger needs an endpoint that refuses to create this object twice.\n'
     for tried in range(2):
@@ -488,6 +489,7 @@ def s3_probe(self, folder):
         except Exception as e:
             if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise
+            if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
             missing = error_code(e) == 'NoSuchBucket'
             raise unfit(folder, f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)) from None
     raise unfit(folder, NO_CONDITIONS)

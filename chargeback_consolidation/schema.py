@@ -208,6 +208,8 @@ def in_unit(field, unit):
             return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
         if t.is_list(kind):
             return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+        if t.is_fixed_size_list(kind):
+            return pa.list_(kind.value_field.with_type(change(kind.value_type)), kind.list_size)
         return pa.map_(change(kind.key_type), change(kind.item_type)) if t.is_map(kind) else kind
     return field.with_type(change(field.type)) if is_int96(field) else field
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Columns', 'COLUMNS', 'Rule', 'RULES', 'Argument', 'REQUIRED', 'RATE', 'UNNAMED', 'MOST_COLUMNS', 'CODECS',
-           'WHAT_AND_WHERE', 'HOW', 'ARGUMENTS', 'ControlTotal', 'READERS', 'LIMITS', 'Settings', 'GLUE_ARGUMENTS',
-           'EXIT_CODES_TEXT', 'times_of', 'outside_day', 'told_rule', 'thresholds', 'ArgumentError', 'read_integer',
-           'read_number', 'some', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time', 'read_text',
-           'read_rule_argument', 'read_name', 'total_name', 'totals_of', 'read_totals', 'columns_of', 'columns_named',
-           'read_columns', 'read_column', 'read_path', 'Words', 'beside', 'lies_in', 'ledger_path', 'nearest',
-           'split_arguments', 'parse', 'check_together', 'limits_text', 'help_text']
+           'WHAT_AND_WHERE', 'HOW', 'ARGUMENTS', 'EPOCH', 'LAST', 'ControlTotal', 'READERS', 'LIMITS', 'Settings',
+           'GLUE_ARGUMENTS', 'EXIT_CODES_TEXT', 'times_of', 'outside_day', 'told_rule', 'thresholds', 'ArgumentError',
+           'read_integer', 'read_number', 'some', 'read_within', 'read_flag', 'read_choice', 'read_date', 'read_time',
+           'read_text', 'read_rule_argument', 'read_name', 'total_name', 'totals_of', 'read_totals', 'columns_of',
+           'columns_named', 'read_columns', 'read_column', 'read_path', 'Words', 'beside', 'lies_in', 'ledger_path',
+           'nearest', 'split_arguments', 'parse', 'check_together', 'limits_text', 'help_text']
 
 # %% ../nbs/00_settings.ipynb #b69e7e2a
 import difflib
@@ -170,13 +170,16 @@ def read_date(text, limits=None):
     except ValueError: raise ValueError('must be a day of the calendar, written YYYY-MM-DD') from None
 
 # %% ../nbs/00_settings.ipynb #ec5c0d7e
+EPOCH, LAST = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(9999, 1, 1, tzinfo=timezone.utc)
+
 def read_time(text, limits=None):
     "An ISO 8601 timestamp, as UTC"
     try:
         found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
     except ValueError: raise ValueError('must be an ISO timestamp such as 2025-11-03T05:00:00Z') from None
-    if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
-    return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
+    moment = found.replace(tzinfo=found.tzinfo or timezone.utc) - EPOCH
+    if not timedelta(0) <= moment < LAST - EPOCH: raise ValueError('must lie in the years 1970 to 9998')
+    return EPOCH + moment
 
 # %% ../nbs/00_settings.ipynb #65e58cdc
 def read_text(text, limits=None):
@@ -231,7 +234,7 @@ def read_columns(text, limits=MOST_COLUMNS):
     "The names of columns, written in one way"
     names = columns_of(read_text(text))
     if not all(names): raise ValueError('must be names of columns with one comma between')
-    if len(set(names)) < len(names): raise ValueError('names a column twice')
+    if len({name.lower() for name in names}) < len(names): raise ValueError('names a column twice')
     if len(names) > limits[1]: raise ValueError(f'must be at most {limits[1]} columns')
     return ','.join(names)
 
@@ -351,7 +354,7 @@ def split_arguments(argv):
         name, equals, text = word[2:].partition('=')
         alone = not equals and (i == len(argv) or argv[i].startswith('--'))
         if not equals and not alone: text = argv[i]; i += 1
-        if name not in known and GLUE_ARGUMENTS.match(name): continue
+        if GLUE_ARGUMENTS.match(name) and name.upper().replace('-', '_') not in known: continue
         if name not in known:
             raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
         if name in found: raise ArgumentError(f'--{name} is given twice: give it once')
@@ -392,7 +395,7 @@ def check_together(s):
     if s.execution_sequence > s.total_executions:
         raise ArgumentError(
             f'--EXECUTION_SEQUENCE {s.execution_sequence} is more than --TOTAL_EXECUTIONS {s.total_executions}')
-    both = set(s.columns.key) & set(s.columns.version)
+    both = {name.lower() for name in s.columns.key} & {name.lower() for name in s.columns.version}
     if both: raise ArgumentError(f'--KEY_COLUMNS and --VERSION_COLUMNS both name {min(both)}: choose one of them')
     if bool(s.output_database) != bool(s.output_table):
         raise ArgumentError('--OUTPUT_DATABASE and --OUTPUT_TABLE go together: give both or neither')

@@ -21,6 +21,7 @@ from chargeback_consolidation.settings import (COLUMNS, ArgumentError, Settings,
 from .store import attempt, in_background, is_local, join, store_for
 from .catalog import Partition, Table, open_catalog
 from .spark import get_spark
+from .parquet import find_column
 from .dqdl import RulesError, rule_text
 from .rulesets import checks_in, read_rules
 from .rules import book_of, key_faults, keyed
@@ -81,7 +82,7 @@ def rule_source(settings):
     except ValueError as e: raise ArgumentError(f'--RULES {e}, not {given[:80]!r}') from None
     if is_local(path) and os.path.isdir(path):
         raise ArgumentError(f'--RULES {path} is a folder')
-    data = store_for(path.rpartition('/')[0] or '/').load(path)
+    data = store_for(path).load(path)
     if data is None: raise ArgumentError(f'--RULES {path}: there is no such file')
     try: return f'--RULES {path}', data.decode()
     except UnicodeDecodeError: raise ArgumentError(f'--RULES {path} is not text in UTF-8') from None
@@ -312,7 +313,7 @@ def meant_by(name, others):
 def unknown_times(columns, there):
     "For each of `Columns` that hold times and that no file has: (its argument, its name). there: names of columns"
     for name in times_of(columns):
-        if name in there or name in times_of(COLUMNS): continue
+        if find_column(name, there) or name in times_of(COLUMNS): continue
         yield 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN', name
 
 # %% ../nbs/25_state.ipynb #8d572c9a

@@ -78,7 +78,7 @@ def notes_in(bundle):
 BUCKET_ROWS, BUCKET_BYTES = 1 << 20, 1 << 30     # of files
 
 def task_count(spark, sources):
-    "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
+    "How many tasks read the sources: enough to keep all cores busy to the end, with some hundred files each or more"
     cores = spark.sparkContext.defaultParallelism
     return max(1, min(len(sources), 4 * cores, 1 + len(sources) // 100))
 

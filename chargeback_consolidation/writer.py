@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from .settings import COLUMNS, total_name
 from .store import StoreError, attempt
-from .parquet import arrow_array, footer, key_hashes, keys_of, open_writer
+from .parquet import arrow_array, find_column, footer, key_hashes, keys_of, open_writer
 from .schema import adapt
 from .quality import WIDE, added, sums_record
 
@@ -109,7 +109,8 @@ class Till:
     def add(self, table):
         "Count the rows of a table in the day's schema"
         for total in self.totals:
-            amounts, groups = (pa.concat_arrays(table[name].chunks) for name in total)
+            amounts, groups = (
+                pa.concat_arrays(table[find_column(name, table.column_names)].chunks) for name in total)
             found = digit_sums(amounts, groups)
             named = {(total_name(total), text): number for text, number in found.items()}
             self.sums = added([self.sums, named])
@@ -117,7 +118,8 @@ class Till:
     def later(self, table, rows):
         "Count some rows of a table, a bool array, once there are many"
         if not self.totals or not rows.any(): return
-        self.waiting.append((table.select(self.names), rows))
+        names = [find_column(name, table.column_names) for name in self.names]
+        self.waiting.append((table.select(names), rows))
         self.size += size_of(self.waiting[-1][0])
         if self.size > BLOCK_BYTES: self.settle()
 

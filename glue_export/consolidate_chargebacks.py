@@ -229,13 +229,16 @@ def read_date(text, limits=None):
     except ValueError: raise ValueError('must be a day of the calendar, written YYYY-MM-DD') from None
 
 
+EPOCH, LAST = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(9999, 1, 1, tzinfo=timezone.utc)
+
 def read_time(text, limits=None):
     "An ISO 8601 timestamp, as UTC"
     try:
         found = datetime.fromisoformat(re.sub(r'[zZ]$', '+00:00', re.sub(r'(\.[0-9]{6})[0-9]+', r'\1', text)))
     except ValueError: raise ValueError('must be an ISO timestamp such as 2025-11-03T05:00:00Z') from None
-    if not 1970 <= found.year < 9999: raise ValueError('must lie in the years 1970 to 9998')
-    return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
+    moment = found.replace(tzinfo=found.tzinfo or timezone.utc) - EPOCH
+    if not timedelta(0) <= moment < LAST - EPOCH: raise ValueError('must lie in the years 1970 to 9998')
+    return EPOCH + moment
 
 
 def read_text(text, limits=None):
@@ -290,7 +293,7 @@ def read_columns(text, limits=MOST_COLUMNS):
     "The names of columns, written in one way"
     names = columns_of(read_text(text))
     if not all(names): raise ValueError('must be names of columns with one comma between')
-    if len(set(names)) < len(names): raise ValueError('names a column twice')
+    if len({name.lower() for name in names}) < len(names): raise ValueError('names a column twice')
     if len(names) > limits[1]: raise ValueError(f'must be at most {limits[1]} columns')
     return ','.join(names)
 
@@ -410,7 +413,7 @@ def split_arguments(argv):
         name, equals, text = word[2:].partition('=')
         alone = not equals and (i == len(argv) or argv[i].startswith('--'))
         if not equals and not alone: text = argv[i]; i += 1
-        if name not in known and GLUE_ARGUMENTS.match(name): continue
+        if GLUE_ARGUMENTS.match(name) and name.upper().replace('-', '_') not in known: continue
         if name not in known:
             raise ArgumentError(f'--{name[:80]} is not an argument{nearest(name, known)}')
         if name in found: raise ArgumentError(f'--{name} is given twice: give it once')
@@ -451,7 +454,7 @@ def check_together(s):
     if s.execution_sequence > s.total_executions:
         raise ArgumentError(
             f'--EXECUTION_SEQUENCE {s.execution_sequence} is more than --TOTAL_EXECUTIONS {s.total_executions}')
-    both = set(s.columns.key) & set(s.columns.version)
+    both = {name.lower() for name in s.columns.key} & {name.lower() for name in s.columns.version}
     if both: raise ArgumentError(f'--KEY_COLUMNS and --VERSION_COLUMNS both name {min(both)}: choose one of them')
     if bool(s.output_database) != bool(s.output_table):
         raise ArgumentError('--OUTPUT_DATABASE and --OUTPUT_TABLE go together: give both or neither')
@@ -527,6 +530,8 @@ STALE = 'renew the credentials and start again'
 WRONG = 'the credentials are not valid there'
 BUSY = 'the service is throttling and went on doing so while this was tried again: start again later'
 ELSEWHERE = 'the bucket is in another region: set AWS_REGION'
+FAR = 'the endpoint cannot be reached'
+FULL, SPENT = 'the disk is full', 'the quota is used up'
 ADVICE = {
     'AccessDenied': DENIED, '403': DENIED, 'Forbidden': DENIED, 'AllAccessDisabled': DENIED,
     'ExpiredToken': STALE, 'ExpiredTokenException': STALE, 'TokenRefreshRequired': STALE,
@@ -541,10 +546,9 @@ ADVICE = {
     'PartialCredentialsError': 'the AWS credentials are not complete',
     'NoRegionError': 'set AWS_REGION',
     'ParamValidationError': 'a name in it is not one that AWS allows',
-    'EndpointConnectionError': 'the endpoint cannot be reached',
-    'ConnectTimeoutError': 'the endpoint cannot be reached',
+    'EndpointConnectionError': FAR, 'ConnectTimeoutError': FAR, 'ReadTimeoutError': FAR, 'ConnectionClosedError': FAR,
     'EACCES': 'no permission', 'EPERM': 'no permission', 'EROFS': 'the file system is read-only',
-    'ENOSPC': 'the disk is full', 'EDQUOT': 'the quota is used up'}
+    'ENOSPC': FULL, 'EDQUOT': SPENT}
 
 
 def error_code(error):
@@ -564,6 +568,11 @@ def cause(error):
     if code.startswith('KMS.'): return f'{code}: the KMS key cannot be used'
     words = ADVICE.get(code) or (os.strerror(number).lower() if number in errno.errorcode else '')
     return f'{code}: {words}' if words else code
+
+def may_pass(error):
+    "True for a fault that may be over the next time: throttling, credentials that ran out, a full disk, the network"
+    code = error_code(error) or errno.errorcode.get(getattr(error, 'errno', None)) or type(error).__name__
+    return code in ('500', 'InternalError') or ADVICE.get(code) in (BUSY, STALE, FAR, FULL, SPENT)
 
 
 def trouble(
@@ -791,9 +800,10 @@ def is_text(path):
 def leads_to(item):
     "The stat result behind an item of `os.scandir`; a key of ODD if it is odd; None if it is gone"
     try: found = item.stat()
-    except FileNotFoundError: return NOWHERE if item.is_symlink() else None
+    except GONE: return NOWHERE if item.is_symlink() else None
     except OSError as e:
         if e.errno == errno.ELOOP: return CIRCLE
+        if e.errno == errno.ENAMETOOLONG: return NOWHERE
         raise
     if stat.S_ISDIR(found.st_mode): return found
     if not stat.S_ISREG(found.st_mode): return NO_FILE
@@ -1015,7 +1025,8 @@ def sweep_probes(store, folder):
 
 
 def local_probe(self, folder):
-    "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
+    """Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks; `StoreError` for what may
+    pass"""
     for attempt in range(5):
         if can_link(self, folder): return sweep_probes(self, folder)
     raise unfit(folder, 'what is written there is removed by others all the time')
@@ -1036,14 +1047,16 @@ def can_link(store, folder):
 
 
 def write_probe(folder, path):
-    "Create the file `path` in `folder`; `StoreUnfit`"
+    "Create the file `path` in `folder`; `StoreUnfit`, or `StoreError` for what may pass"
     try:
         make_folder(folder)
         with open(path, 'xb') as f:
             f.write(b'probe')
             f.flush()
             os.fsync(f.fileno())
-    except OSError as e: raise unfit(folder, lacking(e)) from None
+    except OSError as e:
+        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
+        raise unfit(folder, lacking(e)) from None
 
 LocalStore.probe = accessing('probed')(local_probe)
 
@@ -1506,7 +1519,8 @@ S3Store.create = accessing('created')(s3_create)
 NO_CONDITIONS = 'its endpoint ignores If-None-Match, so two runs could commit the same number'
 
 def s3_probe(self, folder):
-    "Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks"
+    """Find out whether commits are possible under `folder`: `StoreUnfit` says what it lacks; `StoreError` for what may
+    pass"""
     bucket, key = split_s3(join(folder, '.conditional-put'))
     body = b'The ledger needs an endpoint that refuses to create this object twice.\n'
     for tried in range(2):
@@ -1515,6 +1529,7 @@ def s3_probe(self, folder):
         except Exception as e:
             if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise
+            if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
             missing = error_code(e) == 'NoSuchBucket'
             raise unfit(folder, f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)) from None
     raise unfit(folder, NO_CONDITIONS)
@@ -1562,10 +1577,10 @@ def day_folders(day):
     named = [
         '/'.join(f'{key}={word}' for key, word in zip(keys, w)) for keys in KEY_STYLES for w in words
     ]
+    hours = [f'{day}--{hour}' for hour in HOURS]
     single = dates(day) + [f'{key}={word}' for key in DATE_KEYS for word in dates(day)]
-    return (
-        ['/'.join(w) for w in words] + named + single + [f'{day}--{hour}' for hour in HOURS]
-    )
+    keyed = [f'{key}={hour}' for key in DATE_KEYS for hour in hours]
+    return ['/'.join(w) for w in words] + named + single + hours + keyed
 
 
 def read_day(words):
@@ -1594,6 +1609,7 @@ def table_folders(
         if name[:1] in ('_', '.'): continue
         path = join(within, name) if within else name
         day = read_day(path.split('/'))
+        if day and path not in day_folders(day): day = None     # its keys are others
         if day or level == 1: yield day, path
         else:
             below = list(table_folders(store, location, path, level - 1))
@@ -1676,6 +1692,9 @@ def expression_for(
         ), style
     for key in DATE_KEYS + ('partition_0',):
         if set(types) != {key}: continue
+        if types[key] in WHOLE_NUMBERS:
+            raise ArgumentError(f'--SOURCE_TABLE is partitioned by {key} of type {shown(types[key])}: {KEYS_EXPECTED}, '
+                                'and a whole day in one of them must be a string or a date')
         words = (
             [str(day)] if types[key] == 'date' else dates(day) + [f'{day}--{hour}' for hour in HOURS]
         )
@@ -1784,7 +1803,7 @@ HIVE_TYPES = (
     ('boolean', 'boolean'), ('int8', 'tinyint'), ('int16', 'smallint'), ('uint8', 'smallint'), ('int32', 'int'),
     ('uint16', 'int'), ('date32', 'date'), ('time32', 'int'), ('integer', 'bigint'), ('time', 'bigint'),
     ('float16', 'float'), ('float32', 'float'), ('floating', 'double'), ('string', 'string'),
-    ('large_string', 'string'), ('timestamp', 'timestamp'))
+    ('large_string', 'string'), ('timestamp', 'timestamp'), ('duration', 'bigint'))
 
 def hive_type(kind):
     "The Hive type of an Arrow type, as text"
@@ -1795,7 +1814,7 @@ def hive_type(kind):
         )
     if pa.types.is_map(kind):
         return f'map<{hive_type(kind.key_type)},{hive_type(kind.item_type)}>'
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return f'array<{hive_type(kind.value_type)}>'
     if pa.types.is_decimal(kind):
         return f'decimal({kind.precision},{kind.scale})'
@@ -2352,6 +2371,12 @@ def key_texts(column):
     return pa.Array.from_buffers(pa.string(), n, [bits] + texts.buffers()[1:], offset=texts.offset)
 
 
+def find_column(name, names):
+    "The one of `names` that is meant, which may be written in another case, or None"
+    if name in names: return name
+    return {other.lower(): other for other in names}.get(name.lower())
+
+
 def whole(column):
     "A ChunkedArray as one Array"
     chunks = column.chunks
@@ -2373,7 +2398,7 @@ def joined_keys(parts):
 
 def keys_of(table, names):
     "The keys of a table's rows, of the columns `names`: a string array, null where there is none"
-    parts = [key_texts(whole(table[name])) for name in names]
+    parts = [key_texts(whole(table[find_column(name, table.column_names)])) for name in names]
     return parts[0] if len(parts) == 1 else joined_keys(parts)
 
 
@@ -2381,11 +2406,12 @@ def key_fault(schema, names):
     "Why the rows of a schema have no keys of the columns `names`, or ''"
     t = pa.types
     for name in names:
-        if name not in schema.names:
+        found = find_column(name, schema.names)
+        if not found:
             near = ', '.join(difflib.get_close_matches(name, schema.names)) or ', '.join(
                 other for other in schema.names if other.lower().endswith('_id'))
             return f'there is no column {name}' + (f' (there is {near})' if near else '')
-        kind = schema.field(name).type
+        kind = schema.field(found).type
         if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
             return f'column {name} is {kind}: a key must be text, an integer or binary'
     return ''
@@ -2458,7 +2484,7 @@ def leaves_of(array, wanted):
     if t.is_map(kind):
         return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
     if t.is_list(kind): return leaves_of(array.values, wanted)
-    return []
+    return leaves_of(array.flatten(), wanted) if t.is_nested(kind) else []
 
 
 MOST_MICROS = (2**63 - 1) // 1000   # that can be told in nanoseconds
@@ -2826,6 +2852,8 @@ def in_unit(field, unit):
             return pa.struct([f.with_type(change(f.type)) for f in children_of(kind)])
         if t.is_list(kind):
             return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+        if t.is_fixed_size_list(kind):
+            return pa.list_(kind.value_field.with_type(change(kind.value_type)), kind.list_size)
         return pa.map_(change(kind.key_type), change(kind.item_type)) if t.is_map(kind) else kind
     return field.with_type(change(field.type)) if is_int96(field) else field
 
@@ -2993,7 +3021,7 @@ def check_rules(verdicts):
 
 def check_versions(schema, names=COLUMNS.version):
     "`QualityFailed` if nothing in the day tells which version of a chargeback is the latest. names: version columns"
-    if schema is not None and not set(names) & set(schema.names):
+    if schema is not None and not any(find_column(name, schema.names) for name in names):
         raise QualityFailed(f'nothing is published: no file has a column {" or ".join(names)}, so nothing tells '
                             'which version of a chargeback is the latest: name those that do with '
                             '--VERSION_COLUMNS')
@@ -3082,10 +3110,11 @@ def total_fault(total, schema):
     wanted = ((total.amount, can_be_summed, 'numbers that add up exactly, integers or decimals'),
               (total.by, can_group, 'text'))
     for name, fits, what in wanted:
-        if name not in schema.names:
+        found = find_column(name, schema.names)
+        if not found:
             near = difflib.get_close_matches(name, schema.names, n=1)
             return f'no file has a column {name}' + (f' (there is {near[0]})' if near else '')
-        kind = schema.field(name).type
+        kind = schema.field(found).type
         if not fits(kind):
             return f'column {name} is {kind}, it must be {what}'
     return ''
@@ -3100,7 +3129,7 @@ class RulesError(ValueError):
 Token = namedtuple('Token', 'kind text line column')
 Token.__doc__ = """A piece of the text.
 kind: 'text' (quoted), 'word', 'number', 'now', 'sign' or 'end'. line, column: from 1."""
-TOKEN = re.compile(r'(?P<space>[ \t\r\n]+|#[^\n]*)|(?P<text>"(?:\\["\\]|[^"])*")|(?P<now>now\(\))'
+TOKEN = re.compile(r'(?P<space>[ \t\r\n]+|#[^\n]*)|(?P<text>"(?:\\["\\]|[^"\\]|\\(?!["\\]))*\\?")|(?P<now>now\(\))'
                    r'|(?P<word>[A-Za-z0-9_.]+)|(?P<sign>>=|<=|[=<>!()\[\]{},:$+*/-])')
 NUMBER = re.compile(r'^[0-9]+(\.[0-9]+)?$')
 
@@ -3346,10 +3375,9 @@ class NumberReader(SumReader):
 def last_count(given):
     "How many commits `last` with these arguments goes back, or None"
     if not given: return 1
-    [number] = given if len(given) == 1 else [Value('', '')]
-    if number.kind != 'number' or number.data != int(number.data) or not 1 <= number.data <= 1000:
-        return None
-    return int(number.data)
+    if len(given) > 1 or given[0].kind != 'number': return None
+    number = given[0].data
+    return int(number) if number == int(number) and 1 <= number <= 1000 else None
 
 def value_kinds(values):
     "The kinds of `Value`s, those within them included"
@@ -3981,16 +4009,11 @@ def words_in(array):
     elif t.is_boolean(kind): array = array.cast(pa.uint8()).cast(pa.string())
     elif not (t.is_string(kind) or t.is_large_string(kind)): return None
     found = array.dictionary_encode()
-    values = found.dictionary.to_pylist()
+    values = [bytes(value.as_buffer()).decode('utf-8', 'backslashreplace') for value in found.dictionary]
     if t.is_boolean(kind):
         values = [{'0': 'false', '1': 'true'}[v] for v in values]
     return TextColumn(values, integers(found.indices), known(array))
 
-
-def find_column(name, names):
-    "The one of `names` that a rule means, or None"
-    if name in names: return name
-    return {other.lower(): other for other in names}.get(name.lower())
 
 def rule_column(table, name):
     "A column of a table, or what a point leads to in a struct, as one Array; None if there is none"
@@ -4350,7 +4373,7 @@ def exact_sums(numbers, use, starts):
         with np.errstate(over='ignore', invalid='ignore'):
             sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
         return [[c, repr(a), repr(b)] for c, a, b in zip(counts, sums, squares)]
-    most = max((abs(int(values.max())), abs(int(values.min()))), default=0) if len(values) else 0
+    most = max(abs(int(values.max())), abs(int(values.min())))
     if most * most * len(values) >= 2**63:
         values = values.astype(object)
     sums, squares = (np.add.reduceat(v, starts).tolist() for v in (values, values * values))
@@ -4407,7 +4430,8 @@ def added_all(tallies):
 
 Verdict = namedtuple('Verdict', 'rule level outcome count whole value why')
 Verdict.__doc__ = """What came of a rule.
-rule: its text. level: of the rule. outcome: 'ok', 'failed' or 'unknown'. count: rows that fail, of whole.
+rule: its text. level: of the rule. outcome: 'ok', 'failed', 'unknown', or 'mistaken' where it does not go with the
+columns. count: rows that fail, of whole.
 value: {metric: number} of what it measured. why: one line, '' if it holds."""
 Facts = namedtuple('Facts', 'tallies measures names keys')
 Facts.__doc__ = """What rules are judged by.
@@ -4568,7 +4592,7 @@ OpenBook.__doc__ = """What a `Book` says.
 The `DayRule`s, their measures, the columns that they name, what `now()` is."""
 
 def book_of(rules, now):
-    "The `Book` of some `DayRule`s. now: datetime with a time zone"
+    "The `Book` of some `DayRule`s. now: datetime, in UTC"
     return Book(ruleset_text(rules), now.isoformat()) if rules else NO_BOOK
 
 def open_book(book):
@@ -4601,6 +4625,10 @@ MAGIC = b'PAR1'
 def path_in_table(root, entry):
     "The path of a file relative to the table's location; of one that lies elsewhere all of it"
     return entry.path[len(root) + 1:] if entry.path.startswith(root + '/') else entry.path
+
+def path_of(root, path):
+    "All of a path that `path_in_table` gave"
+    return path if path.startswith('s3://') else join(root, path)
 
 def is_by_name(location, entry):
     "True for a file that takes part by its name alone"
@@ -4692,7 +4720,7 @@ class Sources(Mapping):
     def __getitem__(self, i):
         if i in self.own: return self.own[i]
         path, size, etag = self.new[i]
-        return Source(i, join(self.root, path), size, etag, '')
+        return Source(i, path_of(self.root, path), size, etag, '')
 
 
 def listing_digest(source):
@@ -4819,14 +4847,16 @@ def check_deciding(schema, columns):
     t, fault = pa.types, key_fault(schema, columns.key)
     if fault: raise SchemaConflict(fault)
     for name in times_of(columns):
-        kind = schema.field(name).type if name in schema.names else pa.null()
+        found = find_column(name, schema.names)
+        kind = schema.field(found).type if found else pa.null()
         if not (t.is_timestamp(kind) or t.is_date(kind) or t.is_integer(kind) or t.is_null(kind)):
             raise SchemaConflict(f'column {name} is {kind}: a time must be a timestamp, a date or an integer')
 
 
 Shape = namedtuple('Shape', 'schema packed deciding leaves old spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
-schema: plain. packed: its bytes. deciding: that of the columns that decide. leaves: their numbers. old: those of
+schema: plain. packed: its bytes. deciding: that of the columns that decide, named as they are asked for. leaves: their
+numbers. old: those of
 INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
 def make_shape(parquet, asked=(), columns=COLUMNS):
@@ -4835,9 +4865,10 @@ def make_shape(parquet, asked=(), columns=COLUMNS):
     plain = plain_schema(enums_as_text(pa.schema([plain_field(f) for f in raw]), enum_leaves(parquet)))
     check_deciding(plain, columns)
     schema = pa.schema([as_int96(f) if f.name in old else f for f in plain])
-    decide = [name for name in deciding_names(columns) if name in schema.names]
+    decide = {find_column(name, schema.names): name for name in deciding_names(columns)}
+    decide.pop(None, None)
     names = dict.fromkeys([*decide, *rule_fields(asked, schema.names)])
-    deciding = pa.schema([schema.field(name) for name in names])
+    deciding = pa.schema([schema.field(name).with_name(decide.get(name, name)) for name in names])
     return Shape(schema, schema.serialize().to_pybytes(), deciding, leaves_named(parquet, names),
                  leaves_named(parquet, old), spark_version(raw.metadata), is_legacy(raw.metadata))
 
@@ -4957,7 +4988,12 @@ def whole_tables(parquet, spans, schema, leaves):
         rows += table.num_rows
         if span is spans[-1] and rows != promised:
             raise ValueError(f'the footer promises {promised} rows, there are {rows}')
-        yield table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
+        yield table if table.schema.equals(schema) else as_asked(table, schema)
+
+def as_asked(table, schema):
+    "A table with the columns of `schema`, in whatever case and order, as `schema` has them"
+    asked = {name.lower(): name for name in schema.names}
+    return table.rename_columns([asked[name.lower()] for name in table.column_names]).select(schema.names).cast(schema)
 
 
 def check_calendar(parquet, reopened, spans):
@@ -5161,7 +5197,8 @@ def stretch_sums(numbers, places, count, starts):
 def one_total(table, total, starts):
     "A `ControlTotal` of each stretch of a table: [scale, [[value, sum without its point]]], None for too many values"
     def column(name):
-        return whole(table[name]) if name in table.column_names else pa.nulls(table.num_rows)
+        found = find_column(name, table.column_names)
+        return whole(table[found]) if found else pa.nulls(table.num_rows)
     numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
     if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values):
         return [None] * len(starts)
@@ -5412,7 +5449,7 @@ def notes_in(bundle):
 BUCKET_ROWS, BUCKET_BYTES = 1 << 20, 1 << 30     # of files
 
 def task_count(spark, sources):
-    "How many tasks read the sources: enough to keep all cores busy to the end, with a hundred files each at least"
+    "How many tasks read the sources: enough to keep all cores busy to the end, with some hundred files each or more"
     cores = spark.sparkContext.defaultParallelism
     return max(1, min(len(sources), 4 * cores, 1 + len(sources) // 100))
 
@@ -5792,7 +5829,8 @@ class Till:
     def add(self, table):
         "Count the rows of a table in the day's schema"
         for total in self.totals:
-            amounts, groups = (pa.concat_arrays(table[name].chunks) for name in total)
+            amounts, groups = (
+                pa.concat_arrays(table[find_column(name, table.column_names)].chunks) for name in total)
             found = digit_sums(amounts, groups)
             named = {(total_name(total), text): number for text, number in found.items()}
             self.sums = added([self.sums, named])
@@ -5800,7 +5838,8 @@ class Till:
     def later(self, table, rows):
         "Count some rows of a table, a bool array, once there are many"
         if not self.totals or not rows.any(): return
-        self.waiting.append((table.select(self.names), rows))
+        names = [find_column(name, table.column_names) for name in self.names]
+        self.waiting.append((table.select(names), rows))
         self.size += size_of(self.waiting[-1][0])
         if self.size > BLOCK_BYTES: self.settle()
 
@@ -6002,8 +6041,8 @@ class Sieve:
 
     def leaves(self, parquet):
         "The numbers of a file's leaves that must be read to know"
-        wanted, names = {name.lower() for name in self.schema.names}, parquet.schema_arrow.names
-        return leaves_named(parquet, [name for name in names if name in self.key or name.lower() in wanted])
+        wanted = {name.lower() for name in (*self.key, *self.schema.names)}
+        return leaves_named(parquet, [name for name in parquet.schema_arrow.names if name.lower() in wanted])
 
     def reasons(self, table, part):
         "For each row of a part's table the number of a text in `texts`, -1 for rows that stay: an int array"
@@ -6173,7 +6212,7 @@ def take_rows(rows, writer, quarantine):
 
 def finish_slot(parts, writer, quarantine, output, paths, codec, root, texts):
     "Close what a slot has staged: what was `Copied`"
-    landing_path = {p.source.id: p.source.path[len(root) + 1:] for p in parts}
+    landing_path = {p.source.id: path_in_table(root, p.source) for p in parts}
     with writing(paths.file):
         writer.end()
         aside = write_quarantine(quarantine, output, paths.quarantine, codec, landing_path, texts, writer.till.totals)
@@ -6373,9 +6412,16 @@ def remove_action(add, now):
     return dict(kept, deletionTimestamp=now, dataChange=True, extendedFileMetadata=True)
 
 
+def has_local_times(kind):
+    "True if a type, as Delta writes it, is that of times without a zone, or holds one"
+    if isinstance(kind, str): return kind == 'timestamp_ntz'
+    inner = [field['type'] for field in kind.get('fields', ())]
+    inner += [kind[part] for part in ('elementType', 'keyType', 'valueType') if part in kind]
+    return any(map(has_local_times, inner))
+
 def protocol_for(fields):
     "What a reader of a table with these fields must know"
-    if 'timestamp_ntz' not in json.dumps(fields): return {'minReaderVersion': 1, 'minWriterVersion': 2}
+    if not has_local_times({'fields': fields}): return {'minReaderVersion': 1, 'minWriterVersion': 2}
     features = ['timestampNtz']
     return {'minReaderVersion': 3, 'minWriterVersion': 7, 'readerFeatures': features, 'writerFeatures': features}
 
@@ -6980,13 +7026,17 @@ def drop_staged(ledger, run):
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
 
+def is_read(store, entry):
+    "True for a file that readers of the folder take for one of its Parquet files"
+    return entry.path.lower().endswith('.parquet') or is_parquet(store, entry)
+
 def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
     """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.
     `LedgerDamaged` if strangers lie in the partition."""
     visible = ledger.visible()
     head = ledger.head()
     last = head.number if head else 0
-    strangers = [e.path for e in visible if e.path.endswith('.parquet') and not up_to(e.path, last)]
+    strangers = [e.path for e in visible if not up_to(e.path, last) and is_read(ledger.store, e)]
     if strangers:
         raise LedgerDamaged(f'{strangers[0]} was not written by a commit of this ledger: '
                             'move it out of the partition')
@@ -7068,7 +7118,7 @@ def mend_log(ledger, before):
     ahead = [d for d in days if before.get(d.day, 0) > d.number]
     if ahead:
         raise LedgerDamaged(f'the Delta log has commit {before[ahead[0].day]} of {ahead[0].day}, its ledger only '
-                            f'{ahead[0].number}: remove {ledger.log.folder} and repair again with --delta-log true')
+                            f'{ahead[0].number}: remove {ledger.log.folder} and repair again with --delta-log')
     try: ledger.log.follow(days, lambda: [])
     except DeltaRefused as e: raise StoreError(f'the Delta log could not be written: {e}') from None
     return [f'brought the Delta log up to commit {d.number} of {d.day}' for d in days if before.get(d.day) != d.number]
@@ -7399,7 +7449,7 @@ def rule_source(settings):
     except ValueError as e: raise ArgumentError(f'--RULES {e}, not {given[:80]!r}') from None
     if is_local(path) and os.path.isdir(path):
         raise ArgumentError(f'--RULES {path} is a folder')
-    data = store_for(path.rpartition('/')[0] or '/').load(path)
+    data = store_for(path).load(path)
     if data is None: raise ArgumentError(f'--RULES {path}: there is no such file')
     try: return f'--RULES {path}', data.decode()
     except UnicodeDecodeError: raise ArgumentError(f'--RULES {path} is not text in UTF-8') from None
@@ -7630,7 +7680,7 @@ def meant_by(name, others):
 def unknown_times(columns, there):
     "For each of `Columns` that hold times and that no file has: (its argument, its name). there: names of columns"
     for name in times_of(columns):
-        if name in there or name in times_of(COLUMNS): continue
+        if find_column(name, there) or name in times_of(COLUMNS): continue
         yield 'VERSION_COLUMNS' if name in columns.version else 'EVENT_COLUMN', name
 
 
@@ -7801,7 +7851,7 @@ def offenders(state, notes, place):
     return sorted((path, row) for path, row in rows if row != NO_ROW)[:3]
 
 
-HISTORY_DAYS = 31   # how far back numbers from history are looked for
+HISTORY_DAYS = 31   # in which numbers from history are looked for, the day itself the first
 
 def history_of(run):
     "{metric: what it was in earlier commits, the latest last}, as far as rules ask for it"
@@ -8184,7 +8234,7 @@ def make_known(run, commit):
     try:
         register(GlueCatalog(), s, schema_of(commit), run.partition.day, run.ledger.partition,
                  has_log(run.ledger))
-    except CatalogError as e: return str(e)
+    except (CatalogError, StoreError) as e: return str(e)
     run.mark('register')
     return ''
 

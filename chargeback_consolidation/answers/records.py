@@ -20,10 +20,10 @@ import pandas as pd
 import pyarrow as pa
 
 from ..settings import ArgumentError
-from ..store import FileEntry, StoreError, join, read_each
+from ..store import FileEntry, StoreError, read_each
 from ..parquet import open_parquet, read_lineage
 from ..rules import NO_BOOK, Book
-from ..inventory import Source
+from ..inventory import Source, path_of
 from ..deciding import index_schema, moment_fields
 from ..landing import field_of, read_index, read_notes
 from .day import Overtaken, listed
@@ -88,7 +88,7 @@ def landing_sources(day, files):
     "The `Source`s of landing files that are there, ascending by number"
     there = files[files['state'].isin(('taken', 'waiting', 'set aside'))]
     return [
-        Source(int(f.number), join(day.table.location, f.path), int(f.size), f.etag, '') for f in there.itertuples()]
+        Source(int(f.number), path_of(day.table.location, f.path), int(f.size), f.etag, '') for f in there.itertuples()]
 
 def values(table, name, missing=0):
     "A column of numbers as a numpy array"
@@ -232,7 +232,7 @@ def read_rows(
         number: list(zip(rows.index, rows['row'])) for number, rows in wanted.reset_index(drop=True).groupby('number')}
     numbers = sorted(groups)
     entries = [
-        FileEntry(join(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag'])
+        FileEntry(path_of(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag'])
         for n in numbers]
     found = [None] * len(wanted)
     for number, (_, data) in zip(numbers, read_each(day.stores[0], entries)):
@@ -260,7 +260,7 @@ def doubled(day, files, notes):
     for numbers in groups.values():
         if len(numbers) < 2: continue
         entries = [
-            FileEntry(join(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag'])
+            FileEntry(path_of(day.table.location, entry.at[n, 'path']), int(entry.at[n, 'size']), entry.at[n, 'etag'])
             for n in numbers]
         first = {}
         for n, (_, data) in zip(numbers, read_each(day.stores[0], entries)):

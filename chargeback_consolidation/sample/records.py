@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'ONE_OF', 'OWN', 'REDELIVERED', 'TRUNCATED', 'EMPTY', 'ZERO_ROWS', 'REPEAT', 'TIE', 'VERSION',
-           'NEW', 'LATE_COLUMNS', 'MERCHANTS', 'COUNTRIES', 'REASONS', 'SECOND', 'DAY', 'STATUSES', 'BASE64', 'SCOPED',
-           'Sample', 'need', 'check', 'is_day', 'planted_files', 'own_records', 'noise', 'share', 'kinds', 'earlier',
-           'Origins', 'origins', 'schema', 'strings', 'identifiers', 'pick', 'blank', 'decimals', 'stretch', 'numbers',
+           'NEW', 'MERCHANTS', 'COUNTRIES', 'REASONS', 'SECOND', 'DAY', 'STATUSES', 'BASE64', 'SCOPED', 'Sample',
+           'need', 'check', 'is_day', 'planted_files', 'own_records', 'noise', 'share', 'kinds', 'earlier', 'Origins',
+           'origins', 'schema', 'strings', 'identifiers', 'pick', 'blank', 'decimals', 'stretch', 'numbers',
            'key_columns', 'cardholders', 'instants', 'time_columns', 'evidence', 'documents', 'content_columns',
            'late_records', 'records']
 
@@ -147,8 +147,6 @@ def origins(s, at):
     return Origins(kinds(s, at), *found, step)
 
 # %% ../../nbs/sample/records.ipynb #1e52514f
-LATE_COLUMNS = 'channel', 'risk_score'
-
 def schema(timestamps='us'):
     "The schema of a chargeback, with timestamps of this unit"
     time = pa.timestamp('us' if timestamps == 'int96' else timestamps, tz='UTC')

@@ -23,7 +23,9 @@ BAD = {  # for each kind of argument: values that are not of it, and values that
     'date': [
         '2025-02-30', '2025-13-01', '2025-11-2', '02/11/2025', '20251102', 'yesterday', '2025-11-02T00:00',
         '²025-11-02'],
-    'time': ['2025-02-30T05:00:00Z', 'noon', '1762052645', '2025-11-03 25:00'],
+    'time': [
+        '2025-02-30T05:00:00Z', 'noon', '1762052645', '2025-11-03 25:00', '1970-01-01T00:00:00+05:00',
+        '9998-12-31T23:00:00-05:00'],
     'name': ['a/b', '..', '.', 'a\nb', 'a\\b'],
     'path': ['ftp://host/x', 's3://', 's3://b ucket/x', 'a\nb', 'file://host/x'],
     'text': ['a\nb'],
@@ -89,7 +91,7 @@ def test_wrong_type_or_out_of_range(lake, refused, name, value):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_misspelt(lake, refused, name):
-    for wrong in (name[:-1], name.lower(), name.replace('_', '-'), name[0] + name[2:]):
+    for wrong in (name[:-1], name.lower(), name.replace('_', '-'), name.lower().replace('_', '-'), name[0] + name[2:]):
         if wrong != name:
             assert (
                 refused([*without(lake.words(), name), f'--{wrong}', '1'])

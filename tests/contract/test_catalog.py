@@ -3,11 +3,20 @@ there is none."""
 from datetime import date
 from unittest.mock import Mock
 
+import pyarrow as pa
 import pytest
 from aws import REGION, Proxy, client, environment, moto
 
 from chargeback_consolidation import catalog as catalogs
-from chargeback_consolidation.catalog import CatalogError, GlueCatalog, LocalCatalog, day_folders, read_day, register
+from chargeback_consolidation.catalog import (
+    CatalogError,
+    GlueCatalog,
+    LocalCatalog,
+    day_folders,
+    hive_type,
+    read_day,
+    register,
+)
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import ArgumentError, parse
 
@@ -43,6 +52,7 @@ HOURS = [f'2025-11-02--{hour:02d}' for hour in range(24)]
     [
         ['2025/11/02'], ['2025/11/2'], ['year=2025/month=11/day=2'], ['partition_0=2025/partition_1=11/partition_2=02'],
         ['2025-11-02'], ['2025-11-2'], ['dt=2025-11-02'], ['dt=2025-11-2'], ['date=2025-11-02'], HOURS,
+        [f'dt={hour}' for hour in HOURS],
         ['2025/11/02', 'dt=2025-11-02', '2025-11-02--23']])
 def test_every_way_to_write_a_day_on_a_disk(tmp_path, folders):
     catalog, table = landed(tmp_path, *folders, '2025-11-01--23', '2025-11-03--00', 'dt=2025-11-20', '2025/11/20')
@@ -58,6 +68,15 @@ NO_DAYS = [
 
 @pytest.mark.parametrize('folder', NO_DAYS)
 def test_what_is_no_day(folder): assert read_day([folder]) is None
+
+
+@pytest.mark.parametrize('folder', ['event_date=2025-11-02', 'y=2025/m=11/d=02', 'dt=2025/month=11/day=02'])
+def test_a_day_that_is_found_is_read(tmp_path, folder):
+    "What has other keys is no day, neither where one is looked for nor where all are"
+    catalog, table = landed(tmp_path, folder, '2025/11/03')
+    assert [p.day.day for p in catalog.partitions(table)] == [3]
+    assert catalog.partition(table, DAY).locations == (f'{table.location}/2025/11/02',)
+    assert catalog.nearby(table, DAY) == ['2025/11/03', folder]
 
 
 def test_the_first_folder_looked_for_is_the_usual_one(tmp_path):
@@ -112,6 +131,12 @@ def test_other_keys_are_refused_and_the_message_says_which_would_do(glue):
         in_glue(glue, 'strange', [('region', 'string')])
 
 
+@pytest.mark.parametrize('kind', ['int', 'bigint'])
+def test_a_day_in_one_number_is_refused(glue, kind):
+    with pytest.raises(ArgumentError, match=rf'partitioned by dt of type {kind}: .* must be a string or a date$'):
+        in_glue(glue, f'number_{kind}', [('dt', kind)])
+
+
 def test_flinks_folders_that_no_crawler_has_seen(glue, endpoint):
     s3 = client('s3', endpoint)
     s3.create_bucket(Bucket='uncrawled', CreateBucketConfiguration={'LocationConstraint': REGION})
@@ -162,3 +187,9 @@ def test_registering_twice_and_with_a_new_column(glue):
     more = SCHEMA.append(catalogs.pa.field('seen', catalogs.pa.timestamp('us')))
     done = [register(GlueCatalog(), settings, schema, DAY, place) for schema in (SCHEMA, SCHEMA, more, more)]
     assert done == [['table', 'partition'], [], ['columns', 'partition'], []]
+
+
+@pytest.mark.parametrize(('kind', 'hive'), [
+    (pa.list_(pa.int32(), 3), 'array<int>'), (pa.large_list(pa.string()), 'array<string>'),
+    (pa.duration('us'), 'bigint'), (pa.struct({'due': pa.list_(pa.date32(), 1)}), 'struct<due:array<date>>')])
+def test_a_type_in_the_catalog_is_that_of_the_file(kind, hive): assert hive_type(kind) == hive

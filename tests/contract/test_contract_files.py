@@ -401,6 +401,24 @@ def test_c8_int96_keeps_nanoseconds_and_the_year_9999_apart(lake):
     assert timestamps(lake.files()[0])['seen'][0] == 'INT96'
 
 
+@pytest.mark.parametrize('within', [
+    lambda kind: pa.list_(kind, 1), lambda kind: pa.large_list(kind), lambda kind: pa.list_(pa.struct({'on': kind}), 1),
+    lambda kind: pa.map_(pa.string(), pa.list_(kind, 1))], ids=['fixed', 'large', 'struct in fixed', 'fixed in map'])
+def test_c8_int96_within_lists_of_any_kind(lake, within):
+    kind = within(pa.timestamp('us'))
+    last = datetime(9999, 12, 31, 23, 59, 59, 999999)
+    value = {'fixed': [last], 'struct': [{'on': last}], 'map': [('k', [last])]}[
+        'map' if pa.types.is_map(kind) else 'struct' if pa.types.is_struct(kind.value_type) else 'fixed']
+    lake.land('a.parquet', chargebacks(['a', 'b'], due=pa.array([value, value], kind)),
+              use_deprecated_int96_timestamps=True)
+    for again in (False, True):
+        assert lake.run(OUTPUT_FILE_COUNT=1, REPROCESS=again, **ANY).rows_after == 2
+        [file] = lake.files()
+        found = pq.ParquetFile(file, coerce_int96_timestamp_unit='us').read()['due'].to_pylist()
+        assert found == [value, value], 'the year 9999 does not fit into nanoseconds'
+    assert pq.ParquetFile(file).schema.column(3).physical_type == 'INT96' or pa.types.is_map(kind)
+
+
 DAY = 86400 * 10**6     # microseconds
 EDGE = 2**63 // 1000     # the last after 1970 that nanoseconds can tell
 WRAPPED = -2**64 % 1000  # so end the nanoseconds before 1970 that read as those of a later age

@@ -25,7 +25,7 @@ from inline import inline
 from racer import Racer
 
 from chargeback_consolidation import entry, job, state
-from chargeback_consolidation.delta import CHECKPOINT_EVERY, NO_LOG, DayFiles, DeltaLog
+from chargeback_consolidation.delta import CHECKPOINT_EVERY, NO_LOG, DayFiles, DeltaLog, protocol_for
 from chargeback_consolidation.ledger import Ledger, snapshot
 from chargeback_consolidation.local import LocalStore
 from chargeback_consolidation.repair import repair
@@ -456,3 +456,14 @@ def test_c19_a_log_that_is_begun_or_kept_is_told(lake):
     assert messages == [
         '', f'a Delta log of the table was begun, in {folder}: from now on each run keeps it', '',
         f'the table has a Delta log, in {folder}: it was kept']
+
+
+@pytest.mark.parametrize(('kind', 'version'), [
+    ('string', 1), ('timestamp', 1), ('timestamp_ntz', 3),
+    ({'type': 'struct', 'fields': [{'name': 'timestamp_ntz', 'type': 'string', 'nullable': True, 'metadata': {}}]}, 1),
+    ({'type': 'struct', 'fields': [{'name': 'at', 'type': 'timestamp_ntz', 'nullable': True, 'metadata': {}}]}, 3),
+    ({'type': 'array', 'elementType': 'timestamp_ntz', 'containsNull': True}, 3),
+    ({'type': 'map', 'keyType': 'string', 'valueType': {'type': 'array', 'elementType': 'timestamp_ntz'}}, 3)], ids=str)
+def test_c19_types_and_not_names_say_what_a_reader_must_know(kind, version):
+    found = protocol_for([{'name': 'timestamp_ntz_hint', 'type': kind, 'nullable': True, 'metadata': {}}])
+    assert found['minReaderVersion'] == version

@@ -45,3 +45,12 @@ def test_random_texts_give_only_clean_errors():
             read += 1
             assert read_rules(ruleset_text(rules)) == rules, seed
     assert read > 100, 'hardly any text could be read'
+
+
+def test_backslashes_before_a_quote_that_nobody_closes_cost_no_time():
+    "Two in a row are one, and there is one way to read them"
+    for many in (40, 41, 100_000):
+        with pytest.raises(RulesError, match='a quote that nobody closes'):
+            read_rules('Rules = [ ColumnValues "a" in ["' + '\\' * many)
+    [rule] = read_rules(r'Rules = [ ColumnValues "a" in ["a\\", "b\"", "c\d", "e\"] ]')
+    assert [v.data for v in rule.tree.condition.values] == ['a\\', 'b"', 'c\\d', 'e\\']

@@ -43,6 +43,15 @@ def test_fail_stops_with_the_first_offender(lake):
     assert not lake.files() and after == before
 
 
+def test_text_that_is_not_utf_8_is_a_value_like_others(lake):
+    "A rule about its column ends no run"
+    odd = pa.array([b'caf\xe9', b'cafe', None], pa.binary()).view(pa.string())
+    lake.land('odd.parquet', chargebacks(['x', 'y', 'z'], 1).append_column('shop', odd))
+    report = run(lake, 'Rules = [ ColumnValues "shop" in ["cafe"] with threshold > 0.1, '
+                       'ColumnLength "shop" < 9 labels=["level"="warn"], IsComplete "shop" labels=["level"="warn"] ]')
+    assert report.rows_after == 7 and [(v['outcome'], v['count']) for v in report.rules][0] == ('ok', 7)
+
+
 def test_warn_publishes_and_says_so(lake):
     report = run(lake, f'Rules = [ {POSITIVE} labels=["level"="warn"] ]')
     assert report.status == 'done' and report.rows_after == 4 and any('3 of 5 rows fail' in w for w in report.warnings)

@@ -260,6 +260,19 @@ def test_a_column_of_nulls_beside_timestamps(lake):
     assert run(lake).set_aside == () and len(rows_of(lake)) == 2
 
 
+@pytest.mark.parametrize('name', ['x.parquet', 'x.PARQUET', 'part-0', 'data.snappy'])
+def test_a_file_that_readers_would_take_for_one_of_the_day_is_refused(lake, name):
+    "Whatever its name; what is no Parquet is nobody's rows"
+    lake.land('a.parquet', chargebacks(['a']))
+    run(lake)
+    (lake.partition / 'notes.txt').write_text('not rows')
+    lake.land('b.parquet', chargebacks(['b']))
+    assert run(lake).rows_after == 2
+    (lake.partition / name).write_bytes(encode(chargebacks(['stranger'])))
+    with pytest.raises(LedgerDamaged, match=f'{name} was not written by a commit of this ledger: move it out'):
+        run(lake)
+
+
 @pytest.mark.parametrize('order', [('Amount', 'amount', 'AMOUNT'), ('amount', 'Amount', 'AMOUNT')])
 def test_names_that_differ_in_case_are_one_column(lake, order):
     "At once or one after the other; within one file they are a conflict"

@@ -14,6 +14,8 @@ from matrices import record
 from world import DAY, S3World
 
 from chargeback_consolidation import entry, job, state
+from chargeback_consolidation.answers.day import open_day
+from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.inventory import Fetched
 from chargeback_consolidation.s3 import S3Store
 from chargeback_consolidation.settings import ArgumentError, parse
@@ -392,6 +394,44 @@ def test_an_object_that_changes_is_not_taken(cloud_day, session, endpoint):
     finally: s3.put_object(Bucket=cloud.landing, Key=key, Body=body)
     world.run(session)
     assert world.listed() == after
+
+
+def test_a_table_that_cannot_be_made_known_is_unfinished(cloud_day, session, endpoint, monkeypatch):
+    "The store that refuses after the commit is no failure of the run"
+    world, glue = cloud_day[3](), client('glue', endpoint)
+    glue.create_database(DatabaseInput={'Name': 'unknown'})
+    def refused(ledger): raise StoreError('s3://lake/_delta_log cannot be listed: SlowDown')
+    monkeypatch.setattr(job, 'has_log', refused)
+    more = ['--OUTPUT_DATABASE', 'unknown', '--OUTPUT_TABLE', 'consolidated']
+    with world.environment(): report, error = entry.run_day(world.start(session, state.quiet, *more))
+    assert report.status == 'unfinished' and isinstance(error, job.AftermathFailed)
+    assert 'the day is not registered: s3://lake/_delta_log cannot be listed: SlowDown' in report.message
+
+
+def test_a_partition_that_lies_elsewhere(cloud_day, session, endpoint):
+    "The catalog says where a day lies; below the table's location or not"
+    cloud, _, after, copy = cloud_day
+    world, s3, glue = copy(), client('s3', endpoint), client('glue', endpoint)
+    s3.create_bucket(Bucket='archive', CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
+    for o in s3.list_objects_v2(Bucket=cloud.landing)['Contents']:
+        s3.copy_object(Bucket='archive', Key='old/' + o['Key'], CopySource={'Bucket': cloud.landing, 'Key': o['Key']})
+    [known] = glue.get_partitions(DatabaseName='landing', TableName='chargebacks')['Partitions']
+    key = dict(DatabaseName='landing', TableName='chargebacks', PartitionValueList=known['Values'])
+    def move(location):
+        wanted = {'Values': known['Values'], 'StorageDescriptor': {'Location': location}}
+        glue.update_partition(PartitionInput=wanted, **key)
+    inside = known['StorageDescriptor']['Location']
+    move(inside.replace(f's3://{cloud.landing}/', 's3://archive/old/'))
+    try:
+        with world.environment(): report = job.consolidate(world.start(session))
+        with world.environment(): taken = world.ledger().taken(world.ledger().head())
+        with world.environment(): verdict = reconcile(open_day(world.output, DAY))
+    finally: move(inside)
+    assert world.listed() == after and report.rows_after == len(after)
+    assert any(t.path.startswith('s3://archive/old/landing/') and t.commit == report.commit for t in taken)
+    assert report.set_aside == () or all(a.path.startswith('s3://archive/') for a in report.set_aside)
+    known = {'landing file gone', 'unreadable file'}    # the first half was taken where it no longer is
+    assert not [f for f in verdict.findings if f.level == 'fail' and f.kind not in known]
 
 
 def test_kms_and_credentials(cloud_day, session, endpoint):

@@ -162,12 +162,22 @@ def test_throttling_is_waited_for(endpoint, store, bucket):
 @pytest.mark.parametrize(
     'fault,said',
     [
-        ('403', 'no permission to write there'), ('400 key', 'the KMS key cannot be used'),
-        ('400 expired', 'renew the credentials'), ('503', 'throttling')])
+        ('403', 'no permission to write there'), ('400 key', 'the KMS key cannot be used')])
 def test_the_probe_says_what_is_lacking(endpoint, bucket, fault, said):
     with Proxy(endpoint, lambda number, done, path: fault) as proxy:
         with pytest.raises(StoreUnfit, match=said) as raised: through(proxy).probe(f's3://{bucket}/_ledger')
     assert f's3://{bucket}/_ledger cannot hold the ledger: ' in str(raised.value) and '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('fault', 'said'),
+    [('400 expired', 'renew the credentials'), ('503', 'throttling'), ('reset', 'cannot be reached')])
+def test_the_probe_tells_what_may_pass_from_what_is_lacking(endpoint, bucket, fault, said):
+    "Exit code 1, and not that of a bad argument"
+    with Proxy(endpoint, lambda number, done, path: fault) as proxy:
+        with pytest.raises(StoreError, match=said) as raised: through(proxy).probe(f's3://{bucket}/_ledger')
+    assert not isinstance(raised.value, StoreUnfit)
+    assert str(raised.value).startswith(f's3://{bucket}/_ledger cannot be written: ') and '\n' not in str(raised.value)
 
 
 def test_the_probe_names_a_missing_bucket_and_finds_a_good_one_fit(store, bucket):

@@ -47,12 +47,15 @@ def test_what_is_no_file_is_listed_and_says_so(store, tmp_path):
     (tmp_path / 'part-0.parquet').write_bytes(b'rows')
     os.symlink('nowhere', tmp_path / 'dangling.parquet')
     os.symlink('itself.parquet', tmp_path / 'itself.parquet')
+    os.symlink('part-0.parquet/within', tmp_path / 'through.parquet')
+    os.symlink('long' * 80, tmp_path / 'long.parquet')
     os.symlink('.', tmp_path / 'above')
     os.mkfifo(tmp_path / 'pipe.parquet')
     Path(os.fsdecode(os.fsencode(tmp_path) + b'/latin-\xe9.parquet')).write_bytes(b'rows')
     found = {e.path.rsplit('/', 1)[-1]: e for e in store.list(str(tmp_path))}
     assert set(found) == {
-        'part-0.parquet', 'dangling.parquet', 'itself.parquet', 'above', 'pipe.parquet', r'latin-\udce9.parquet'}
+        'part-0.parquet', 'dangling.parquet', 'through.parquet', 'long.parquet', 'itself.parquet', 'above',
+        'pipe.parquet', r'latin-\udce9.parquet'}
     assert store.read(found.pop('part-0.parquet')) == b'rows'
     said = {}
     for name, listed in found.items():
@@ -61,7 +64,8 @@ def test_what_is_no_file_is_listed_and_says_so(store, tmp_path):
         said[name] = str(raised.value).removeprefix(f'{tmp_path}/{name} ')
         assert listed.size == 0 and listed.path.isprintable()
     assert said == {
-        'dangling.parquet': 'is a link that leads nowhere', 'itself.parquet': 'is a link that leads back to itself',
+        **dict.fromkeys(('dangling.parquet', 'through.parquet', 'long.parquet'), 'is a link that leads nowhere'),
+        'itself.parquet': 'is a link that leads back to itself',
         'above': 'is a link to a folder above it', 'pipe.parquet': 'is not a regular file',
         r'latin-\udce9.parquet': 'has a name that is not UTF-8, rename it'}
 
@@ -140,7 +144,7 @@ def test_reading_and_writing_fail_as_one_line_too(store, tmp_path, monkeypatch):
     'function,number,said',
     [
         ('os.makedirs', errno.EACCES, 'no permission to write there'),
-        ('os.fsync', errno.EROFS, 'the file system is read-only'), ('os.fsync', errno.ENOSPC, 'the disk is full'),
+        ('os.fsync', errno.EROFS, 'the file system is read-only'),
         ('os.link', errno.EPERM, 'its file system has no hard links'),
         ('os.link', errno.EOPNOTSUPP, 'its file system has no hard links')])
 def test_the_probe_says_what_is_lacking(store, tmp_path, monkeypatch, function, number, said):
@@ -149,6 +153,18 @@ def test_the_probe_says_what_is_lacking(store, tmp_path, monkeypatch, function, 
     with pytest.raises(StoreUnfit, match=said) as raised: store.probe(folder)
     monkeypatch.undo()
     assert folder in str(raised.value) and '\n' not in str(raised.value)
+    assert store.list(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ('number', 'said'), [(errno.ENOSPC, 'the disk is full'), (errno.EDQUOT, 'the quota is used up')])
+def test_the_probe_tells_what_may_pass_from_what_is_lacking(store, tmp_path, monkeypatch, number, said):
+    "Exit code 1, and not that of a bad argument"
+    monkeypatch.setattr(stores.os, 'fsync', refuse(number))
+    with pytest.raises(StoreError, match=f'ledger cannot be written: .*: {said}') as raised:
+        store.probe(str(tmp_path / 'ledger'))
+    assert not isinstance(raised.value, StoreUnfit)
+    monkeypatch.undo()
     assert store.list(str(tmp_path)) == []
 
 
