@@ -20,7 +20,8 @@ from itertools import product
 import pyarrow as pa
 
 from .settings import ArgumentError
-from .store import cause, error_code, is_fault, is_local, join, shown, store_for
+from chargeback_consolidation.store import (StoreError, cause, error_code, is_fault, is_local, join, may_pass, shown,
+    store_for)
 from .s3 import aws_client
 
 # %% ../nbs/04_catalog.ipynb #cf9d9d0e
@@ -104,7 +105,8 @@ def nearest_folders(folders, day, most=3):
     "The names of some `folders`, (day, name) pairs: the nearest to `day` first, those that name no day last"
     def distance(item):
         return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
-    return [shown(name) for _, name in sorted(folders, key=distance)[:most]]
+    others = [item for item in folders if item[0] != day]
+    return [shown(name) for _, name in sorted(others, key=distance)[:most]]
 
 # %% ../nbs/04_catalog.ipynb #acd29317
 def check_readable(folder):
@@ -148,7 +150,7 @@ class LocalCatalog:
         return [self.partition(table, day) for day in sorted(days)]
 
     def nearby(self, table, day):
-        "Up to three folders that are there, those nearest to `day` first"
+        "Up to three folders that are there, those nearest to `day` first, without its own"
         return nearest_folders(table_folders(self.store, table.location), day)
 
 # %% ../nbs/04_catalog.ipynb #7034fd14
@@ -203,17 +205,18 @@ class GlueQuestions:
         return self._client
 
     def ask(self, argument, operation, **request):
-        "An answer of the catalog; what it refuses becomes an `ArgumentError` that names `argument`"
+        """An answer of the catalog; what it refuses becomes an `ArgumentError` that names `argument`, and `StoreError`
+        what may pass"""
         name = request.get('Name') or request.get('TableName')
         try: return getattr(self.client, operation)(**request)
         except Exception as e:
             if not is_fault(e): raise
             if error_code(e) == 'EntityNotFoundException':
                 raise ArgumentError(f'--{argument}: {name!r} is not in the Glue catalog') from None
-            if error_code(e):
-                words = f'the Glue catalog refuses {operation} of {name!r}: {cause(e)}'
-                raise ArgumentError(f'--{argument}: {words}') from None
-            raise ArgumentError(f'--CATALOG: the Glue catalog cannot be reached: {cause(e)}') from None
+            words = f'the Glue catalog refuses {operation} of {name!r}: {cause(e)}'
+            if may_pass(e): raise StoreError(words) from None
+            if error_code(e): raise ArgumentError(f'--{argument}: {words}') from None
+            raise ArgumentError(f'--CATALOG: the Glue catalog cannot be asked: {cause(e)}') from None
 
 # %% ../nbs/04_catalog.ipynb #086fd275
 class GlueListing(GlueQuestions):
@@ -270,7 +273,7 @@ class GlueCatalog(GlueListing):
         return [Partition(day, tuple(sorted(listed[day]))) for day in sorted(listed)]
 
     def nearby(self, table, day):
-        "Up to three folders that are there, those nearest to `day` first"
+        "Up to three folders that are there, those nearest to `day` first, without its own"
         return nearest_folders(table_folders(store_for(table.location), table.location), day)
 
 # %% ../nbs/04_catalog.ipynb #ec97b836

@@ -170,8 +170,8 @@ def check_conserved(run, state, plan, written):
 def readers_of(run, state):
     "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
     if not state.head: return 'listing'     # there is nothing yet that could be superseded
-    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours
-    return 'snapshot' if hours and (state.work or state.head.number > 1) else 'listing'
+    if state.work: return 'snapshot' if run.settings.keep_superseded_hours else 'listing'
+    return 'snapshot' if len(run.ledger.visible()) > len(state.head.files) else 'listing'
 
 # %% ../nbs/27_job.ipynb #6e9f9cb7
 def run_report(run, state, **facts):

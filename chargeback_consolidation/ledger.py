@@ -406,7 +406,11 @@ def snapshot(ledger):
                 return commit, [there[p] for p in paths]
         if not numbers or numbers == [1] and is_rolling(ledger, commit, there):
             return None, []
-    raise LedgerDamaged(f'{ledger.partition} does not hold the files of its last commit: run repair')
+    last = ledger.load(numbers[-1])
+    paths = [ledger.path(f.path) for f in last.files]
+    gone = next((path for path in paths if path not in there), ledger.partition)
+    raise LedgerDamaged(f'{gone} is not there, though commit {last.number} of {last.day} names it: `repair` completes '
+                        'a commit that was interrupted; restore the file if it is gone, or reprocess the day')
 
 # %% ../nbs/22_ledger.ipynb #b90673ca
 def is_rolling(ledger, commit, there):

@@ -151,9 +151,10 @@ def key_fault(schema, names):
     for name in names:
         found = find_column(name, schema.names)
         if not found:
-            near = ', '.join(difflib.get_close_matches(name, schema.names)) or ', '.join(
-                other for other in schema.names if other.lower().endswith('_id'))
-            return f'there is no column {name}' + (f' (there is {near})' if near else '')
+            near = difflib.get_close_matches(name, schema.names)
+            ids = [other for other in schema.names if other.lower().endswith('_id')]
+            hint = f' (there is {", ".join(near)})' if near else f' (its ids are {", ".join(ids)})' if ids else ''
+            return f'there is no column {name}{hint}'
         kind = schema.field(found).type
         if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
             return f'column {name} is {kind}: a key must be text, an integer or binary'

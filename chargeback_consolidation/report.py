@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyspark
 
 from . import __version__
-from .store import shown
+from .store import StoreError, shown, trouble
 from .s3 import aws_client
 
 # %% ../nbs/24_report.ipynb #78bbf243
@@ -136,17 +136,20 @@ class Steady:
     def write(self, text):
         try: return self.stream.write(text)
         except UnicodeEncodeError: return self.write(text.encode('ascii', 'backslashreplace').decode())
-        except BrokenPipeError: return self.drop()
+        except OSError as e: return self.drop(e)
 
     def flush(self):
         try: self.stream.flush()
-        except BrokenPipeError: self.drop()
+        except OSError as e: self.drop(e)
 
-    def drop(self):
-        "Let everything from here on go nowhere"
+    def drop(self, error):
+        "Let everything from here on go nowhere; `StoreError` for a stdout that is full"
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
+        name = str(getattr(self.stream, 'name', '')).strip('<>')
+        if name == 'stdout' and not isinstance(error, BrokenPipeError):
+            raise StoreError(trouble(error, 'written', name)) from None
 
 # %% ../nbs/24_report.ipynb #80dbf7c4
 @contextmanager

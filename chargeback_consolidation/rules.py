@@ -203,13 +203,18 @@ def verdict_of(rule, facts, history):
     held = tree_holds(tree, facts, history)
     outcome = 'unknown' if held is None else 'ok' if held else 'failed'
     count, total = tallies[1], tallies[0]
-    why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value)
+    why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value, facts.keys)
     return Verdict(rule_text(rule), rule.level, outcome, count, total, value, why)
 
 # %% ../nbs/13_rules.ipynb #2409cdfc
-def said(tree, count, total, value):
-    "What is wrong, in a few words"
+def said(tree, count, total, value, keys):
+    "What is wrong, in a few words. keys: as in `Facts`"
     words = [f'{name} is {number:,.6g}' for name, number in value.items()]
+    kinds, (records, with_key, different, _) = {check.kind for check in checks_in(tree)}, keys
+    if kinds & {'IsUnique', 'IsPrimaryKey'} and different < with_key:
+        words.append(f'{with_key:,} records with a key have {different:,} different ones')
+    if 'IsPrimaryKey' in kinds and with_key < records:
+        words.append(f'{records - with_key:,} of {records:,} records have no key')
     if count:
         words.insert(0, f'{count:,} of {total:,} rows fail')
     return '; '.join(words) or 'it does not hold'

@@ -113,6 +113,8 @@ def end_spark(
 ):
     "End the JVM that this process has started, and remove its temporary files"
     if os.getpid() != owner: return
+    if threading.current_thread() is threading.main_thread():
+        for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)    # the work is done, and this is quick
     hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
@@ -313,7 +315,8 @@ def told_by(error):
     told = next(
         (line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__
     )
-    return told[:300]
+    full = 'No space left on device' in told
+    return (f'a disk of temporary files is full, here {tempfile.gettempdir()}: {told}' if full else told)[:300]
 
 # %% ../nbs/05_spark.ipynb #90b6f3d8
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1620,7 +1620,8 @@ def nearest_folders(folders, day, most=3):
     "The names of some `folders`, (day, name) pairs: the nearest to `day` first, those that name no day last"
     def distance(item):
         return (item[0] is None, abs((item[0] - day).days) if item[0] else 0, item[1])
-    return [shown(name) for _, name in sorted(folders, key=distance)[:most]]
+    others = [item for item in folders if item[0] != day]
+    return [shown(name) for _, name in sorted(others, key=distance)[:most]]
 
 
 def check_readable(folder):
@@ -1664,7 +1665,7 @@ class LocalCatalog:
         return [self.partition(table, day) for day in sorted(days)]
 
     def nearby(self, table, day):
-        "Up to three folders that are there, those nearest to `day` first"
+        "Up to three folders that are there, those nearest to `day` first, without its own"
         return nearest_folders(table_folders(self.store, table.location), day)
 
 
@@ -1719,17 +1720,18 @@ class GlueQuestions:
         return self._client
 
     def ask(self, argument, operation, **request):
-        "An answer of the catalog; what it refuses becomes an `ArgumentError` that names `argument`"
+        """An answer of the catalog; what it refuses becomes an `ArgumentError` that names `argument`, and `StoreError`
+        what may pass"""
         name = request.get('Name') or request.get('TableName')
         try: return getattr(self.client, operation)(**request)
         except Exception as e:
             if not is_fault(e): raise
             if error_code(e) == 'EntityNotFoundException':
                 raise ArgumentError(f'--{argument}: {name!r} is not in the Glue catalog') from None
-            if error_code(e):
-                words = f'the Glue catalog refuses {operation} of {name!r}: {cause(e)}'
-                raise ArgumentError(f'--{argument}: {words}') from None
-            raise ArgumentError(f'--CATALOG: the Glue catalog cannot be reached: {cause(e)}') from None
+            words = f'the Glue catalog refuses {operation} of {name!r}: {cause(e)}'
+            if may_pass(e): raise StoreError(words) from None
+            if error_code(e): raise ArgumentError(f'--{argument}: {words}') from None
+            raise ArgumentError(f'--CATALOG: the Glue catalog cannot be asked: {cause(e)}') from None
 
 
 class GlueListing(GlueQuestions):
@@ -1786,7 +1788,7 @@ class GlueCatalog(GlueListing):
         return [Partition(day, tuple(sorted(listed[day]))) for day in sorted(listed)]
 
     def nearby(self, table, day):
-        "Up to three folders that are there, those nearest to `day` first"
+        "Up to three folders that are there, those nearest to `day` first, without its own"
         return nearest_folders(table_folders(store_for(table.location), table.location), day)
 
 
@@ -2005,6 +2007,8 @@ def end_spark(
 ):
     "End the JVM that this process has started, and remove its temporary files"
     if os.getpid() != owner: return
+    if threading.current_thread() is threading.main_thread():
+        for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)    # the work is done, and this is quick
     hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
@@ -2205,7 +2209,8 @@ def told_by(error):
     told = next(
         (line for line in lines if 'SparkException' in line), lines[0] if lines else type(error).__name__
     )
-    return told[:300]
+    full = 'No space left on device' in told
+    return (f'a disk of temporary files is full, here {tempfile.gettempdir()}: {told}' if full else told)[:300]
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -2408,9 +2413,10 @@ def key_fault(schema, names):
     for name in names:
         found = find_column(name, schema.names)
         if not found:
-            near = ', '.join(difflib.get_close_matches(name, schema.names)) or ', '.join(
-                other for other in schema.names if other.lower().endswith('_id'))
-            return f'there is no column {name}' + (f' (there is {near})' if near else '')
+            near = difflib.get_close_matches(name, schema.names)
+            ids = [other for other in schema.names if other.lower().endswith('_id')]
+            hint = f' (there is {", ".join(near)})' if near else f' (its ids are {", ".join(ids)})' if ids else ''
+            return f'there is no column {name}{hint}'
         kind = schema.field(found).type
         if not (t.is_string(kind) or t.is_integer(kind) or is_bytes(kind)):
             return f'column {name} is {kind}: a key must be text, an integer or binary'
@@ -4506,13 +4512,18 @@ def verdict_of(rule, facts, history):
     held = tree_holds(tree, facts, history)
     outcome = 'unknown' if held is None else 'ok' if held else 'failed'
     count, total = tallies[1], tallies[0]
-    why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value)
+    why = '' if held else 'there is no history yet' if held is None else said(tree, count, total, value, facts.keys)
     return Verdict(rule_text(rule), rule.level, outcome, count, total, value, why)
 
 
-def said(tree, count, total, value):
-    "What is wrong, in a few words"
+def said(tree, count, total, value, keys):
+    "What is wrong, in a few words. keys: as in `Facts`"
     words = [f'{name} is {number:,.6g}' for name, number in value.items()]
+    kinds, (records, with_key, different, _) = {check.kind for check in checks_in(tree)}, keys
+    if kinds & {'IsUnique', 'IsPrimaryKey'} and different < with_key:
+        words.append(f'{with_key:,} records with a key have {different:,} different ones')
+    if 'IsPrimaryKey' in kinds and with_key < records:
+        words.append(f'{records - with_key:,} of {records:,} records have no key')
     if count:
         words.insert(0, f'{count:,} of {total:,} rows fail')
     return '; '.join(words) or 'it does not hold'
@@ -7055,7 +7066,11 @@ def snapshot(ledger):
                 return commit, [there[p] for p in paths]
         if not numbers or numbers == [1] and is_rolling(ledger, commit, there):
             return None, []
-    raise LedgerDamaged(f'{ledger.partition} does not hold the files of its last commit: run repair')
+    last = ledger.load(numbers[-1])
+    paths = [ledger.path(f.path) for f in last.files]
+    gone = next((path for path in paths if path not in there), ledger.partition)
+    raise LedgerDamaged(f'{gone} is not there, though commit {last.number} of {last.day} names it: `repair` completes '
+                        'a commit that was interrupted; restore the file if it is gone, or reprocess the day')
 
 
 def is_rolling(ledger, commit, there):
@@ -7320,17 +7335,20 @@ class Steady:
     def write(self, text):
         try: return self.stream.write(text)
         except UnicodeEncodeError: return self.write(text.encode('ascii', 'backslashreplace').decode())
-        except BrokenPipeError: return self.drop()
+        except OSError as e: return self.drop(e)
 
     def flush(self):
         try: self.stream.flush()
-        except BrokenPipeError: self.drop()
+        except OSError as e: self.drop(e)
 
-    def drop(self):
-        "Let everything from here on go nowhere"
+    def drop(self, error):
+        "Let everything from here on go nowhere; `StoreError` for a stdout that is full"
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
+        name = str(getattr(self.stream, 'name', '')).strip('<>')
+        if name == 'stdout' and not isinstance(error, BrokenPipeError):
+            raise StoreError(trouble(error, 'written', name)) from None
 
 
 @contextmanager
@@ -8123,8 +8141,8 @@ def check_conserved(run, state, plan, written):
 def readers_of(run, state):
     "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
     if not state.head: return 'listing'     # there is nothing yet that could be superseded
-    hours = run.settings.keep_superseded_hours if state.work else state.head.keep_hours
-    return 'snapshot' if hours and (state.work or state.head.number > 1) else 'listing'
+    if state.work: return 'snapshot' if run.settings.keep_superseded_hours else 'listing'
+    return 'snapshot' if len(run.ledger.visible()) > len(state.head.files) else 'listing'
 
 
 def run_report(run, state, **facts):
@@ -8290,7 +8308,9 @@ def check_folder(name, path, read_only):
     if not os.path.isdir(folder):
         raise ArgumentError(f'--{name} {path}: {folder} is a file, not a folder')
     if not read_only and not os.access(folder, os.W_OK | os.X_OK):
-        raise ArgumentError(f'--{name} {path}: no permission to write in {folder}')
+        sealed = os.statvfs(folder).f_flag & os.ST_RDONLY
+        why = f'the file system of {folder} is read-only' if sealed else f'no permission to write in {folder}'
+        raise ArgumentError(f'--{name} {path}: {why}')
 
 
 def plan_runs(settings):
@@ -8322,6 +8342,13 @@ def ended(run, status, error):
                          arguments=run.settings.as_arguments()))
 
 
+def not_begun(settings, error):
+    "The report of a run whose days could not even be found"
+    day = str(settings.partition_date) if settings.enable_partition_filter else ''
+    return Report(day, f'{settings.source_database}.{settings.source_table}', 'failed', message=str(error),
+                  arguments=settings.as_arguments())
+
+
 def stopped_words(
     seen,   # the stages that ended, in order
 ):
@@ -8349,14 +8376,19 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.
     The days stand alone: all are tried before the first error is raised."""
     rules = rules_of(settings)
-    table, partitions = plan_runs(settings)
+    def told(report):
+        tell(report)
+        if not settings.metrics_namespace or settings.dry_run: return
+        warning = put_metrics(settings.metrics_namespace, report)
+        if warning: print('warning: ' + warning, flush=True)
+    try: table, partitions = plan_runs(settings)
+    except StoreError as e:
+        told(not_begun(settings, e))
+        raise
     reports, errors = [], []
     for partition in partitions:
         report, error = run_day(start_run(settings, table, partition, session, observe, rules))
-        tell(report)
-        if settings.metrics_namespace and not settings.dry_run:
-            warning = put_metrics(settings.metrics_namespace, report)
-            if warning: print('warning: ' + warning, flush=True)
+        told(report)
         reports.append(report)
         if isinstance(error, Stopped): raise error
         if error: errors.append(error)

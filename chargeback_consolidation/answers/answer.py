@@ -133,9 +133,10 @@ def with_commits(table):
     if 'commit' not in table or not pd.api.types.is_integer_dtype(table['commit']): return table
     return table.assign(commit=table['commit'].astype('Int64').mask(table['commit'] == 0))
 
-def answered(name, fine, facts, findings, tables, mask, aside=()):
+def answered(name, fine, facts, findings, tables, mask, aside=(), stands=False):
     """An `Answer`, its verdict made from the findings. fine: the verdict if nothing is wrong; aside: findings about
-    the day that do not answer the question"""
+    the day that do not answer the question; stands: True where `fine` is so as well if there is something to look
+    at"""
     def ordered(some): return tuple(sorted(some, key=lambda f: (LEVELS.index(f.level), f.kind, f.where)))
     findings = ordered(findings)
     bad = [f for f in findings if f.level == 'fail'] or [f for f in findings if f.level == 'warn']
@@ -147,6 +148,7 @@ def answered(name, fine, facts, findings, tables, mask, aside=()):
         if bad
         else fine)
     level = bad[0].level if bad else 'ok'
+    if stands and level == 'warn': verdict = f'{fine} {verdict}'
     told = {name: with_commits(table) for name, table in tables.items()}
     return Answer(name, verdict, tuple(facts), findings + ordered(aside), told, mask, level, len(aside))
 

@@ -137,4 +137,4 @@ def duplicates(day):
     fine = '{:,} of {:,} records are duplicates: {}.'.format(
         len(lost), whole, ', '.join(f'{n:,} {k}' for k, n in counts if n) or 'none')
     unmoved(day)
-    return answered('duplicates', fine, facts, found, tables, day.mask)
+    return answered('duplicates', fine, facts, found, tables, day.mask, stands=True)

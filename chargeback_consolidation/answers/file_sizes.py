@@ -23,7 +23,7 @@ def sizes(
     """Sizes before and after, row groups, and the OUTPUT_FILE_COUNT for a target. Tables: output files, counts,
     landing sizes"""
     if not 0 < target_mb <= 1e6:
-        raise ArgumentError(f'--target-mb must be from 0 to 1,000,000 and not 0, not {target_mb!r}')
+        raise ArgumentError(f'--target-mb must be more than 0 and at most 1,000,000, not {target_mb:g}')
     files, feet = landing_files(day), footers(day)
     before = files[files['state'].isin(('taken', 'gone', 'rewritten'))]
     after, there = int(feet['bytes'].sum()), feet[feet['state'] != 'gone']
@@ -62,4 +62,5 @@ def sizes(
     unmoved(day)
     return answered(
         'file_sizes', fine, facts, found,
-        {'output files': shown, 'counts': counts, 'landing sizes': before[['path', 'size', 'state']]}, day.mask)
+        {'output files': shown, 'counts': counts, 'landing sizes': before[['path', 'size', 'state']]}, day.mask,
+        stands=True)

@@ -33,10 +33,12 @@ def days_of(given):
     "The days of --from and --to, removed from `given`; None if neither is there"
     ends = [given.pop(name, '') for name in ('from', 'to')]
     if ends == ['', '']: return None
+    for name, text in zip(('from', 'to'), ends):
+        if not text: raise ArgumentError(f'--{name} is missing: --from and --to go together')
     days = []
     for name, text in zip(('from', 'to'), ends):
-        try: days.append(read_date(text or ''))
-        except ValueError as e: raise ArgumentError('--{} {}, not {!r}'.format(name, e, text or '')) from None
+        try: days.append(read_date(text))
+        except ValueError as e: raise ArgumentError('--{} {}, not {!r}'.format(name, e, text)) from None
     if days[0] > days[1]: raise ArgumentError('--from {} is after --to {}'.format(*days))
     if 'partition_date' in given:
         raise ArgumentError('--partition-date and --from/--to exclude each other: give one or the other')

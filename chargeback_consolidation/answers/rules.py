@@ -58,6 +58,7 @@ def verdicts_now(day, rules, landing):
     "A `Verdict` for each of `rules` over all that landed; one that needs history has what the last execution said"
     good = {i: note for i, note in landing.notes.items() if not note.error}
     schema, measures = common_schema(good)[0], measures_of(rules)
+    if schema is None: return []
     facts = Facts(added_all(n.tallies for n in good.values()), measures, schema.names, key_counts_of(landing))
     told = {v['rule']: v for c in day.commits for v in c.report.get('rules', ())}
     found = []
@@ -181,6 +182,7 @@ def rules_answered(
     rows = failing_records(day, rules, [s for s in sources if s.id in bad])
     found = [f for i, pair in enumerate(zip(rules, told)) for f in rule_found(i, *pair, failing, rows)]
     aside = all_standing(day, files, feet, landing)
+    if not len(files): found, aside = aside, []      # nothing has landed: that is the answer
     unmoved(day)
     tables = rule_tables(day, rules, told, failing, rows, history, files, show_values)
     broken = sum(v.outcome in ('failed', 'mistaken') for v in told)

@@ -89,7 +89,16 @@ def mistake(command, ctx, error):
 
 class Command(click.RichCommand):
     "A command that says in one line what is wrong with its options"
+    def check_values(self, args):
+        "A mistake where the name of an option stands in the place of another's value: write --name=--value"
+        takers = {name: p for p in self.params if isinstance(p, click.Option) for name in p.opts
+                  if not p.is_flag and p.flag_value != LONE['flag_value']}
+        for word, value in zip(args, args[1:]):
+            if word in takers and value.startswith('--'):
+                raise click.ClickException(f'{word} has no value: {takers[word].help}')
+
     def parse_args(self, ctx, args):
+        self.check_values(args)
         try:
             _, strays, order = self.make_parser(ctx).parse_args(args=list(args))
             twice = [p.opts[0] for i, p in enumerate(order) if p in order[:i]]

@@ -95,6 +95,6 @@ def try_rules(file, **given):
         report = told[-1]
         title = f'{some(len(report.rules), "rule")} on {some(report.records_processed, "record")} of {report.day}'
         print_grid(console, title, ('rule', 'outcome', ' fail', 'value', 'first'), list(map(rule_row, report.rules)))
-    said = held.getvalue().replace('nothing is published: ', 'a run would stop: ')
+    said = held.getvalue().partition(' Check that ')[0].replace('nothing is published: ', 'a run would stop: ')
     if said: complain(said)
     return 4 if told and any(map(stops, told[-1].rules)) else code

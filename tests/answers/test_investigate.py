@@ -106,7 +106,7 @@ def test_each_notebook_is_there_with_typed_parameters():
             '--processes must be from 1 to 64'),
         (
             ['reconcile', '--output-path', 'o', '--from', DAY],
-            "--to must be a day of the calendar, written YYYY-MM-DD, not ''"),
+            '--to is missing: --from and --to go together'),
         (
             ['reconcile', '--output-path', 'o', '--from', '2025-11-03', '--to', DAY],
             '--from 2025-11-03 is after --to 2025-11-02'),

@@ -12,6 +12,7 @@ from chargeback_consolidation.answers.quality_history import history, open_days
 from chargeback_consolidation.answers.reconcile import reconcile
 from chargeback_consolidation.answers.rules import rules_answered
 from chargeback_consolidation.answers.trace import trace
+from chargeback_consolidation.ledger import LedgerDamaged
 from chargeback_consolidation.settings import ArgumentError
 
 POSITIVE = 'Rules = [ ColumnValues "amount" > 0 labels=["level"="quarantine"] ]'
@@ -130,6 +131,34 @@ def test_a_file_that_cannot_be_read_and_no_rules(tmp_path):
     assert answer.facts[0] == ('rules', 0) and not len(answer.tables['rows'])
     assert rules_answered(opened(lake), ASKED).tables['rules']['outcome'].tolist()[0] == 'ok'
     with pytest.raises(ArgumentError, match='line 1, column'): rules_answered(opened(lake), 'Rules = [ Colum "a" ]')
+
+
+@pytest.mark.parametrize('text', ['', ASKED])
+def test_a_day_of_which_nothing_has_landed(day, text):
+    "It is wrong, as every investigation says, whatever is asked"
+    other = open_day(str(day.output), '2025-11-09', str(day.root / 'lake'), 'landing', 'chargebacks')
+    answer = rules_answered(other, text)
+    assert answer.level == 'fail' and 'nothing has landed for this day' in answer.verdict
+
+
+def test_the_only_record_is_damaged(tmp_path):
+    "Which folder it is was not the mistake"
+    lake = Lake(tmp_path)
+    lake.land('1.parquet', amounts(['a'], ['1']))
+    lake.run(session=inline, **LENIENT)
+    [record] = lake.ledger.rglob('000001.json')
+    record.write_bytes(record.read_bytes()[:300])
+    with pytest.raises(LedgerDamaged, match='000001.json is not a commit record, .*: restore it'):
+        open_day(str(lake.output), '2025-11-09')
+
+
+def test_a_key_that_comes_twice_is_counted(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('1.parquet', amounts(['a', 'a', 'b', None], ['1'] * 4))
+    lake.run(session=inline, **LENIENT)
+    told = rules_answered(opened(lake), 'Rules = [ IsUnique "chargeback_id", IsPrimaryKey "chargeback_id" ]').tables
+    twice = '3 records with a key have 2 different ones'
+    assert told['rules']['why'].tolist() == [twice, twice + '; 1 of 4 records have no key']
 
 
 def test_the_history_of_a_rule(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from days import Lake, chargebacks, tree
 
 from chargeback_consolidation import entry
+from chargeback_consolidation.commands.cli import carry_out
 from chargeback_consolidation.settings import ARGUMENTS, REQUIRED
 
 SCRIPT = Path(__file__).parents[2] / 'glue_export/consolidate_chargebacks.py'
@@ -104,6 +105,18 @@ def test_twice(lake, refused, name):
     assert (
         refused([*without(lake.words(), name), f'--{name}', given, f'--{name}={given}'])
         == f'--{name} is given twice: give it once\n')
+
+
+@pytest.mark.parametrize('words', [
+    'investigate trace --output-path x --partition-date 2025-11-02 --chargeback-id --mask',
+    'history --partition-date 2025-11-02 --output-path --json', 'land-sample --catalog --files 3',
+    'rules try FILE --output-path --partition-date 2025-11-02', 'consolidate --output-path --dry-run'])
+def test_the_name_of_an_option_is_no_value_of_another(words, capsys):
+    "As where a variable of the shell is empty"
+    assert carry_out(words.split()) == 2
+    name = re.search(r'(--[a-z-]+) --', words)[1]
+    err = capsys.readouterr().err
+    assert err.startswith(f'{name} has no value: ') and err.count('\n') == 1
 
 
 def test_no_name_is_a_prefix_of_another():

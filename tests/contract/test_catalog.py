@@ -19,6 +19,7 @@ from chargeback_consolidation.catalog import (
 )
 from chargeback_consolidation.sample.lake import run_words
 from chargeback_consolidation.settings import ArgumentError, parse
+from chargeback_consolidation.store import StoreError
 
 DAY = date(2025, 11, 2)
 WORDS = run_words(
@@ -89,6 +90,7 @@ def test_the_first_folder_looked_for_is_the_usual_one(tmp_path):
 @pytest.mark.parametrize('folders,said', [
     (['2025/11/09', '2025/10/31', '2025/11/03', '2024/11/02'], ['2025/11/03', '2025/10/31', '2025/11/09']),
     (['dt=2025-11-03', 'dt=2025-12-01'], ['dt=2025-11-03', 'dt=2025-12-01']),
+    (['2025/11/02', 'dt=2025-11-02', '2025/11/03'], ['2025/11/03']),
     (['20251102', 'hourly/07', '_tmp', '.hidden'], ['20251102', 'hourly/07']),
     (['line\nbreak'], [r'line\nbreak']), ([], [])])
 def test_folders_nearby(tmp_path, folders, said):
@@ -150,12 +152,16 @@ def test_flinks_folders_that_no_crawler_has_seen(glue, endpoint):
 
 
 @pytest.mark.parametrize(
-    'fault,said', [('400 expired', 'ExpiredToken'), ('403', 'AccessDenied'), ('reset', 'ConnectionClosedError')])
-def test_a_catalog_that_refuses_is_one_line_before_anything_is_touched(endpoint, fault, said):
+    'fault,kind,said', [
+        ('400 expired', ArgumentError, '400'), ('403', ArgumentError, 'do not allow it'), ('503', StoreError, 'throttling'),
+        ('reset', StoreError, 'cannot be reached')])
+def test_a_catalog_that_refuses_is_one_line_before_anything_is_touched(endpoint, fault, kind, said):
+    "What may pass is no bad argument"
     with Proxy(endpoint, lambda number, done, path: fault) as proxy, environment(
         AWS_ENDPOINT_URL=proxy.endpoint, AWS_MAX_ATTEMPTS='1'):
-        with pytest.raises(ArgumentError) as raised: GlueCatalog().table('landing', 't')
-    assert str(raised.value).startswith('--') and '\n' not in str(raised.value) and 'secret' not in str(raised.value)
+        with pytest.raises(kind) as raised: GlueCatalog().table('landing', 't')
+    assert str(raised.value).startswith('--' if kind is ArgumentError else 'the Glue catalog refuses get_database')
+    assert said in str(raised.value) and '\n' not in str(raised.value) and 'secret' not in str(raised.value)
 
 
 SCHEMA = catalogs.pa.schema([('chargeback_id', catalogs.pa.string()), ('amount', catalogs.pa.decimal128(18, 2))])

@@ -3,6 +3,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -359,3 +360,20 @@ def test_c20_a_command_says_that_a_listing_holds_too_much(lake, capsys, hours):
     teller(Console(width=200))(report)
     tell(report)
     assert capsys.readouterr().out.count(BY_SNAPSHOT) == (2 if hours else 0)
+
+
+def test_c20_once_the_way_back_is_gone_a_listing_is_right(lake, ledger):
+    "A run with nothing new says so, whatever the last commit was to keep"
+    def serves(**more): return lake.run(session=inline, **dict(KEEP, **more)).serves
+    assert [serves(), serves(KEEP_SUPERSEDED_HOURS=0)] == ['snapshot', 'snapshot']
+    expire_day(ledger, 0)
+    assert len(ledger.visible()) == len(ledger.head().files)
+    assert [serves(), serves(KEEP_SUPERSEDED_HOURS=0)] == ['listing', 'listing']
+
+
+def test_c20_what_snapshot_misses_is_named(ledger):
+    gone = ledger.path(ledger.head().files[0].path)
+    for number in (2, 3):
+        for f in ledger.load(number).files: Path(ledger.path(f.path)).unlink(missing_ok=True)
+    with pytest.raises(LedgerDamaged, match=f'{gone} is not there, though commit 3 of 2025-11-02 names it: `repair`'):
+        snapshot(ledger)

@@ -123,8 +123,8 @@ def test_a_key_column_of_another_name_is_said(lake, capsys, dry):
     assert main(lake, DRY_RUN=dry) == 2
     report, err = said(capsys)
     assert err.strip() == (
-        '--KEY_COLUMNS chargeback_id: there is no column chargeback_id (there is dispute_id) in any of the 3 landing '
-        'files of 2025-11-02: say which columns tell one chargeback from another')
+        '--KEY_COLUMNS chargeback_id: there is no column chargeback_id (its ids are dispute_id) in any of the 3 '
+        'landing files of 2025-11-02: say which columns tell one chargeback from another')
     assert len(report['set_aside']) == 3
 
 

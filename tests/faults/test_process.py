@@ -388,6 +388,48 @@ def test_each_end_has_its_code_its_line_and_its_report(place, what, code, status
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.parametrize('more', [['--OUTPUT_PATH', 's3://lake/out'], ['--CATALOG', 'glue']], ids=' '.join)
+def test_what_cannot_be_reached_is_no_bad_argument(place, more):
+    "Nor is there a day yet: the report says so all the same"
+    command = [w for i, w in enumerate(WORDS) if WORDS[i - i % 2] not in more]
+    away = dict(AWS_ENDPOINT_URL='http://127.0.0.1:9', AWS_MAX_ATTEMPTS='1', AWS_REGION='eu-west-1',
+                AWS_ACCESS_KEY_ID='a', AWS_SECRET_ACCESS_KEY='b')
+    started = subprocess.run(
+        [sys.executable, str(SCRIPT), *command, *more], cwd=place.root, capture_output=True, text=True,
+        env=dict(os.environ, TMPDIR=str(place.temporary), **away))
+    report = told(started.stdout)
+    assert started.returncode == 1 and started.stderr.count('\n') == 1 and 'cannot be reached' in started.stderr
+    assert (report['status'], report['day'], report['message']) == ('failed', '2025-11-02', started.stderr.strip())
+    assert 'output_files=0' in started.stdout and place.left_behind() == []
+
+
+@pytest.mark.timeout(200)
+def test_a_full_stdout_is_named(place):
+    "It is not the disk of the output that is full"
+    assert place.inside() == 0
+    day = ['--output-path', 'out', '--partition-date', '2025-11-02']
+    for command in (['history', *day], ['snapshot', *day], ['investigate', 'file_sizes', *day], ['--help']):
+        with open('/dev/full', 'w') as full:
+            done = subprocess.run([CLI, *command], cwd=place.root, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (1, 'stdout cannot be written: ENOSPC: the disk is full\n'), command
+    with open('/dev/full', 'w') as full: code, _, err = place.run('--REPROCESS', 'true', stdout=full)
+    assert (code, err) == (1, 'stdout cannot be written: ENOSPC: the disk is full\n') and place.left_behind() == []
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize('wait', [0, *(pytest.param(wait, marks=pytest.mark.slow) for wait in (0.02, 0.05))])
+def test_a_run_that_is_stopped_when_all_is_done_leaves_nothing(place, wait):
+    started = place.start()
+    for line in started.stdout:
+        if line.startswith('METRICS'): break
+    time.sleep(wait)
+    os.kill(started.pid, signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode in (0, 130) and 'Traceback' not in err and err.count('\n') == (started.returncode == 130)
+    assert place.left_behind() == []
+
+
+@pytest.mark.timeout(200)
 def test_a_bad_argument_starts_nothing(place):
     started = time.monotonic()
     assert place.run('--NO_SUCH', '1') == (2, '', '--NO_SUCH is not an argument; --help lists the arguments\n')
