@@ -8142,7 +8142,8 @@ def readers_of(run, state):
     "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
     if not state.head: return 'listing'     # there is nothing yet that could be superseded
     if state.work: return 'snapshot' if run.settings.keep_superseded_hours else 'listing'
-    return 'snapshot' if len(run.ledger.visible()) > len(state.head.files) else 'listing'
+    kept = state.head.keep_hours and len(run.ledger.visible()) > len(state.head.files)     # they may have expired
+    return 'snapshot' if kept else 'listing'
 
 
 def run_report(run, state, **facts):

@@ -153,8 +153,8 @@ def test_flinks_folders_that_no_crawler_has_seen(glue, endpoint):
 
 @pytest.mark.parametrize(
     'fault,kind,said', [
-        ('400 expired', ArgumentError, '400'), ('403', ArgumentError, 'do not allow it'), ('503', StoreError, 'throttling'),
-        ('reset', StoreError, 'cannot be reached')])
+        ('400 expired', ArgumentError, '400'), ('403', ArgumentError, 'do not allow it'),
+        ('503', StoreError, 'throttling'), ('reset', StoreError, 'cannot be reached')])
 def test_a_catalog_that_refuses_is_one_line_before_anything_is_touched(endpoint, fault, kind, said):
     "What may pass is no bad argument"
     with Proxy(endpoint, lambda number, done, path: fault) as proxy, environment(
