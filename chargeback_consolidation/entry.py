@@ -146,7 +146,9 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
 def main(argv, session=get_spark, observe=log_stage, tell=tell):
     "Run the job with these words; the exit code: 128 and the signal for a run that was stopped"
     if list(argv) in (['--help'], ['-h']):
-        with steady_output(): print(help_text(shutil.get_terminal_size((140, 24)).columns))
+        with steady_output():
+            try: print(help_text(shutil.get_terminal_size((140, 24)).columns), flush=True)
+            except StoreError as e: return failed(e)
         return 0
     seen = []
     def watch(stage, seconds, facts):

@@ -161,9 +161,10 @@ def steady_output():
     )
     try: yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None: stream.flush()
-        sys.stdout, sys.stderr = before
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None: stream.flush()
+        finally: sys.stdout, sys.stderr = before
 
 # %% ../nbs/24_report.ipynb #6ac2e9bc
 def complain(

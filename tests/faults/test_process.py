@@ -414,6 +414,10 @@ def test_a_full_stdout_is_named(place):
         assert (done.returncode, done.stderr) == (1, 'stdout cannot be written: ENOSPC: the disk is full\n'), command
     with open('/dev/full', 'w') as full: code, _, err = place.run('--REPROCESS', 'true', stdout=full)
     assert (code, err) == (1, 'stdout cannot be written: ENOSPC: the disk is full\n') and place.left_behind() == []
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([*JOB, '--help'], stdout=full, stderr=subprocess.PIPE, text=True)
+    code, err = done.returncode, done.stderr
+    assert (code, err) == (1, 'stdout cannot be written: ENOSPC: the disk is full\n') and place.left_behind() == []
 
 
 @pytest.mark.timeout(200)
