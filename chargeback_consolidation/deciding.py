@@ -192,8 +192,8 @@ def whole_tables(parquet, spans, schema, leaves):
 
 def as_asked(table, schema):
     "A table with the columns of `schema`, in whatever case and order, as `schema` has them"
-    asked = {name.lower(): name for name in schema.names}
-    return table.rename_columns([asked[name.lower()] for name in table.column_names]).select(schema.names).cast(schema)
+    there = [find_column(name, table.column_names) for name in schema.names]
+    return table.select(there).rename_columns(schema.names).cast(schema)
 
 # %% ../nbs/15_deciding.ipynb #0d819e00
 def check_calendar(parquet, reopened, spans):
@@ -217,7 +217,8 @@ def index_rows(tables, files, columns=COLUMNS):
     table = pa.concat_tables(tables)
     n = table.num_rows
     def column(name):
-        return whole(table[name]) if name in table.column_names else pa.nulls(n)
+        found = find_column(name, table.column_names)
+        return whole(table[found]) if found else pa.nulls(n)
     keys, moments = keys_of(table, columns.key), []
     for name in times_of(columns):
         micros, nanos = instants(column(name))

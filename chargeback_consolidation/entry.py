@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['EXIT_CODES', 'real', 'check_output', 'check_folder', 'plan_runs', 'ended', 'not_begun', 'stopped_words',
-           'run_day', 'run_all', 'main', 'failed', 'is_outside_fault']
+           'run_day', 'run_all', 'lost_output', 'main', 'failed', 'is_outside_fault']
 
 # %% ../nbs/28_entry.ipynb #9558b2e0
 import os
 import shutil
 import signal
+import sys
 import time
 
 from .settings import ArgumentError, help_text, ledger_path, lies_in, parse
@@ -120,13 +121,12 @@ def run_day(run):
 def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.
     The days stand alone: all are tried before the first error is raised."""
-    rules = rules_of(settings)
     def told(report):
         tell(report)
         if not settings.metrics_namespace or settings.dry_run: return
         warning = put_metrics(settings.metrics_namespace, report)
         if warning: print('warning: ' + warning, flush=True)
-    try: table, partitions = plan_runs(settings)
+    try: rules, (table, partitions) = rules_of(settings), plan_runs(settings)
     except StoreError as e:
         told(not_begun(settings, e))
         raise
@@ -142,26 +142,35 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     if errors: raise errors[0]
     return reports
 
+# %% ../nbs/28_entry.ipynb #fd2487be
+def lost_output():
+    "Say so where stdout could not take what was said; 1, or 0 where it could"
+    lost = getattr(sys.stdout, 'lost', '')
+    if lost: complain(lost)
+    return int(bool(lost))
+
 # %% ../nbs/28_entry.ipynb #3feb75ec
-def main(argv, session=get_spark, observe=log_stage, tell=tell):
-    "Run the job with these words; the exit code: 128 and the signal for a run that was stopped"
+def main(argv, session=get_spark, observe=log_stage, tell=tell, last=False):
+    """Run the job with these words; the exit code: 128 and the signal for a run that was stopped. last: as in
+    `stoppable`"""
     if list(argv) in (['--help'], ['-h']):
         with steady_output():
-            try: print(help_text(shutil.get_terminal_size((140, 24)).columns), flush=True)
-            except StoreError as e: return failed(e)
-        return 0
-    seen = []
+            print(help_text(shutil.get_terminal_size((140, 24)).columns), flush=True)
+            return lost_output()
+    seen, code = [], 0
     def watch(stage, seconds, facts):
         seen.append(stage)
         observe(stage, seconds, facts)
-    with steady_output(), untold(), stoppable(session) as (started, came):
-        try: run_all(parse(argv), started, watch, tell)
-        except BaseException as e:
-            if came or isinstance(e, KeyboardInterrupt):
-                complain(stopped_words(seen))
-                return 128 + (came[0] if came else signal.SIGINT)
-            return failed(e)
-    return 0
+    try:
+        with steady_output(), untold(), stoppable(session, last) as (started, came):
+            try: run_all(parse(argv), started, watch, tell)
+            except BaseException as e:
+                stopped = came or isinstance(e, KeyboardInterrupt)
+                code = 128 + (came[0] if came else signal.SIGINT) if stopped else failed(e)
+                if stopped: complain(stopped_words(seen))
+            code = code or lost_output()
+    except Stopped: pass    # it came when all was done
+    return code
 
 # %% ../nbs/28_entry.ipynb #e43450cb
 def failed(error):

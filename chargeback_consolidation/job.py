@@ -171,8 +171,9 @@ def readers_of(run, state):
     "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
     if not state.head: return 'listing'     # there is nothing yet that could be superseded
     if state.work: return 'snapshot' if run.settings.keep_superseded_hours else 'listing'
-    kept = state.head.keep_hours and len(run.ledger.visible()) > len(state.head.files)     # they may have expired
-    return 'snapshot' if kept else 'listing'
+    if not state.head.keep_hours: return 'listing'
+    ours = [e for e in run.ledger.visible() if number_of(e.path) is not None]
+    return 'snapshot' if len(ours) > len(state.head.files) else 'listing'       # else they have expired
 
 # %% ../nbs/27_job.ipynb #6e9f9cb7
 def run_report(run, state, **facts):
@@ -206,7 +207,7 @@ def dry_report(run, state, plan):
 # %% ../nbs/27_job.ipynb #62ab38e6
 def nothing_new(run, state):
     "A day that is up to date is a success"
-    unknown, head = make_known(run, state.head), state.head
+    unknown, head, state = make_known(run, state.head), state.head, replace(state, work=False)
     facts = dict(output_files=0) if run.settings.dry_run else {}
     status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
     if state.held:

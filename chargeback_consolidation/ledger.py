@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .settings import COLUMNS, Columns, ledger_path, lies_in
-from .store import StoreError, join, publish_each
+from .store import SourceChanged, StoreError, join, publish_each
 from .parquet import arrow_array, arrow_texts
-from .inventory import is_parquet
+from .inventory import MAGIC
 from .layout import SlotPaths
 from .writer import WrittenFile
 from .delta import DayFiles, DeltaLog, DeltaRefused
@@ -379,7 +379,10 @@ def drop_staged(ledger, run):
 # %% ../nbs/22_ledger.ipynb #f1ae3f6b
 def is_read(store, entry):
     "True for a file that readers of the folder take for one of its Parquet files"
-    return entry.path.lower().endswith('.parquet') or is_parquet(store, entry)
+    if entry.path.lower().endswith('.parquet'): return True
+    try:
+        with store.open(entry) as opened: return opened.read(len(MAGIC)) == MAGIC
+    except SourceChanged: return False
 
 def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
     """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.

@@ -334,7 +334,9 @@ def can_link(store, folder):
         os.link(first, second)
         return True
     except FileNotFoundError: return False      # a repair has swept it away
-    except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
+    except OSError as e:
+        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
+        raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
     finally: store.delete([first, second])
 
 # %% ../nbs/02_local.ipynb #0f6ba099

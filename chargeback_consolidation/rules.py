@@ -246,7 +246,7 @@ def keyed(check): return SIGNATURES[check.kind].about == 'key'
 
 def key_faults(check, keys):
     "Why a `Check` about keys cannot be answered: a list"
-    if set(check.columns) == set(keys): return []
+    if {name.lower() for name in check.columns} == {name.lower() for name in keys}: return []
     return [f'{check.kind} is known of the key only, which is {", ".join(keys)}']
 
 def answerable(empty, check):

@@ -113,8 +113,6 @@ def end_spark(
 ):
     "End the JVM that this process has started, and remove its temporary files"
     if os.getpid() != owner: return
-    if threading.current_thread() is threading.main_thread():
-        for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)    # the work is done, and this is quick
     hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
@@ -357,15 +355,17 @@ def own_answers():
 @contextmanager
 def stoppable(
     session,    # function without arguments -> SparkSession
+    last=False, # True: the process ends after this, and no signal shall disturb that
 ):
     "`session` for a run that SIGINT and SIGTERM end in good order, and the list of the signals that came"
-    came = []
+    came, over = [], []
     if threading.current_thread() is not threading.main_thread():
         yield session, came
         return
     joined = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ
     spared, busy = descendants(), []
     def stop(number, frame):
+        if over: return
         for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)
         came.append(number)
         let_go(joined, spared)
@@ -387,4 +387,5 @@ def stoppable(
     listen()
     try: yield started, came
     finally:
-        for kind, handler in before: signal.signal(kind, handler or signal.SIG_DFL)
+        over.append(True)
+        for kind, handler in before: signal.signal(kind, signal.SIG_IGN if last else handler or signal.SIG_DFL)

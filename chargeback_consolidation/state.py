@@ -298,8 +298,8 @@ def check_columns(run, head):
     if head is None or not head.manifest or run.settings.reprocess: return
     names = 'KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN'
     for name, now, then in zip(names, run.settings.columns, head.columns):
-        if now == then: continue
         now, then = (text if isinstance(text, str) else ','.join(text) for text in (now, then))
+        if now.lower() == then.lower(): continue
         raise ArgumentError(f'--{name} {now}: {head.day} was consolidated with {then} (commit {head.number}): give '
                             'that, or reprocess the day with --REPROCESS true')
 
@@ -328,7 +328,7 @@ def check_named_columns(run, plan, new):
         raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {read[0]} in any of the {len(read)} landing files '
                             f'of {day}{those}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
-    others = [other for other in there if other not in columns.key + times_of(columns)]
+    others = [other for other in there if not find_column(other, columns.key + times_of(columns))]
     for argument, name in unknown_times(columns, there):
         meant = meant_by(name, others)
         if meant:
@@ -340,7 +340,7 @@ def doubtful_names(run, schema):
     None"""
     columns, there = run.settings.columns, schema.names if schema is not None else ()
     for argument, name in unknown_times(columns, there):
-        meant = meant_by(name, [other for other in columns.key + times_of(columns) if other in there])
+        meant = meant_by(name, [other for other in columns.key + times_of(columns) if find_column(other, there)])
         if meant: yield f'no file of {run.partition.day} has the column {name} of {argument}: did you mean {meant}?'
 
 # %% ../nbs/25_state.ipynb #83cc32e7

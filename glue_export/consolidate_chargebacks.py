@@ -569,10 +569,16 @@ def cause(error):
     words = ADVICE.get(code) or (os.strerror(number).lower() if number in errno.errorcode else '')
     return f'{code}: {words}' if words else code
 
+PASSING = re.compile(
+    'Throttl|Timeout|TooManyRequests|RequestLimit|Internal|Connection|CredentialRetrieval|OperationAborted|SSLError|'
+    'RequestExpired|ConcurrentModification|^(429|50[0-9]|EIO|ESTALE|ETIMEDOUT|EMFILE|ENFILE|ENETUNREACH|EHOSTUNREACH)$')
+
 def may_pass(error):
     "True for a fault that may be over the next time: throttling, credentials that ran out, a full disk, the network"
+    status = (getattr(error, 'response', None) or {}).get('ResponseMetadata', {}).get('HTTPStatusCode') or 0
     code = error_code(error) or errno.errorcode.get(getattr(error, 'errno', None)) or type(error).__name__
-    return code in ('500', 'InternalError') or ADVICE.get(code) in (BUSY, STALE, FAR, FULL, SPENT)
+    known = ADVICE.get(code) in (BUSY, STALE, FAR, FULL, SPENT)
+    return known or status >= 500 or status == 429 or bool(PASSING.search(code))
 
 
 def trouble(
@@ -1042,7 +1048,9 @@ def can_link(store, folder):
         os.link(first, second)
         return True
     except FileNotFoundError: return False      # a repair has swept it away
-    except OSError as e: raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
+    except OSError as e:
+        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
+        raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
     finally: store.delete([first, second])
 
 
@@ -2007,8 +2015,6 @@ def end_spark(
 ):
     "End the JVM that this process has started, and remove its temporary files"
     if os.getpid() != owner: return
-    if threading.current_thread() is threading.main_thread():
-        for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)    # the work is done, and this is quick
     hush()
     java = getattr(SparkContext._gateway, 'proc', None)
     if java is not None and java.poll() is None:
@@ -2251,15 +2257,17 @@ def own_answers():
 @contextmanager
 def stoppable(
     session,    # function without arguments -> SparkSession
+    last=False, # True: the process ends after this, and no signal shall disturb that
 ):
     "`session` for a run that SIGINT and SIGTERM end in good order, and the list of the signals that came"
-    came = []
+    came, over = [], []
     if threading.current_thread() is not threading.main_thread():
         yield session, came
         return
     joined = SparkContext._gateway is not None or 'PYSPARK_GATEWAY_PORT' in os.environ
     spared, busy = descendants(), []
     def stop(number, frame):
+        if over: return
         for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)
         came.append(number)
         let_go(joined, spared)
@@ -2281,7 +2289,8 @@ def stoppable(
     listen()
     try: yield started, came
     finally:
-        for kind, handler in before: signal.signal(kind, handler or signal.SIG_DFL)
+        over.append(True)
+        for kind, handler in before: signal.signal(kind, signal.SIG_IGN if last else handler or signal.SIG_DFL)
 
 
 # --- Parquet (06_parquet.ipynb)
@@ -4555,7 +4564,7 @@ def keyed(check): return SIGNATURES[check.kind].about == 'key'
 
 def key_faults(check, keys):
     "Why a `Check` about keys cannot be answered: a list"
-    if set(check.columns) == set(keys): return []
+    if {name.lower() for name in check.columns} == {name.lower() for name in keys}: return []
     return [f'{check.kind} is known of the key only, which is {", ".join(keys)}']
 
 def answerable(empty, check):
@@ -5003,8 +5012,8 @@ def whole_tables(parquet, spans, schema, leaves):
 
 def as_asked(table, schema):
     "A table with the columns of `schema`, in whatever case and order, as `schema` has them"
-    asked = {name.lower(): name for name in schema.names}
-    return table.rename_columns([asked[name.lower()] for name in table.column_names]).select(schema.names).cast(schema)
+    there = [find_column(name, table.column_names) for name in schema.names]
+    return table.select(there).rename_columns(schema.names).cast(schema)
 
 
 def check_calendar(parquet, reopened, spans):
@@ -5028,7 +5037,8 @@ def index_rows(tables, files, columns=COLUMNS):
     table = pa.concat_tables(tables)
     n = table.num_rows
     def column(name):
-        return whole(table[name]) if name in table.column_names else pa.nulls(n)
+        found = find_column(name, table.column_names)
+        return whole(table[found]) if found else pa.nulls(n)
     keys, moments = keys_of(table, columns.key), []
     for name in times_of(columns):
         micros, nanos = instants(column(name))
@@ -7039,7 +7049,10 @@ def drop_staged(ledger, run):
 
 def is_read(store, entry):
     "True for a file that readers of the folder take for one of its Parquet files"
-    return entry.path.lower().endswith('.parquet') or is_parquet(store, entry)
+    if entry.path.lower().endswith('.parquet'): return True
+    try:
+        with store.open(entry) as opened: return opened.read(len(MAGIC)) == MAGIC
+    except SourceChanged: return False
 
 def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
     """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.
@@ -7265,17 +7278,17 @@ def metrics_line(report):
     return f'METRICS: {counts}, output_files={report.output_files}, duration_seconds={report.duration_seconds:.2f}'
 
 
-MOST_ASIDE = 150_000    # bytes of JSON; agents cut a log event at 256 KiB, and what is cut is no JSON
+LINE_BYTES = 200_000    # agents cut a log event at 256 KiB, and what is cut is no JSON
 
-def told_aside(report):
-    "The first of the files set aside, as many as the line of JSON has room for"
-    lengths = accumulate(len(json.dumps(aside)) for aside in report.set_aside)
-    return report.set_aside[:sum(length <= MOST_ASIDE for length in lengths)]
+def told_aside(report, room):
+    "The first of the files set aside, as many as so many bytes of JSON have room for"
+    lengths = accumulate(len(json.dumps(aside)) + 2 for aside in report.set_aside)
+    return report.set_aside[:sum(length <= room for length in lengths)]
 
 def json_line(report):
     "The report as one line of JSON"
-    told = dict(report.__dict__, event='consolidation',
-                set_aside=told_aside(report), files_set_aside=len(report.set_aside))
+    told = dict(report.__dict__, event='consolidation', set_aside=(), files_set_aside=len(report.set_aside))
+    told['set_aside'] = told_aside(report, LINE_BYTES - len(json.dumps(told, default=str)))
     return json.dumps(told, sort_keys=True, default=str)
 
 
@@ -7329,6 +7342,7 @@ def tool_versions():
 
 class Steady:
     "A text stream that goes on when nobody reads any more, and escapes what its encoding lacks"
+    lost = ''   # why it could not take what was said
     def __init__(self, stream): self.stream = stream
     def __getattr__(self, name): return getattr(self.stream, name)
 
@@ -7342,13 +7356,12 @@ class Steady:
         except OSError as e: self.drop(e)
 
     def drop(self, error):
-        "Let everything from here on go nowhere; `StoreError` for a stdout that is full"
+        "Let everything from here on go nowhere: the work goes on"
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
         name = str(getattr(self.stream, 'name', '')).strip('<>')
-        if name == 'stdout' and not isinstance(error, BrokenPipeError):
-            raise StoreError(trouble(error, 'written', name)) from None
+        if name == 'stdout' and not isinstance(error, BrokenPipeError): self.lost = trouble(error, 'written', name)
 
 
 @contextmanager
@@ -7684,8 +7697,8 @@ def check_columns(run, head):
     if head is None or not head.manifest or run.settings.reprocess: return
     names = 'KEY_COLUMNS', 'VERSION_COLUMNS', 'EVENT_COLUMN'
     for name, now, then in zip(names, run.settings.columns, head.columns):
-        if now == then: continue
         now, then = (text if isinstance(text, str) else ','.join(text) for text in (now, then))
+        if now.lower() == then.lower(): continue
         raise ArgumentError(f'--{name} {now}: {head.day} was consolidated with {then} (commit {head.number}): give '
                             'that, or reprocess the day with --REPROCESS true')
 
@@ -7714,7 +7727,7 @@ def check_named_columns(run, plan, new):
         raise ArgumentError(f'--KEY_COLUMNS {",".join(columns.key)}: {read[0]} in any of the {len(read)} landing files '
                             f'of {day}{those}: say which columns tell one chargeback from another')
     there = plan.schema.names if plan.schema is not None else ()
-    others = [other for other in there if other not in columns.key + times_of(columns)]
+    others = [other for other in there if not find_column(other, columns.key + times_of(columns))]
     for argument, name in unknown_times(columns, there):
         meant = meant_by(name, others)
         if meant:
@@ -7726,7 +7739,7 @@ def doubtful_names(run, schema):
     None"""
     columns, there = run.settings.columns, schema.names if schema is not None else ()
     for argument, name in unknown_times(columns, there):
-        meant = meant_by(name, [other for other in columns.key + times_of(columns) if other in there])
+        meant = meant_by(name, [other for other in columns.key + times_of(columns) if find_column(other, there)])
         if meant: yield f'no file of {run.partition.day} has the column {name} of {argument}: did you mean {meant}?'
 
 
@@ -8143,8 +8156,9 @@ def readers_of(run, state):
     "Whom the day serves: who reads a 'snapshot' (or the Delta log), or who reads a 'listing' of the folder, too"
     if not state.head: return 'listing'     # there is nothing yet that could be superseded
     if state.work: return 'snapshot' if run.settings.keep_superseded_hours else 'listing'
-    kept = state.head.keep_hours and len(run.ledger.visible()) > len(state.head.files)     # they may have expired
-    return 'snapshot' if kept else 'listing'
+    if not state.head.keep_hours: return 'listing'
+    ours = [e for e in run.ledger.visible() if number_of(e.path) is not None]
+    return 'snapshot' if len(ours) > len(state.head.files) else 'listing'       # else they have expired
 
 
 def run_report(run, state, **facts):
@@ -8178,7 +8192,7 @@ def dry_report(run, state, plan):
 
 def nothing_new(run, state):
     "A day that is up to date is a success"
-    unknown, head = make_known(run, state.head), state.head
+    unknown, head, state = make_known(run, state.head), state.head, replace(state, work=False)
     facts = dict(output_files=0) if run.settings.dry_run else {}
     status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
     if state.held:
@@ -8377,13 +8391,12 @@ def run_day(run):
 def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     """Consolidate every day that the settings ask for; the `Report`s.
     The days stand alone: all are tried before the first error is raised."""
-    rules = rules_of(settings)
     def told(report):
         tell(report)
         if not settings.metrics_namespace or settings.dry_run: return
         warning = put_metrics(settings.metrics_namespace, report)
         if warning: print('warning: ' + warning, flush=True)
-    try: table, partitions = plan_runs(settings)
+    try: rules, (table, partitions) = rules_of(settings), plan_runs(settings)
     except StoreError as e:
         told(not_begun(settings, e))
         raise
@@ -8400,25 +8413,34 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
     return reports
 
 
-def main(argv, session=get_spark, observe=log_stage, tell=tell):
-    "Run the job with these words; the exit code: 128 and the signal for a run that was stopped"
+def lost_output():
+    "Say so where stdout could not take what was said; 1, or 0 where it could"
+    lost = getattr(sys.stdout, 'lost', '')
+    if lost: complain(lost)
+    return int(bool(lost))
+
+
+def main(argv, session=get_spark, observe=log_stage, tell=tell, last=False):
+    """Run the job with these words; the exit code: 128 and the signal for a run that was stopped. last: as in
+    `stoppable`"""
     if list(argv) in (['--help'], ['-h']):
         with steady_output():
-            try: print(help_text(shutil.get_terminal_size((140, 24)).columns), flush=True)
-            except StoreError as e: return failed(e)
-        return 0
-    seen = []
+            print(help_text(shutil.get_terminal_size((140, 24)).columns), flush=True)
+            return lost_output()
+    seen, code = [], 0
     def watch(stage, seconds, facts):
         seen.append(stage)
         observe(stage, seconds, facts)
-    with steady_output(), untold(), stoppable(session) as (started, came):
-        try: run_all(parse(argv), started, watch, tell)
-        except BaseException as e:
-            if came or isinstance(e, KeyboardInterrupt):
-                complain(stopped_words(seen))
-                return 128 + (came[0] if came else signal.SIGINT)
-            return failed(e)
-    return 0
+    try:
+        with steady_output(), untold(), stoppable(session, last) as (started, came):
+            try: run_all(parse(argv), started, watch, tell)
+            except BaseException as e:
+                stopped = came or isinstance(e, KeyboardInterrupt)
+                code = 128 + (came[0] if came else signal.SIGINT) if stopped else failed(e)
+                if stopped: complain(stopped_words(seen))
+            code = code or lost_output()
+    except Stopped: pass    # it came when all was done
+    return code
 
 
 def failed(error):
@@ -8440,4 +8462,4 @@ def is_outside_fault(error):
 
 if __name__ == '__main__':
     for number, handler in HEARD: signal.signal(number, handler)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], last=True))

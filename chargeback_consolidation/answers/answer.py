@@ -41,7 +41,7 @@ class Mask:
     "Identifiers as they may be shown: as they are, or masked"
     def __init__(self, on, columns=COLUMNS):
         self.on, self._key = on, (os.environ.get(MASK_KEY) or secrets.token_hex(16)).encode()
-        self.identifiers = {*IDENTIFIERS, *columns.key, key_title(columns)}
+        self.identifiers = {name.lower() for name in (*IDENTIFIERS, *columns.key, key_title(columns))}
 
     def __call__(self, text):
         "`text`, masked if this mask is on; None and empty texts stay"
@@ -50,7 +50,7 @@ class Mask:
 
     def frame(self, frame):
         "A DataFrame with its identifier columns masked"
-        hidden = [name for name in frame.columns if name in self.identifiers] if self.on else []
+        hidden = [name for name in frame.columns if name.lower() in self.identifiers] if self.on else []
         return frame.assign(**{name: frame[name].map(self) for name in hidden})
 
 # %% ../../nbs/answers/answer.ipynb #be03cf21

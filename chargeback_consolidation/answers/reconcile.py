@@ -249,7 +249,7 @@ def totals_table(day, files, landing, rows, totals):
     inside, aside = totals_in(rows.notes.values(), totals), quarantined_totals(day, totals)
     whole = set(files.loc[files['commit'] > 0, 'state']) <= {'taken'}
     def line(b):
-        value = day.mask(b.value) if b.total.rpartition(' by ')[2] in day.mask.identifiers else b.value
+        value = day.mask(b.value) if b.total.rpartition(' by ')[2].lower() in day.mask.identifiers else b.value
         left = WIDE.subtract(b.landed, WIDE.add(b.after, b.quarantined))
         landed, after, left, out = (format(n, 'f') for n in (b.landed, b.after, left, b.quarantined))
         return b.total, value_word(value), landed, after, left if whole else 'not known', out

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ..settings import ArgumentError
 from ..store import FileEntry, StoreError, read_each
-from ..parquet import open_parquet, read_lineage
+from ..parquet import find_column, open_parquet, read_lineage
 from ..rules import NO_BOOK, Book
 from ..inventory import Source, path_of
 from ..deciding import index_schema, moment_fields
@@ -238,10 +238,11 @@ def read_rows(
     for number, (_, data) in zip(numbers, read_each(day.stores[0], entries)):
         if isinstance(data, Exception): raise data
         parquet = open_parquet(data, 'us')
-        names = [c for c in parquet.schema_arrow.names if columns is None or c in columns]
+        names = [c for c in parquet.schema_arrow.names if columns is None or find_column(c, columns)]
         at, rows = zip(*groups[number])
         picked = parquet.read(columns=names, use_threads=False).take(pa.array(rows)).to_pylist()
-        for i, row in zip(at, picked): found[i] = {k: cell_value(v) for k, v in row.items()}
+        for i, row in zip(at, picked):
+            found[i] = {find_column(k, columns or ()) or k: cell_value(v) for k, v in row.items()}
     return found
 
 # %% ../../nbs/answers/records.ipynb #bf8f05f4

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..settings import ArgumentError, read_time
 from ..store import SourceChanged
-from ..parquet import SchemaConflict, keys_of
+from ..parquet import SchemaConflict, find_column, keys_of
 from ..schema import common_schema
 from ..rulesets import read_rules
 from ..rule_rows import RuleRows, row_fails
@@ -116,7 +116,8 @@ def failing_records(day, rules, sources):
     for number, table in asked_tables(day, sources, (*names, WHOSE)):
         keys = keys_of(table, day.columns.key)
         shown = {f'value {name}': table[name] for name in rule_fields(names, table.column_names)}
-        if WHOSE in table.column_names: shown['whose'] = table[WHOSE]
+        whose = find_column(WHOSE, table.column_names)
+        if whose: shown['whose'] = table[whose]
         for i, at in enumerate(failing_rows(table, rules, now)):
             if not len(at): continue
             def texts(column): return [cell_value(v) for v in column.take(pa.array(at)).to_pylist()]     # noqa: B023

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..settings import ArgumentError, times_of
-from ..parquet import key_hashes, keys_of, open_parquet, read_lineage, write_lineage
+from ..parquet import find_column, key_hashes, keys_of, open_parquet, read_lineage, write_lineage
 from ..schema import LANDING_FILE, LANDING_ROW, REASON
 from ..inventory import Source
 from ..deciding import moment_fields
@@ -182,7 +182,9 @@ def broken_rows(day, wanted):
         entry = there.get(day.ledger.path(f.path))
         if entry is None: continue
         with store.open(entry) as opened:
-            table = open_parquet(opened).read(columns=[*key, LANDING_FILE, LANDING_ROW, REASON])
+            parquet = open_parquet(opened)
+            names = [find_column(name, parquet.schema_arrow.names) for name in key]
+            table = parquet.read(columns=[*names, LANDING_FILE, LANDING_ROW, REASON])
         told = [table[name].to_pylist() for name in (LANDING_FILE, LANDING_ROW, REASON)]
         rows = zip(keys_of(table, key).to_pylist(), *told)
         found += [row for row in rows if row[0] in wanted]
@@ -217,7 +219,7 @@ def trace(
     aside = all_standing(day, files, feet, landing)
     rows = pd.DataFrame(read_rows(day, files, versions[['number', 'row']], None if show_payload else SHOWN))
     rows = (
-        rows[[c for c in rows.columns if c not in day.columns.key + times_of(day.columns)]]
+        rows[[c for c in rows.columns if not find_column(c, day.columns.key + times_of(day.columns))]]
         if show_payload
         else rows.reindex(columns=[c for c in SHOWN if c in rows.columns]))
     shown = pd.DataFrame({
@@ -258,7 +260,8 @@ def side_by_side(
     table = {'column': names}
     for i, outcome in enumerate(shown['outcome']):
         texts = [cell_text(shown[name].iloc[i]) for name in names]
-        told = [answer.mask(text) if name in answer.mask.identifiers else text for name, text in zip(names, texts)]
+        hidden = [name.lower() in answer.mask.identifiers for name in names]
+        told = [answer.mask(text) if own else text for own, text in zip(hidden, texts)]
         head = f'version {len(every) - len(shown) + i + 1}' + (', kept' if outcome == 'kept' else '')
         changed = [before is not None and text != before[k] for k, text in enumerate(texts)]
         table[head] = [f'* {text}'.rstrip() if new else text for text, new in zip(told, changed)]

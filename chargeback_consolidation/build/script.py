@@ -188,7 +188,7 @@ if __name__ == '__main__' and threading.current_thread() is threading.main_threa
 TAIL = """\
 if __name__ == '__main__':
     for number, handler in HEARD: signal.signal(number, handler)
-    sys.exit(main(sys.argv[1:]))\
+    sys.exit(main(sys.argv[1:], last=True))\
 """
 
 # %% ../../nbs/build/script.ipynb #b797947e

@@ -28,7 +28,7 @@ from chargeback_consolidation.settings import (ArgumentError, parse, read_date, 
 from ..ledger import Gone
 from ..spark import SIGNALS
 from ..report import steady_output
-from ..entry import EXIT_CODES, main as run_job
+from ..entry import EXIT_CODES, lost_output, main as run_job
 from ..sample.landing import land_sample
 from ..sample.records import Sample
 from .days import expire, history, release, repair, rollback, snapshot
@@ -50,30 +50,39 @@ def commands():
 
 def main(argv=None):
     "The console command: ends the process with the exit code"
-    with steady_output(), interruptible(): code = carry_out(list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    code = 0
+    try:
+        with steady_output(), interruptible(last=argv is None): code = carry_out(words)
+    except Interrupted: pass    # it came when all was done
     sys.exit(code or 0)
 
 class Interrupted(BaseException):
     "The command was told to stop; its argument is the number of the signal."
 
 @contextmanager
-def interruptible():
+def interruptible(
+    last=False,     # True: the process ends after this, and no signal shall disturb that
+):
     "SIGINT and SIGTERM are `Interrupted` meanwhile"
+    over = []
     def stop(number, frame):
+        if over: return
         for kind in SIGNALS: signal.signal(kind, signal.SIG_IGN)    # what it leaves behind is being cleared away
         raise Interrupted(number)
     heard = SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = [(kind, signal.signal(kind, stop)) for kind in heard if signal.getsignal(kind) != signal.SIG_IGN]
     try: yield
     finally:
-        for kind, handler in before: signal.signal(kind, handler or signal.SIG_DFL)
+        over.append(True)
+        for kind, handler in before: signal.signal(kind, signal.SIG_IGN if last else handler or signal.SIG_DFL)
 
 def carry_out(words):
     "The exit code of a command; a reader that goes away does not change it"
     try:
         code = commands.main(args=words, prog_name='chargeback-consolidation', standalone_mode=False)
         if sys.stdout is not None: sys.stdout.flush()
-        return code
+        return code or lost_output()
     except click.ClickException as e: return complain(e.format_message(), 2)
     except Interrupted as e: return complain('interrupted; nothing is lost: run the command again', 128 + e.args[0])
     except Gone as e: return complain(str(e.args[0]), 2)

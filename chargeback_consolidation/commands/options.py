@@ -92,7 +92,8 @@ class Command(click.RichCommand):
     def check_values(self, args):
         "A mistake where the name of an option stands in the place of another's value: write --name=--value"
         takers = {name: p for p in self.params if isinstance(p, click.Option) for name in p.opts
-                  if not p.is_flag and p.flag_value != LONE['flag_value']}
+                  if not (p.is_flag or p.hidden or p.flag_value == LONE['flag_value'])}
+        args = args[:args.index('--')] if '--' in args else args
         for word, value in zip(args, args[1:]):
             if word in takers and value.startswith('--'):
                 raise click.ClickException(f'{word} has no value: {takers[word].help}')

@@ -151,15 +151,17 @@ def test_c17_random_days(part, tmp_path, monkeypatch):
 def spelled(rng, name): return rng.choice([str, str.lower, str.upper, str.swapcase, str.title])(name)
 
 
-def as_landed(lake, tables, when, shape, totals):
-    "The reports of the executions in which these tables are consolidated, and what the day and its quarantine hold"
+def as_landed(lake, tables, when, shape, totals, named=str):
+    """What was told of the executions in which these tables are consolidated, and what the day and its quarantine hold.
+    named: what to make of the names in arguments"""
     reports = []
     for execution in sorted(set(when.values())):
         for path, table in tables.items():
             if when[path] == execution: lake.land(path, table)
-        reports.append(lake.run(session=inline, OUTPUT_FILE_COUNT=2, **LENIENT, **words(shape), **totals,
+        asked = {argument: named(text) for argument, text in {**words(shape), **totals}.items()}
+        reports.append(lake.run(session=inline, OUTPUT_FILE_COUNT=2, **LENIENT, **asked,
                                 MAX_OUTSIDE_DAY_RATE=1, MAX_MISSING_VERSION_RATE=1))
-    told = [(r.rows_after, r.duplicates_removed, r.quarantined, r.set_aside, r.totals,
+    told = [(r.rows_after, r.duplicates_removed, r.quarantined, r.set_aside, repr(r.totals).lower(),
              {f['rule']: f['count'] for f in r.findings}) for r in reports]
     day = open_day(str(lake.output), '2025-11-02')
     assert reconcile(day).level == 'ok', reconcile(day).findings
@@ -182,7 +184,29 @@ def test_c17_files_may_write_their_columns_in_any_case(part, tmp_path):
         totals = dict(CONTROL_TOTALS='stamp by mark') if seed % 2 else {}
         one = as_landed(Lake(tmp_path / f'{seed}-plain'), tables, when, shape, totals)
         two = as_landed(Lake(tmp_path / f'{seed}-spelled'), other, when, shape, totals)
-        assert one == two
+        three = as_landed(
+            Lake(tmp_path / f'{seed}-asked'), other, when, shape, totals, lambda text, rng=parting: spelled(rng, text))
+        assert one == two == three
+
+
+def test_c17_an_event_that_is_a_version_in_another_case(tmp_path):
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', chargebacks(['a', 'a'], [5, 1]))
+    report = lake.run(session=inline, VERSION_COLUMNS='updated_at', EVENT_COLUMN='Updated_At', **LENIENT)
+    [path] = lake.files()
+    assert report.rows_after == 1 and {f['rule']: f['count'] for f in report.findings}['missing_version'] == 0
+    assert pq.ParquetFile(path).read()['updated_at'].cast(pa.int64()).to_pylist() == [NOON // 1000 + 5]
+
+
+@pytest.mark.parametrize('name', ['chargeback_id.source', 'updated_at.note', 'amount.note'])
+def test_c17_a_column_whose_name_has_a_point(tmp_path, name):
+    "It is no part of the column that its name begins with, neither where that decides nor where a rule is about it"
+    lake = Lake(tmp_path)
+    lake.land('a.parquet', chargebacks(['a'], 1, amount=pa.array([1]), **{name: pa.array(['x'])}))
+    for _ in range(2):      # from landing, and from what was consolidated
+        report = lake.run(session=inline, RULES='Rules = [ ColumnValues "amount" > 0 ]', REPROCESS=False, **LENIENT)
+        lake.land('b.parquet', chargebacks(['b'], 1, amount=pa.array([1])))
+    assert not report.set_aside and report.rows_after == 2
 
 
 def contents(lake): return {path: digest for path, (_, digest) in tree(lake.root).items()}

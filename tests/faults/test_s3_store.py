@@ -8,9 +8,10 @@ from itertools import count
 
 import pytest
 from aws import BOTH, REGION, SERVER, Held, Proxy, catalog_of, client, environment, free_port, moto, place, s3_server
+from botocore.exceptions import ClientError
 
 from chargeback_consolidation.s3 import S3Store
-from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, read_each, shown
+from chargeback_consolidation.store import FileEntry, SourceChanged, StoreError, StoreUnfit, may_pass, read_each, shown
 
 pytestmark = pytest.mark.xdist_group('s3_store')
 NAMES = count()
@@ -178,6 +179,19 @@ def test_the_probe_tells_what_may_pass_from_what_is_lacking(endpoint, bucket, fa
         with pytest.raises(StoreError, match=said) as raised: through(proxy).probe(f's3://{bucket}/_ledger')
     assert not isinstance(raised.value, StoreUnfit)
     assert str(raised.value).startswith(f's3://{bucket}/_ledger cannot be written: ') and '\n' not in str(raised.value)
+
+
+PASS = (
+    'SlowDown ThrottlingException Throttling TooManyRequestsException RequestLimitExceeded KMS.ThrottlingException '
+    'ExpiredToken ExpiredTokenException RequestExpired RequestTimeout OperationTimeoutException InternalError '
+    'InternalServiceException OperationAborted ConcurrentModificationException 429 500 502 503 504').split()
+
+
+@pytest.mark.parametrize('code', [*PASS, 'AccessDenied', 'NoSuchBucket', 'EntityNotFoundException', 'NotImplemented'])
+def test_what_may_pass(code):
+    "What Glue says as well, which has codes of its own"
+    assert may_pass(ClientError({'Error': {'Code': code}}, 'GetTable')) == (code in PASS)
+    assert may_pass(ClientError({'Error': {'Code': 'X'}, 'ResponseMetadata': {'HTTPStatusCode': 503}}, 'GetTable'))
 
 
 def test_the_probe_names_a_missing_bucket_and_finds_a_good_one_fit(store, bucket):

@@ -156,11 +156,13 @@ def test_the_probe_says_what_is_lacking(store, tmp_path, monkeypatch, function, 
     assert store.list(str(tmp_path)) == []
 
 
+@pytest.mark.parametrize('function', ['fsync', 'link'])
 @pytest.mark.parametrize(
-    ('number', 'said'), [(errno.ENOSPC, 'the disk is full'), (errno.EDQUOT, 'the quota is used up')])
-def test_the_probe_tells_what_may_pass_from_what_is_lacking(store, tmp_path, monkeypatch, number, said):
+    ('number', 'said'), [
+        (errno.ENOSPC, 'the disk is full'), (errno.EDQUOT, 'the quota is used up'), (errno.EIO, 'input/output error')])
+def test_the_probe_tells_what_may_pass_from_what_is_lacking(store, tmp_path, monkeypatch, function, number, said):
     "Exit code 1, and not that of a bad argument"
-    monkeypatch.setattr(stores.os, 'fsync', refuse(number))
+    monkeypatch.setattr(stores.os, function, refuse(number))
     with pytest.raises(StoreError, match=f'ledger cannot be written: .*: {said}') as raised:
         store.probe(str(tmp_path / 'ledger'))
     assert not isinstance(raised.value, StoreUnfit)
