@@ -52,7 +52,7 @@ TOY = {
     '00_rates': ('#| default_exp rates', '# Rates\n\n> What share of rows repeats.', '#| export\nimport math',
                  '#| export\ndef rate(part, whole): return part/whole if whole else math.nan', 'rate(1, 4)'),
     '01_job': ('#| default_exp job', '# Job\n\n> Runs it all.', '#| export\nimport math\nfrom toy.rates import rate',
-               '#| export\ndef main(argv):\n    print(rate(*map(int, argv)))\n    return 0'),
+               '#| export\ndef main(argv, last=False):\n    print(rate(*map(int, argv)))\n    return 0'),
     'tools/show': ('#| default_exp tools.show', '# Show', '#| export\nfrom toy.rates import rate',
                    "#| export\ndef percent(part, whole): return f'{rate(part, whole):.0%}'", 'percent(1, 4)'),
     'index': ('# Toy\n\n> A project to build.', '1 + 1')}

@@ -195,11 +195,12 @@ if __name__ == '__main__':
 def join_stages(stages, # `Stage`s, in order
                 package, # name of the package they belong to
                 version): # its version
-    "The source of one self-contained module that holds `stages` and runs the last one's `main(argv)`"
+    "The source of one self-contained module that holds `stages` and runs the last one's `main(argv, last)`"
     script = Script(package)
     for name in defined(START): script.bind(name, 'defined at the head of the script')
     for o in stages: add_stage(script, o)
-    if 'main' not in script.names: raise BuildError(f'{stages[-1].name}: exports no `main(argv)` for the script to run')
+    if 'main' not in script.names:
+        raise BuildError(f'{stages[-1].name}: exports no `main(argv, last)` for the script to run')
     head = HEAD.format(first=stages[0].name, last=stages[-1].name)
     lines = join_imports([*script.imports, *ast.parse('import os, signal, sys, threading').body]).splitlines()
     others = [line for line in lines if line and _group(line.split()[1]) == 2]

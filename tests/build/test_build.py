@@ -15,7 +15,7 @@ from chargeback_consolidation.build.project import BuildError
 from chargeback_consolidation.build.refresh import refresh
 from chargeback_consolidation.build.script import Stage, join_stages
 
-MAIN = 'def main(argv): return 0'
+MAIN = 'def main(argv, last): return 0'
 
 
 def stage(*cells, name='01_job'):
@@ -152,7 +152,7 @@ def test_an_import_with_an_answer_to_its_failure_may_be_anything():
 
 def test_the_script_runs_alone_and_exits_with_what_main_returns(tmp_path):
     script = tmp_path / 'script.py'
-    script.write_text(join(stage('def main(argv):\n    print(__version__, *argv)\n    return 3')))
+    script.write_text(join(stage('def main(argv, last):\n    print(__version__, *argv)\n    return 3')))
     run = subprocess.run([sys.executable, '-I', script, 'a', 'b'], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (3, '1.0 a b\n', '')
 
