@@ -228,7 +228,8 @@ def leaves_of(array, wanted):
     if t.is_map(kind):
         return leaves_of(array.keys, wanted) + leaves_of(array.items, wanted)
     if t.is_list(kind): return leaves_of(array.values, wanted)
-    return leaves_of(array.flatten(), wanted) if t.is_nested(kind) else []
+    listed = t.is_nested(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind)    # older Arrows nest fewer kinds
+    return leaves_of(array.flatten(), wanted) if listed else []
 
 # %% ../nbs/06_parquet.ipynb #6795f705
 MOST_MICROS = (2**63 - 1) // 1000   # that can be told in nanoseconds
