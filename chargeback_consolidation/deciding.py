@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from .settings import COLUMNS, times_of
 from .store import attempt
-from .parquet import (SchemaConflict, arrow_array, enum_leaves, find_column, has_ancient,
-    instants, int96_columns, int96_unit, is_legacy, key_fault, key_hashes, keys_of, leaves_named, spark_version, whole)
+from chargeback_consolidation.parquet import (SchemaConflict, arrow_array, column_of, enum_leaves, find_column,
+    has_ancient, instants, int96_columns, int96_unit, is_legacy, key_fault, key_hashes, keys_of, leaves_named,
+    spark_version)
 from .schema import as_int96, enums_as_text, in_unit, plain_field, plain_schema
 from .rules import rule_fields
 
@@ -56,8 +57,7 @@ def check_deciding(schema, columns):
 Shape = namedtuple('Shape', 'schema packed deciding leaves old spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
 schema: plain. packed: its bytes. deciding: that of the columns that decide, named as they are asked for. leaves: their
-numbers. old: those of
-INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
+numbers. old: those of INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
 def make_shape(parquet, asked=(), columns=COLUMNS):
     """The `Shape` of a file; `SchemaConflict` as by `check_deciding`. asked: columns that rules name"""
@@ -216,12 +216,9 @@ def index_rows(tables, files, columns=COLUMNS):
     its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
-    def column(name):
-        found = find_column(name, table.column_names)
-        return whole(table[found]) if found else pa.nulls(n)
     keys, moments = keys_of(table, columns.key), []
     for name in times_of(columns):
-        micros, nanos = instants(column(name))
+        micros, nanos = instants(column_of(table, name))
         moments += [micros, arrow_array(nanos)]
     lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)

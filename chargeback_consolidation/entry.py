@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['EXIT_CODES', 'real', 'check_output', 'check_folder', 'plan_runs', 'ended', 'not_begun', 'stopped_words',
-           'run_day', 'run_all', 'lost_output', 'main', 'failed', 'is_outside_fault']
+           'run_day', 'run_all', 'main', 'failed', 'is_outside_fault']
 
 # %% ../nbs/28_entry.ipynb #9558b2e0
 import os
 import shutil
 import signal
-import sys
 import time
 
 from .settings import ArgumentError, help_text, ledger_path, lies_in, parse
@@ -20,7 +19,7 @@ from .spark import Stopped, TaskFailed, get_spark, stoppable, untold
 from .quality import ConservationBroken, QualityFailed
 from .ledger import LedgerDamaged
 from .repair import refuse_old_place, refuse_other_ledger
-from .report import Report, complain, log_stage, put_metrics, steady_output, tell
+from .report import Report, complain, log_stage, lost_output, put_metrics, steady_output, tell
 from .state import NoData, rules_of, start_run
 from .job import AftermathFailed, Conflict, consolidate
 
@@ -141,13 +140,6 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
         errors.append(NoData(f'nothing has landed: {table.name} has no partition'))
     if errors: raise errors[0]
     return reports
-
-# %% ../nbs/28_entry.ipynb #fd2487be
-def lost_output():
-    "Say so where stdout could not take what was said; 1, or 0 where it could"
-    lost = getattr(sys.stdout, 'lost', '')
-    if lost: complain(lost)
-    return int(bool(lost))
 
 # %% ../nbs/28_entry.ipynb #3feb75ec
 def main(argv, session=get_spark, observe=log_stage, tell=tell, last=False):

@@ -207,7 +207,8 @@ def dry_report(run, state, plan):
 # %% ../nbs/27_job.ipynb #62ab38e6
 def nothing_new(run, state):
     "A day that is up to date is a success"
-    unknown, head, state = make_known(run, state.head), state.head, replace(state, work=False)
+    state = replace(state, work=False)
+    unknown, head = make_known(run, state.head), state.head
     facts = dict(output_files=0) if run.settings.dry_run else {}
     status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
     if state.held:

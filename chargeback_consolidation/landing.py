@@ -25,7 +25,7 @@ import pyarrow as pa
 from .settings import COLUMNS, RULES, total_name
 from .store import FileEntry, SourceChanged, StoreError, attempt, read_each
 from .parquet import (SchemaConflict, WholeFile, arrow_array, arrow_texts, cause_of,
-    find_column, integers, key_hashes, keys_where, known, open_parquet, read_lineage, whole)
+    column_of, integers, key_hashes, keys_where, known, open_parquet, read_lineage)
 from .quality import WIDE, added
 from .rulesets import read_rules
 from .rule_rows import RuleRows, numbers_in, row_fails
@@ -189,10 +189,8 @@ def stretch_sums(numbers, places, count, starts):
 # %% ../nbs/16_landing.ipynb #16691723
 def one_total(table, total, starts):
     "A `ControlTotal` of each stretch of a table: [scale, [[value, sum without its point]]], None for too many values"
-    def column(name):
-        found = find_column(name, table.column_names)
-        return whole(table[found]) if found else pa.nulls(table.num_rows)
-    numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
+    numbers = numbers_in(column_of(table, total.amount))
+    values, places = group_places(column_of(table, total.by))
     if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values):
         return [None] * len(starts)
     if numbers is None or numbers.scale is None:

@@ -376,7 +376,7 @@ def drop_staged(ledger, run):
             if word in path: ledger.store.discard(path, token)
     ledger.store.delete([e.path for e in ledger.store.list(ledger.folder) if word in e.path])
 
-# %% ../nbs/22_ledger.ipynb #f1ae3f6b
+# %% ../nbs/22_ledger.ipynb #0ec63c78
 def is_read(store, entry):
     "True for a file that readers of the folder take for one of its Parquet files"
     if entry.path.lower().endswith('.parquet'): return True
@@ -384,6 +384,7 @@ def is_read(store, entry):
         with store.open(entry) as opened: return opened.read(len(MAGIC)) == MAGIC
     except SourceChanged: return False
 
+# %% ../nbs/22_ledger.ipynb #f1ae3f6b
 def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
     """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.
     `LedgerDamaged` if strangers lie in the partition."""

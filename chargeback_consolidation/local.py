@@ -19,7 +19,7 @@ from copy import copy
 
 from .settings import lies_in
 from .store import (STORES, FileEntry, Sink, SourceChanged, StoreError, access, accessing,
-    cause, join, lacking, may_pass, shown, trouble, unfit)
+    cause, join, lacking, probe_fault, shown, trouble, unfit)
 
 # %% ../nbs/02_local.ipynb #ac8571b3
 GONE = (FileNotFoundError, NotADirectoryError)
@@ -334,9 +334,7 @@ def can_link(store, folder):
         os.link(first, second)
         return True
     except FileNotFoundError: return False      # a repair has swept it away
-    except OSError as e:
-        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
-        raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
+    except OSError as e: raise probe_fault(folder, e, f'its file system has no hard links ({cause(e)})') from None
     finally: store.delete([first, second])
 
 # %% ../nbs/02_local.ipynb #0f6ba099
@@ -348,8 +346,6 @@ def write_probe(folder, path):
             f.write(b'probe')
             f.flush()
             os.fsync(f.fileno())
-    except OSError as e:
-        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
-        raise unfit(folder, lacking(e)) from None
+    except OSError as e: raise probe_fault(folder, e, lacking(e)) from None
 
 LocalStore.probe = accessing('probed')(local_probe)

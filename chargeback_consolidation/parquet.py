@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHECKSUMS', 'MOST_MICROS', 'DAY_MICROS', 'ARROWS', 'SPARK_VERSION', 'SPARK_LEGACY', 'GREGORIAN', 'MODERN',
            'FORMAT', 'known', 'integers', 'packed_bits', 'arrow_array', 'arrow_texts', 'SchemaConflict', 'open_parquet',
-           'cause_of', 'is_bytes', 'key_texts', 'find_column', 'whole', 'keys_where', 'joined_keys', 'keys_of',
-           'key_fault', 'keyless_rows', 'instants', 'key_hashes', 'int96_columns', 'leaves_of', 'fit_both',
+           'cause_of', 'is_bytes', 'key_texts', 'find_column', 'whole', 'column_of', 'keys_where', 'joined_keys',
+           'keys_of', 'key_fault', 'keyless_rows', 'instants', 'key_hashes', 'int96_columns', 'leaves_of', 'fit_both',
            'int96_needs', 'int96_unit', 'enum_leaves', 'spark_version', 'is_legacy', 'has_ancient', 'read_lineage',
            'write_lineage', 'repeats', 'nested_leaves', 'dictionary_columns', 'open_writer', 'footer', 'WholeFile',
            'leaves_named']
@@ -125,6 +125,11 @@ def whole(column):
     chunks = column.chunks
     if len(chunks) == 1: return chunks[0]
     return pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
+
+def column_of(table, name):
+    "A column of a table, found by `find_column`, as one Array; nulls where there is none"
+    found = find_column(name, table.column_names)
+    return whole(table[found]) if found else pa.nulls(table.num_rows)
 
 def keys_where(keys, keep):
     "Keys, null where a bool array is False"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LINE_BYTES', 'BY_SNAPSHOT', 'Report', 'metrics_line', 'told_aside', 'json_line', 'broken_rules',
            'metric_data', 'put_metrics', 'record_of', 'tool_versions', 'Steady', 'steady_output', 'complain',
-           'log_stage', 'rules_line', 'total_lines', 'tell']
+           'lost_output', 'log_stage', 'rules_line', 'total_lines', 'tell']
 
 # %% ../nbs/24_report.ipynb #50732fcc
 import json
@@ -129,7 +129,7 @@ def tool_versions():
 
 # %% ../nbs/24_report.ipynb #4f9e07b3
 class Steady:
-    "A text stream that goes on when nobody reads any more, and escapes what its encoding lacks"
+    "A text stream that goes on when nobody reads any more or its disk is full, and escapes what its encoding lacks"
     lost = ''   # why it could not take what was said
     def __init__(self, stream): self.stream = stream
     def __getattr__(self, name): return getattr(self.stream, name)
@@ -176,6 +176,13 @@ def complain(
     if sys.stderr.isatty(): words = laid_out(words)
     red = sys.stderr.isatty() and 'NO_COLOR' not in os.environ
     print(f'\x1b[31m{words}\x1b[0m' if red else words, file=sys.stderr, flush=True)
+
+# %% ../nbs/24_report.ipynb #58b5de4a
+def lost_output():
+    "Say so where stdout could not take what was said; 1, or 0 where it could"
+    lost = getattr(sys.stdout, 'lost', '')
+    if lost: complain(lost)
+    return int(bool(lost))
 
 # %% ../nbs/24_report.ipynb #3e41765a
 def log_stage(stage, seconds, facts):

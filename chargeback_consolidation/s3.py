@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .store import (ADVICE, STORES, FileEntry, Sink, SourceChanged, StoreError, access,
-    accessing, attempt, error_code, is_fault, join, lacking, may_pass, shown, trouble, unfit)
+    accessing, attempt, error_code, is_fault, join, lacking, probe_fault, shown, unfit)
 
 # %% ../nbs/03_s3.ipynb #813a9cfe
 def split_s3(path):
@@ -489,9 +489,9 @@ def s3_probe(self, folder):
         except Exception as e:
             if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise
-            if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
             missing = error_code(e) == 'NoSuchBucket'
-            raise unfit(folder, f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)) from None
+            lack = f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)
+            raise probe_fault(folder, e, lack) from None
     raise unfit(folder, NO_CONDITIONS)
 
 S3Store.probe = s3_probe

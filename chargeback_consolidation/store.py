@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FileEntry', 'DENIED', 'STALE', 'WRONG', 'BUSY', 'ELSEWHERE', 'FAR', 'FULL', 'SPENT', 'ADVICE', 'PASSING',
            'STORES', 'join', 'is_hidden', 'SourceChanged', 'StoreError', 'StoreUnfit', 'shown', 'error_code',
-           'is_fault', 'cause', 'may_pass', 'trouble', 'access', 'accessing', 'unfit', 'lacking', 'Sink', 'scheme_of',
-           'is_local', 'store_for', 'attempt', 'in_background', 'read_each', 'result_of', 'publish_each']
+           'is_fault', 'cause', 'may_pass', 'trouble', 'access', 'accessing', 'unfit', 'probe_fault', 'lacking', 'Sink',
+           'scheme_of', 'is_local', 'store_for', 'attempt', 'in_background', 'read_each', 'result_of', 'publish_each']
 
 # %% ../nbs/01_store.ipynb #80d810ec
 import errno
@@ -96,16 +96,17 @@ def cause(error):
     words = ADVICE.get(code) or (os.strerror(number).lower() if number in errno.errorcode else '')
     return f'{code}: {words}' if words else code
 
+# %% ../nbs/01_store.ipynb #b6073da6
 PASSING = re.compile(
     'Throttl|Timeout|TooManyRequests|RequestLimit|Internal|Connection|CredentialRetrieval|OperationAborted|SSLError|'
-    'RequestExpired|ConcurrentModification|^(429|50[0-9]|EIO|ESTALE|ETIMEDOUT|EMFILE|ENFILE|ENETUNREACH|EHOSTUNREACH)$')
+    'RequestExpired|ConcurrentModification|^(429|50[0234]|EIO|ESTALE|ETIMEDOUT|EMFILE|ENFILE|ENETUNREACH|EHOSTUNREACH)$')
 
 def may_pass(error):
     "True for a fault that may be over the next time: throttling, credentials that ran out, a full disk, the network"
     status = (getattr(error, 'response', None) or {}).get('ResponseMetadata', {}).get('HTTPStatusCode') or 0
     code = error_code(error) or errno.errorcode.get(getattr(error, 'errno', None)) or type(error).__name__
     known = ADVICE.get(code) in (BUSY, STALE, FAR, FULL, SPENT)
-    return known or status >= 500 or status == 429 or bool(PASSING.search(code))
+    return known or status in (429, 500, 502, 503, 504) or bool(PASSING.search(code))
 
 # %% ../nbs/01_store.ipynb #560f0582
 def trouble(
@@ -144,6 +145,10 @@ def accessing(deed):
 def unfit(folder, lack):
     "The `StoreUnfit` for a folder that lacks something"
     return StoreUnfit(f'{shown(folder)} cannot hold the ledger: {lack}')
+
+def probe_fault(folder, error, lack):
+    "What a probe raises for a fault: `StoreError` for one that may pass, else the `StoreUnfit` for what `folder` lacks"
+    return StoreError(trouble(error, 'written', folder)) if may_pass(error) else unfit(folder, lack)
 
 def lacking(error):
     "What a folder lacks that raised `error`"

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from .settings import COLUMNS, total_name
 from .store import StoreError, attempt
-from .parquet import arrow_array, find_column, footer, key_hashes, keys_of, open_writer
+from chargeback_consolidation.parquet import (arrow_array, column_of, find_column, footer, key_hashes, keys_of,
+    open_writer)
 from .schema import adapt
 from .quality import WIDE, added, sums_record
 
@@ -109,8 +110,7 @@ class Till:
     def add(self, table):
         "Count the rows of a table in the day's schema"
         for total in self.totals:
-            amounts, groups = (
-                pa.concat_arrays(table[find_column(name, table.column_names)].chunks) for name in total)
+            amounts, groups = (column_of(table, name) for name in total)
             found = digit_sums(amounts, groups)
             named = {(total_name(total), text): number for text, number in found.items()}
             self.sums = added([self.sums, named])

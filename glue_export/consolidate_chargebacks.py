@@ -569,16 +569,17 @@ def cause(error):
     words = ADVICE.get(code) or (os.strerror(number).lower() if number in errno.errorcode else '')
     return f'{code}: {words}' if words else code
 
+
 PASSING = re.compile(
     'Throttl|Timeout|TooManyRequests|RequestLimit|Internal|Connection|CredentialRetrieval|OperationAborted|SSLError|'
-    'RequestExpired|ConcurrentModification|^(429|50[0-9]|EIO|ESTALE|ETIMEDOUT|EMFILE|ENFILE|ENETUNREACH|EHOSTUNREACH)$')
+    'RequestExpired|ConcurrentModification|^(429|50[0234]|EIO|ESTALE|ETIMEDOUT|EMFILE|ENFILE|ENETUNREACH|EHOSTUNREACH)$')
 
 def may_pass(error):
     "True for a fault that may be over the next time: throttling, credentials that ran out, a full disk, the network"
     status = (getattr(error, 'response', None) or {}).get('ResponseMetadata', {}).get('HTTPStatusCode') or 0
     code = error_code(error) or errno.errorcode.get(getattr(error, 'errno', None)) or type(error).__name__
     known = ADVICE.get(code) in (BUSY, STALE, FAR, FULL, SPENT)
-    return known or status >= 500 or status == 429 or bool(PASSING.search(code))
+    return known or status in (429, 500, 502, 503, 504) or bool(PASSING.search(code))
 
 
 def trouble(
@@ -617,6 +618,10 @@ def accessing(deed):
 def unfit(folder, lack):
     "The `StoreUnfit` for a folder that lacks something"
     return StoreUnfit(f'{shown(folder)} cannot hold the ledger: {lack}')
+
+def probe_fault(folder, error, lack):
+    "What a probe raises for a fault: `StoreError` for one that may pass, else the `StoreUnfit` for what `folder` lacks"
+    return StoreError(trouble(error, 'written', folder)) if may_pass(error) else unfit(folder, lack)
 
 def lacking(error):
     "What a folder lacks that raised `error`"
@@ -1048,9 +1053,7 @@ def can_link(store, folder):
         os.link(first, second)
         return True
     except FileNotFoundError: return False      # a repair has swept it away
-    except OSError as e:
-        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
-        raise unfit(folder, f'its file system has no hard links ({cause(e)})') from None
+    except OSError as e: raise probe_fault(folder, e, f'its file system has no hard links ({cause(e)})') from None
     finally: store.delete([first, second])
 
 
@@ -1062,9 +1065,7 @@ def write_probe(folder, path):
             f.write(b'probe')
             f.flush()
             os.fsync(f.fileno())
-    except OSError as e:
-        if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
-        raise unfit(folder, lacking(e)) from None
+    except OSError as e: raise probe_fault(folder, e, lacking(e)) from None
 
 LocalStore.probe = accessing('probed')(local_probe)
 
@@ -1537,9 +1538,9 @@ def s3_probe(self, folder):
         except Exception as e:
             if error_code(e) in ALREADY_THERE + BEING_WRITTEN: return
             if not is_fault(e): raise
-            if may_pass(e): raise StoreError(trouble(e, 'written', folder)) from None
             missing = error_code(e) == 'NoSuchBucket'
-            raise unfit(folder, f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)) from None
+            lack = f'the bucket {shown(bucket)} does not exist' if missing else lacking(e)
+            raise probe_fault(folder, e, lack) from None
     raise unfit(folder, NO_CONDITIONS)
 
 S3Store.probe = s3_probe
@@ -2396,6 +2397,11 @@ def whole(column):
     chunks = column.chunks
     if len(chunks) == 1: return chunks[0]
     return pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
+
+def column_of(table, name):
+    "A column of a table, found by `find_column`, as one Array; nulls where there is none"
+    found = find_column(name, table.column_names)
+    return whole(table[found]) if found else pa.nulls(table.num_rows)
 
 def keys_where(keys, keep):
     "Keys, null where a bool array is False"
@@ -4877,8 +4883,7 @@ def check_deciding(schema, columns):
 Shape = namedtuple('Shape', 'schema packed deciding leaves old spark legacy')
 Shape.__doc__ = """What files with the same columns have in common.
 schema: plain. packed: its bytes. deciding: that of the columns that decide, named as they are asked for. leaves: their
-numbers. old: those of
-INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
+numbers. old: those of INT96 timestamps. spark: version of the Spark that wrote them, or ''. legacy: see `is_legacy`."""
 
 def make_shape(parquet, asked=(), columns=COLUMNS):
     """The `Shape` of a file; `SchemaConflict` as by `check_deciding`. asked: columns that rules name"""
@@ -5037,12 +5042,9 @@ def index_rows(tables, files, columns=COLUMNS):
     its rows' origins)"""
     table = pa.concat_tables(tables)
     n = table.num_rows
-    def column(name):
-        found = find_column(name, table.column_names)
-        return whole(table[found]) if found else pa.nulls(n)
     keys, moments = keys_of(table, columns.key), []
     for name in times_of(columns):
-        micros, nanos = instants(column(name))
+        micros, nanos = instants(column_of(table, name))
         moments += [micros, arrow_array(nanos)]
     lengths = [t.num_rows for t in tables]
     source = np.repeat(np.array([id for id, _, _ in files], np.int32), lengths)
@@ -5218,10 +5220,8 @@ def stretch_sums(numbers, places, count, starts):
 
 def one_total(table, total, starts):
     "A `ControlTotal` of each stretch of a table: [scale, [[value, sum without its point]]], None for too many values"
-    def column(name):
-        found = find_column(name, table.column_names)
-        return whole(table[found]) if found else pa.nulls(table.num_rows)
-    numbers, (values, places) = numbers_in(column(total.amount)), group_places(column(total.by))
+    numbers = numbers_in(column_of(table, total.amount))
+    values, places = group_places(column_of(table, total.by))
     if len(values) - 1 > MOST_VALUES or any(len(v or '') > LONGEST_VALUE for v in values):
         return [None] * len(starts)
     if numbers is None or numbers.scale is None:
@@ -5851,8 +5851,7 @@ class Till:
     def add(self, table):
         "Count the rows of a table in the day's schema"
         for total in self.totals:
-            amounts, groups = (
-                pa.concat_arrays(table[find_column(name, table.column_names)].chunks) for name in total)
+            amounts, groups = (column_of(table, name) for name in total)
             found = digit_sums(amounts, groups)
             named = {(total_name(total), text): number for text, number in found.items()}
             self.sums = added([self.sums, named])
@@ -7055,6 +7054,7 @@ def is_read(store, entry):
         with store.open(entry) as opened: return opened.read(len(MAGIC)) == MAGIC
     except SourceChanged: return False
 
+
 def open_ledger(ledger, roll_forward=True, passed=lambda: None, reprocess=False):
     """The last `Commit` or None, rolled forward unless `roll_forward` is False, and the `Settled`.
     `LedgerDamaged` if strangers lie in the partition."""
@@ -7342,7 +7342,7 @@ def tool_versions():
 
 
 class Steady:
-    "A text stream that goes on when nobody reads any more, and escapes what its encoding lacks"
+    "A text stream that goes on when nobody reads any more or its disk is full, and escapes what its encoding lacks"
     lost = ''   # why it could not take what was said
     def __init__(self, stream): self.stream = stream
     def __getattr__(self, name): return getattr(self.stream, name)
@@ -7389,6 +7389,13 @@ def complain(
     if sys.stderr.isatty(): words = laid_out(words)
     red = sys.stderr.isatty() and 'NO_COLOR' not in os.environ
     print(f'\x1b[31m{words}\x1b[0m' if red else words, file=sys.stderr, flush=True)
+
+
+def lost_output():
+    "Say so where stdout could not take what was said; 1, or 0 where it could"
+    lost = getattr(sys.stdout, 'lost', '')
+    if lost: complain(lost)
+    return int(bool(lost))
 
 
 def log_stage(stage, seconds, facts):
@@ -8193,7 +8200,8 @@ def dry_report(run, state, plan):
 
 def nothing_new(run, state):
     "A day that is up to date is a success"
-    unknown, head, state = make_known(run, state.head), state.head, replace(state, work=False)
+    state = replace(state, work=False)
+    unknown, head = make_known(run, state.head), state.head
     facts = dict(output_files=0) if run.settings.dry_run else {}
     status, message = 'nothing new', f'nothing new has landed for {run.partition.day}'
     if state.held:
@@ -8412,13 +8420,6 @@ def run_all(settings, session=get_spark, observe=log_stage, tell=tell):
         errors.append(NoData(f'nothing has landed: {table.name} has no partition'))
     if errors: raise errors[0]
     return reports
-
-
-def lost_output():
-    "Say so where stdout could not take what was said; 1, or 0 where it could"
-    lost = getattr(sys.stdout, 'lost', '')
-    if lost: complain(lost)
-    return int(bool(lost))
 
 
 def main(argv, session=get_spark, observe=log_stage, tell=tell, last=False):

@@ -109,8 +109,9 @@ def table_arguments(ledger, known, given):
     `known`. `ArgumentError` where neither does, `LedgerDamaged` where no record can be read"""
     values = {name: text.strip() or known.get(name, '') for name, text in given.items()}
     missing = ['--' + name.lower().replace('_', '-') for name, text in values.items() if not text]
-    if missing and record_paths(ledger):
-        raise LedgerDamaged(f'{record_paths(ledger)[-1]} is not a commit record, and no other says where the table '
+    records = record_paths(ledger) if missing else []
+    if records:
+        raise LedgerDamaged(f'{records[-1]} is not a commit record, and no other says where the table '
                             f'lands: restore it, or say so with {", ".join(missing)}')
     if missing:
         raise ArgumentError(

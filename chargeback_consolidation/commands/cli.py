@@ -27,8 +27,8 @@ from chargeback_consolidation.settings import (ArgumentError, parse, read_date, 
     read_path, read_text, some)
 from ..ledger import Gone
 from ..spark import SIGNALS
-from ..report import steady_output
-from ..entry import EXIT_CODES, lost_output, main as run_job
+from ..report import lost_output, steady_output
+from ..entry import EXIT_CODES, main as run_job
 from ..sample.landing import land_sample
 from ..sample.records import Sample
 from .days import expire, history, release, repair, rollback, snapshot

@@ -192,6 +192,9 @@ def test_what_may_pass(code):
     "What Glue says as well, which has codes of its own"
     assert may_pass(ClientError({'Error': {'Code': code}}, 'GetTable')) == (code in PASS)
     assert may_pass(ClientError({'Error': {'Code': 'X'}, 'ResponseMetadata': {'HTTPStatusCode': 503}}, 'GetTable'))
+    for status in (400, 403, 404, 429, 500, 501, 502, 504):
+        told = {'Error': {'Code': 'X'}, 'ResponseMetadata': {'HTTPStatusCode': status}}
+        assert may_pass(ClientError(told, 'PutObject')) == (status not in (400, 403, 404, 501)), 'it does not know how'
 
 
 def test_the_probe_names_a_missing_bucket_and_finds_a_good_one_fit(store, bucket):
