@@ -274,7 +274,7 @@ def main(argv=None):
         'fill': 'write copies that know your bucket, for AWS'}
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument('names', nargs='*', help='of notebooks, such as 16_landing; all if none is named')
+        command.add_argument('names', nargs='*', help='of notebooks, such as 17_landing; all if none is named')
         needed = name == 'fill'
         if name != 'lab':
             command.add_argument(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from days import Lake, chargebacks
 
-from chargeback_consolidation.deciding import index_rows
+from chargeback_consolidation.deciding import Stretch, index_rows
 from chargeback_consolidation.landing import RecordView
 from chargeback_consolidation.settings import ARGUMENTS, RULES
 
@@ -68,7 +68,7 @@ BROKEN = {
 @pytest.mark.parametrize('kind', BROKEN)
 def test_a_rule_in_dqdl_takes_any_type_and_any_case(kind, name):
     table = chargebacks(['a', 'b', 'c']).append_column(name, BROKEN[kind])
-    records = RecordView(index_rows([table], [(0, 0, None)]), date(2025, 11, 2), [table])
+    records = RecordView(index_rows([table], [Stretch(0, table.num_rows)]), date(2025, 11, 2), [table])
     found = records.breaks('ColumnValues "amount" > 0 where "amount is not null"').tolist()
     known = BROKEN[kind].is_valid().to_pylist()
     numbers = kind in ('decimal', 'uint64', 'half')

@@ -77,7 +77,7 @@ def test_every_sample_of_a_studio_notebook_lies_in_s3():
 
 def test_stage_notebook_runs_with_library_and_sample_in_s3(bucket, kernels, library):
     bucket.upload_file(library, 'lake', 'glue/library.zip')
-    path, = workbench.studio_notebooks(ROOT, ['14_inventory'])
+    path, = workbench.studio_notebooks(ROOT, ['15_inventory'])
     before = set(psutil.Process().children(recursive=True))
     outcome = workbench.run_notebook(path, kernels, 's3://lake/glue/library.zip', 's3://lake/sample')
     left = set(psutil.Process().children(recursive=True)) - before

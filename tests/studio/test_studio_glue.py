@@ -61,7 +61,7 @@ def test_notebook_runs_from_top_to_bottom(studio, path):
 
 
 def test_notebook_runs_with_the_zip_as_well(studio):
-    path, = workbench.studio_notebooks(ROOT, ['27_job'])
+    path, = workbench.studio_notebooks(ROOT, ['28_job'])
     assert studio(path, which=0).problems == ()
 
 
