@@ -26,8 +26,8 @@ from .rule_rows import RuleRows
 from .rules import NO_BOOK, first_broken, open_book, quarantine_rules, rule_columns, rule_fields
 from .inventory import NOTHING_FETCHED, Source, path_in_table
 from .landing import attempts, read_sources, rule_of
-from .writer import (BATCH_BYTES, BATCH_ROWS, BLOCK_BYTES, ROW_GROUP_BYTES, Copied, Fit, Marks, Rows,
-    SlotWriter, Till, WrittenFile, as_plain, from_plain, marks_of, writing)
+from .writer import (BATCH_BYTES, BATCH_ROWS, BLOCK_BYTES, ROW_GROUP_BYTES, Copied, Fit,
+    Marks, Rows, SlotWriter, Till, WrittenFile, as_plain, from_plain, marks_of, writing)
 
 # %% ../nbs/21_copying.ipynb #a354dc97
 def rows_of_piece(

@@ -315,7 +315,8 @@ class Gathering:
     def add(self, table, stretches):
         "Add a table, whose rows come from some `Stretch`es; the RecordBatches that had to make room"
         other = bool(self.tables) and (
-            not table.schema.equals(self.tables[0].schema) or bool(stretches[0].origin) != bool(self.stretches[0].origin))
+            not table.schema.equals(self.tables[0].schema)
+            or bool(stretches[0].origin) != bool(self.stretches[0].origin))
         made = self.flush() if self.rows > CHUNK or other else []
         self.tables.append(table); self.stretches += stretches
         self.rows += table.num_rows

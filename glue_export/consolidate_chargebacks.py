@@ -2740,8 +2740,28 @@ def with_footer(parts, footer):
     return b''.join([b'PAR1', *parts, footer, len(footer).to_bytes(4, 'little'), b'PAR1'])
 
 
+def fields_of(data, at):
+    "Where the values of the struct that begins at `at` begin: {number of the field: place}; ValueError by `value_end`"
+    found, number = {}, 0
+    while data[at]:
+        number += data[at] >> 4
+        found[number] = at + 1
+        at = value_end(data, at + 1, data[at] & 15)
+    return found
+
+def paths_in(footer):
+    "What tells the column chunks of the first row group apart: for each the field with its path, as bytes"
+    _, group = list_begin(footer, fields_of(footer, 0)[ROW_GROUPS])
+    count, at = list_begin(footer, fields_of(footer, group)[1])
+    paths = []
+    for _ in range(count):
+        path = fields_of(footer, fields_of(footer, at)[3])[3]   # of its metadata
+        paths.append(footer[path - 1:list_end(footer, path)])
+        at = struct_end(footer, at)
+    return paths
+
+
 TYPES = 'BOOLEAN', 'INT32', 'INT64', 'INT96', 'FLOAT', 'DOUBLE', 'BYTE_ARRAY', 'FIXED_LEN_BYTE_ARRAY'
-CODEC_NUMBERS = {'UNCOMPRESSED': 0, 'SNAPPY': 1, 'GZIP': 2, 'ZSTD': 6}     # the numbers of the format
 WIDTH = 5                               # bytes of an open number, below 2**34
 SHIFTS, MORE = np.arange(0, 7 * WIDTH, 7), np.array([128] * (WIDTH - 1) + [0])
 
@@ -2753,23 +2773,21 @@ def as_varint(number):
         number >>= 7
     return bytes(digits) + bytes([number])
 
-def row_group_template(leaves):
-    """A row group in Thrift with its numbers left open: (its bytes, where the numbers are, where the codecs are).
-    leaves: of a `ParquetSchema`. Open are, of each column chunk, its codec, and values, bytes unpacked, bytes and the
-    place of its first page; of the row group bytes unpacked and rows"""
-    parts, opened, codecs = [b'\x19\xfc' + as_varint(len(leaves))], [], []
-    def leave_open(places, head, width):
+def row_group_template(types, paths):
+    """A row group whose numbers are left open: (its bytes, where the numbers begin, where the codecs are).
+    types, paths: of its columns. Open are, of each column, its codec, its values, bytes unpacked, bytes, and the place
+    of its first page; and of the row group bytes unpacked, and rows"""
+    parts, opened, codecs = [b'\x19\xfc' + as_varint(len(paths))], [], []
+    def leave_open(places, head, width=WIDTH):
         parts.append(head)
         places.append(sum(map(len, parts)))
         parts.append(bytes(width))
-    for leaf in leaves:
-        path = leaf.path.encode()
-        kind = bytes([TYPES.index(leaf.physical_type) * 2])
-        parts.append(b'\x26\x00\x1c\x15' + kind + b'\x19\x15\x00\x19\x18' + as_varint(len(path)) + path)
+    for kind, path in zip(types, paths):
+        parts.append(b'\x26\x00\x1c\x15' + bytes([2 * TYPES.index(kind)]) + b'\x19\x15\x00' + path)
         leave_open(codecs, b'\x15', 1)
-        for head in (b'\x16', b'\x16', b'\x16', b'\x26'): leave_open(opened, head, WIDTH)
+        for head in (b'\x16', b'\x16', b'\x16', b'\x26'): leave_open(opened, head)
         parts.append(b'\x00\x00')
-    for head in (b'\x16', b'\x16'): leave_open(opened, head, WIDTH)
+    for head in (b'\x16', b'\x16'): leave_open(opened, head)
     return b''.join(parts) + b'\x00', np.array(opened), np.array(codecs)
 
 
@@ -2779,9 +2797,10 @@ class Frame:
         self.begin = footer[:struct_end(footer, 0, SCHEMA)]
         self.end = footer[struct_end(footer, 0, ROW_GROUPS):]
         schema = open_parquet(with_footer([], footer), kind=WholeFile).schema
-        leaves = [schema.column(i) for i in range(len(schema))]
+        leaves, self.paths = [schema.column(i) for i in range(len(schema))], paths_in(footer)
+        if len(leaves) != len(self.paths): raise ValueError('other columns than those of the schema')
         self.flat = [leaf.max_repetition_level == 0 for leaf in leaves]
-        template, opened, self.codecs = row_group_template(leaves)
+        template, opened, self.codecs = row_group_template([leaf.physical_type for leaf in leaves], self.paths)
         self.template = np.frombuffer(template, np.uint8)
         self.opened = (opened[:, None] + np.arange(WIDTH)).ravel()
 
@@ -2828,22 +2847,41 @@ def mark_bytes(number):
     return b'\x19\x0c' + told + told + b'\x00'
 
 def groups_in(frame, footer):
-    "(how many row groups a footer has, their bytes); ValueError if it has none, or anything between"
+    "(rows of a file, how many row groups it has, their bytes); ValueError if there are none, or anything between"
     at = len(frame.begin)
     if footer[at] != 0x16: raise ValueError('no number of rows')
-    at = varint(footer, at + 1)[1]
+    twice, at = varint(footer, at + 1)
     if footer[at] != 0x19: raise ValueError('no row groups')
     count, at = list_begin(footer, at + 1)
-    if not count: raise ValueError('no row groups')
-    return count, footer[at:len(footer) - len(frame.end)]
+    return twice // 2, count, footer[at:len(footer) - len(frame.end)]
 
 
-def place_in(group, leaf):
-    "Of a leaf's column chunk in a row group (where it begins, its bytes, bytes unpacked, values, its codec's number)"
-    chunk = group.column(leaf)
-    data, words = chunk.data_page_offset, chunk.dictionary_page_offset
-    return (words if words and 0 < words < data else data, chunk.total_compressed_size, chunk.total_uncompressed_size,
-            chunk.num_values, CODEC_NUMBERS[chunk.compression])
+VARINT = rb'[\x80-\xff]*[\x00-\x7f]'
+CHUNK_HEAD = re.compile(
+    rb'(\x15[\x00-\x7f]\x16N\x16N\x16N\x26N)(\x26N)?'.replace(b'N', VARINT), re.DOTALL)
+HEAD_NUMBERS = 12   # of a match, with the heads of its fields, which are numbers of one byte, too
+
+def chunk_heads(paths, groups, count):
+    "The heads of column chunks with these paths in some row groups, so many, as bytes; ValueError if one is not there"
+    at, heads = 0, []
+    for _ in range(count):
+        for path in paths:
+            begin = groups.find(path, at)
+            head = CHUNK_HEAD.match(groups, begin + len(path)) if begin >= 0 else None
+            if head is None: raise ValueError('a column chunk is told of in another way')
+            heads += head.group(1), head.group(2) or b'\x26\x00'
+            at = head.end()
+    return heads
+
+def varints(data):
+    "The numbers that stand in bytes one after the other: an int64 array"
+    digits = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(digits < 128)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    if (ends - starts).max() >= WIDTH: raise ValueError('a number beyond what there is')
+    shifts = 7 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
+    return np.add.reduceat((digits & 127).astype(np.int64) << shifts, starts)
+
 
 class Stack:
     """Files in memory that fit a `Frame`, as one. rows, sizes: of each file its rows, and the bytes of its data before
@@ -2852,58 +2890,62 @@ class Stack:
         self.frame, self.contents = frame, contents
         footers = [footer_of(content) for content in contents]
         self.ends = [len(content) - 8 - len(footer) for content, footer in zip(contents, footers)]
-        found = [groups_in(frame, footer) for footer in footers]
-        self.footers = self.joined(found)
-        groups = list(self.groups_of(count for count, _ in found))
-        self.rows = [sum(group.num_rows for group in own) for own in groups]
-        self.sizes = [sum(max(0, group.total_byte_size) for group in own) for own in groups]
-        self.groups = [[group for group in own if group.num_rows] for own in groups]    # of no rows there is nothing
+        told, self.counts, self.groups = zip(*(groups_in(frame, footer) for footer in footers))
+        parsed = list(self.parsed())
+        self.rows, self.sizes = list(told), [sum(size for _, size in groups) for groups in parsed]
+        if self.rows != [sum(rows for rows, _ in groups) for groups in parsed]: raise ValueError('other rows')
+        self.all = np.array([group for groups in parsed for group in groups], np.int64)
+        if self.all.min() < 0: raise ValueError('less than nothing')
 
-    def joined(self, found):
-        "A file without data that has the row groups of all, and marks"
-        groups = [part for _, own in found for part in (own, mark_bytes(MARK))]
-        footer = self.frame.around(groups, sum(count + 1 for count, _ in found))
-        return open_parquet(with_footer([], footer), kind=WholeFile)
-
-    def groups_of(self, counts):
-        "For each file, which has so many, the row groups as pyarrow tells them"
+    def parsed(self):
+        "For each file (rows, bytes before compression) of its row groups, as pyarrow finds them"
+        groups = [part for own in self.groups for part in (own, mark_bytes(MARK))]
+        footer = self.frame.around(groups, sum(self.counts) + len(self.counts))
+        self.footers = open_parquet(with_footer([], footer), kind=WholeFile)    # of all, and no data
         metadata, at = self.footers.metadata, 0
-        for count in counts:
-            yield [metadata.row_group(at + i) for i in range(count)]
+        for count in self.counts:
+            own = [metadata.row_group(at + i) for i in range(count)]
             mark, at = metadata.row_group(at + count), at + count + 1
-            if mark.num_rows != MARK or mark.num_columns: raise ValueError('the row groups are others')
-        if at != metadata.num_row_groups: raise ValueError('there are more row groups')
+            fine = all(group.num_columns == len(self.frame.paths) for group in own)
+            if not fine or mark.num_rows != MARK or mark.num_columns: raise ValueError('other row groups')
+            yield [(group.num_rows, group.total_byte_size) for group in own]
+        if at != metadata.num_row_groups: raise ValueError('more row groups')
+
+    def places(self, leaves):
+        "(codec, values, bytes unpacked, bytes, begin) of the chunks of these leaves: five arrays, row groups x leaves"
+        paths = [self.frame.paths[leaf] for leaf in leaves]
+        heads = [head for own, count in zip(self.groups, self.counts) for head in chunk_heads(paths, own, count)]
+        numbers = varints(b''.join(heads)).reshape(-1, len(leaves), HEAD_NUMBERS)
+        if (numbers & 1)[:, :, 1::2].any(): raise ValueError('a number below zero')
+        codec, values, unpacked, size, data, words = np.moveaxis(numbers[:, :, 1::2] // 2, -1, 0)
+        return codec, values, unpacked, size, np.where((words > 0) & (words < data), words, data)
 
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
-        flat, chunks, places = self.frame.flat, [], []
-        leaves = range(len(flat)) if leaves is None else sorted(set(leaves))
-        for content, end, groups in zip(map(memoryview, self.contents), self.ends, self.groups):
-            for group in groups:
-                rows = group.num_rows
-                for leaf in leaves:
-                    place = place_in(group, leaf)
-                    begin, size, _, values, _ = place
-                    if not 4 <= begin <= begin + size <= end: raise ValueError('a column chunk is not within its file')
-                    if flat[leaf] and values != rows: raise ValueError('a column has more or fewer values than rows')
-                    chunks.append(content[begin:begin + size])
-                    places.append(place)
-        return with_footer(chunks, self.footer(list(leaves), np.array(places, np.int64)))
+        leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
+        codec, values, unpacked, size, begin = self.places(leaves)
+        rows, files = self.all[:, 0], np.repeat(np.arange(len(self.counts)), self.counts)
+        some = rows > 0     # where no rows are, no places need be
+        within = (begin >= 4) & (begin + size <= np.array(self.ends)[files][:, None])
+        if not within[some].all(): raise ValueError('a column chunk is not within its file')
+        flat = np.array(self.frame.flat)[leaves]
+        if (values != rows[:, None])[:, flat].any(): raise ValueError('a column has more or fewer values than rows')
+        chunks, contents = [], [memoryview(content) for content in self.contents]
+        for file, begins, sizes in zip(files[some].tolist(), begin[some].tolist(), size[some].tolist()):
+            chunks += [contents[file][at:at + n] for at, n in zip(begins, sizes)]
+        return with_footer(chunks, self.footer(leaves, self.all[some], *(a[some] for a in (codec, values, unpacked, size))))
 
-    def footer(self, leaves, places):
-        "The footer of `file`. places: for each row group and leaf, one after the other, as by `place_in`"
-        groups = [group for groups in self.groups for group in groups]
-        whole = np.array([(group.total_byte_size, group.num_rows) for group in groups], np.int64)
-        size, unpacked, values, codec = (column.reshape(len(groups), -1) for column in places.T[1:])
-        begin = 4 + np.cumsum(size).reshape(size.shape) - size
-        codecs = np.zeros((len(groups), len(self.frame.flat)), np.int64)
+    def footer(self, leaves, groups, codec, values, unpacked, size):
+        "The footer of `file`. groups: (rows, bytes before compression) of each; of these leaves as by `places`"
+        codecs = np.zeros((len(groups), len(self.frame.paths)), np.int64)
         codecs[:, leaves] = codec
         chunks = np.zeros(codecs.shape + (4,), np.int64)
-        chunks[:, :, 0] = whole[:, 1:]      # Arrow asks the first leaves how many values there are in others
-        chunks[:, leaves] = np.stack([values, unpacked, size, begin], axis=-1)
-        numbers = np.concatenate([chunks.reshape(len(groups), -1), whole], axis=1)
-        if numbers.min() < 0 or numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
-        return self.frame.around([self.frame.filled(codecs, numbers)], len(groups), sum(self.rows))
+        chunks[:, :, 0] = groups[:, :1]     # Arrow asks the first leaves how many values there are in the others
+        chunks[:, leaves] = np.stack([values, unpacked, size, 4 + np.cumsum(size).reshape(size.shape) - size], axis=-1)
+        chunks[-1:, :, 0] += 1
+        numbers = np.concatenate([chunks.reshape(len(groups), -1), groups[:, ::-1]], axis=1)
+        if numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
+        return self.frame.around([self.frame.filled(codecs, numbers)], len(groups), int(groups[:, 0].sum()))
 
 
 STACKED_BYTES = 8 << 20     # of files that are awaited
@@ -5565,7 +5607,8 @@ class Gathering:
     def add(self, table, stretches):
         "Add a table, whose rows come from some `Stretch`es; the RecordBatches that had to make room"
         other = bool(self.tables) and (
-            not table.schema.equals(self.tables[0].schema) or bool(stretches[0].origin) != bool(self.stretches[0].origin))
+            not table.schema.equals(self.tables[0].schema)
+            or bool(stretches[0].origin) != bool(self.stretches[0].origin))
         made = self.flush() if self.rows > CHUNK or other else []
         self.tables.append(table); self.stretches += stretches
         self.rows += table.num_rows

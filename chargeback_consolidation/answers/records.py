@@ -80,8 +80,9 @@ def read_threaded(day, sources, stores, only=None, books=None, totals=()):
     for s in sources:
         if not notes[s.id].error: start[s.id] = at; at += notes[s.id].rows
     batches = [b for part, _ in done for b in part]
-    table = pa.Table.from_batches(batches, index_schema(day.columns))
-    return Records(table.drop_columns(['file', 'row', 'note']), start, notes)
+    table = pa.Table.from_batches(batches, index_schema(day.columns)).drop_columns(['file', 'row', 'note'])
+    in_order = np.argsort(table['source'].to_numpy(), kind='stable')    # files that are alike are read together
+    return Records(table.take(in_order), start, notes)
 
 # %% ../../nbs/answers/records.ipynb #0898a89b
 def landing_sources(day, files):
