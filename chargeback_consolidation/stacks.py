@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['BOOLS', 'BYTE', 'NUMBERS', 'DOUBLE', 'TEXT', 'LIST', 'STRUCT', 'SCHEMA', 'ROW_GROUPS', 'TYPES', 'WIDTH',
-           'SHIFTS', 'MORE', 'MOST_FRAMES', 'MARK', 'VARINT', 'CHUNK_HEAD', 'HEAD_NUMBERS', 'STACKED_BYTES',
+           'SHIFTS', 'MORE', 'MOST_FRAMES', 'MARK', 'VARINT', 'CHUNK_HEAD', 'HEAD_NUMBERS', 'Places', 'STACKED_BYTES',
            'MOST_STACKED', 'varint', 'value_end', 'list_end', 'list_begin', 'struct_end', 'footer_of', 'with_footer',
            'fields_of', 'paths_in', 'as_varint', 'row_group_template', 'Frame', 'Frames', 'mark_bytes', 'groups_in',
            'chunk_heads', 'varints', 'Stack', 'in_stacks']
 
-# %% ../nbs/07_stacks.ipynb #58b64a6b
+# %% ../nbs/07_stacks.ipynb #2f4531d8
 import re
 import secrets
+from collections import namedtuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pyarrow as pa
 from .store import attempt
 from .parquet import WholeFile, open_parquet
 
-# %% ../nbs/07_stacks.ipynb #e4896754
+# %% ../nbs/07_stacks.ipynb #eb362e16
 BOOLS, BYTE, NUMBERS, DOUBLE, TEXT, LIST, STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 9, 12    # kinds of the protocol
 
 def varint(data, at):
@@ -63,7 +64,7 @@ def struct_end(data, at, last=None):
     if last: raise ValueError(f'no field {last}')
     return at + 1
 
-# %% ../nbs/07_stacks.ipynb #d0110a5d
+# %% ../nbs/07_stacks.ipynb #80deffea
 SCHEMA, ROW_GROUPS = 2, 4   # fields of a footer
 
 def footer_of(content):
@@ -76,7 +77,7 @@ def with_footer(parts, footer):
     "The bytes of a Parquet file with these parts between its first mark and its footer"
     return b''.join([b'PAR1', *parts, footer, len(footer).to_bytes(4, 'little'), b'PAR1'])
 
-# %% ../nbs/07_stacks.ipynb #56128218
+# %% ../nbs/07_stacks.ipynb #5fb67869
 def fields_of(data, at):
     "Where the values of the struct that begins at `at` begin: {number of the field: place}; ValueError by `value_end`"
     found, number = {}, 0
@@ -97,7 +98,7 @@ def paths_in(footer):
         at = struct_end(footer, at)
     return paths
 
-# %% ../nbs/07_stacks.ipynb #e2ac6989
+# %% ../nbs/07_stacks.ipynb #d47b8972
 TYPES = 'BOOLEAN', 'INT32', 'INT64', 'INT96', 'FLOAT', 'DOUBLE', 'BYTE_ARRAY', 'FIXED_LEN_BYTE_ARRAY'
 WIDTH = 5                               # bytes of an open number, below 2**34
 SHIFTS, MORE = np.arange(0, 7 * WIDTH, 7), np.array([128] * (WIDTH - 1) + [0])
@@ -127,7 +128,7 @@ def row_group_template(types, paths):
     for head in (b'\x16', b'\x16'): leave_open(opened, head)
     return b''.join(parts) + b'\x00', np.array(opened), np.array(codecs)
 
-# %% ../nbs/07_stacks.ipynb #aa759572
+# %% ../nbs/07_stacks.ipynb #5a063e4d
 class Frame:
     "What the footers of files that are alike have in common. ValueError for a footer that is made of other things"
     def __init__(self, footer):
@@ -156,7 +157,7 @@ class Frame:
         groups[:, self.codecs] = 2 * codecs
         return groups.tobytes()
 
-# %% ../nbs/07_stacks.ipynb #3e9412ec
+# %% ../nbs/07_stacks.ipynb #a45cfc76
 MOST_FRAMES = 16
 
 class Frames:
@@ -175,7 +176,7 @@ class Frames:
         self.known.append(frame)
         return frame
 
-# %% ../nbs/07_stacks.ipynb #cfbd82f0
+# %% ../nbs/07_stacks.ipynb #e93462f0
 MARK = secrets.randbits(60)
 
 def mark_bytes(number):
@@ -192,7 +193,7 @@ def groups_in(frame, footer):
     count, at = list_begin(footer, at + 1)
     return twice // 2, count, footer[at:len(footer) - len(frame.end)]
 
-# %% ../nbs/07_stacks.ipynb #fa23d8a1
+# %% ../nbs/07_stacks.ipynb #3b00c7a5
 VARINT = rb'[\x80-\xff]*[\x00-\x7f]'
 CHUNK_HEAD = re.compile(
     rb'(\x15[\x00-\x7f]\x16N\x16N\x16N\x26N)(\x26N)?'.replace(b'N', VARINT), re.DOTALL)
@@ -219,7 +220,11 @@ def varints(data):
     shifts = 7 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
     return np.add.reduceat((digits & 127).astype(np.int64) << shifts, starts)
 
-# %% ../nbs/07_stacks.ipynb #b4a8921b
+# %% ../nbs/07_stacks.ipynb #6564217b
+Places = namedtuple('Places', 'codec values unpacked size begin')
+Places.__doc__ = """Where column chunks are, and what a reader must know of them: arrays, row groups x leaves.
+codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: within the file."""
+
 class Stack:
     """Files in memory that fit a `Frame`, as one. rows, sizes: of each file its rows, and the bytes of its data before
     compression. An exception if a file is not what it seems, which may be of any kind: each is read by itself then"""
@@ -249,42 +254,44 @@ class Stack:
         if at != metadata.num_row_groups: raise ValueError('more row groups')
 
     def places(self, leaves):
-        "(codec, values, bytes unpacked, bytes, begin) of the chunks of these leaves: five arrays, row groups x leaves"
+        "The `Places` of the column chunks of these leaves"
         paths = [self.frame.paths[leaf] for leaf in leaves]
         heads = [head for own, count in zip(self.groups, self.counts) for head in chunk_heads(paths, own, count)]
-        numbers = varints(b''.join(heads)).reshape(-1, len(leaves), HEAD_NUMBERS)
-        if (numbers & 1)[:, :, 1::2].any(): raise ValueError('a number below zero')
-        codec, values, unpacked, size, data, words = np.moveaxis(numbers[:, :, 1::2] // 2, -1, 0)
-        return codec, values, unpacked, size, np.where((words > 0) & (words < data), words, data)
+        numbers = varints(b''.join(heads)).reshape(-1, len(leaves), HEAD_NUMBERS)[:, :, 1::2]
+        if (numbers & 1).any(): raise ValueError('a number below zero')
+        codec, values, unpacked, size, data, words = np.moveaxis(numbers // 2, -1, 0)
+        return Places(codec, values, unpacked, size, np.where((words > 0) & (words < data), words, data))
 
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
-        codec, values, unpacked, size, begin = self.places(leaves)
-        rows, files = self.all[:, 0], np.repeat(np.arange(len(self.counts)), self.counts)
-        some = rows > 0     # where no rows are, no places need be
-        within = (begin >= 4) & (begin + size <= np.array(self.ends)[files][:, None])
-        if not within[some].all(): raise ValueError('a column chunk is not within its file')
-        flat = np.array(self.frame.flat)[leaves]
-        if (values != rows[:, None])[:, flat].any(): raise ValueError('a column has more or fewer values than rows')
-        chunks, contents = [], [memoryview(content) for content in self.contents]
-        for file, begins, sizes in zip(files[some].tolist(), begin[some].tolist(), size[some].tolist()):
-            chunks += [contents[file][at:at + n] for at, n in zip(begins, sizes)]
-        return with_footer(chunks, self.footer(leaves, self.all[some], *(a[some] for a in (codec, values, unpacked, size))))
+        some = self.all[:, 0] > 0       # where no rows are, no pages need be
+        places = Places(*(numbers[some] for numbers in self.places(leaves)))
+        files, rows = np.repeat(np.arange(len(self.counts)), self.counts)[some], self.all[some, :1]
+        within = (places.begin >= 4) & (places.begin + places.size <= np.array(self.ends)[files][:, None])
+        if not within.all(): raise ValueError('a column chunk is not within its file')
+        if (places.values != rows)[:, np.array(self.frame.flat)[leaves]].any():
+            raise ValueError('a column has more or fewer values than rows')
+        contents = [memoryview(content) for content in self.contents]
+        chunks = [
+            contents[file][at:at + size]
+            for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()) for size, at in own]
+        return with_footer(chunks, self.footer(leaves, places, self.all[some]))
 
-    def footer(self, leaves, groups, codec, values, unpacked, size):
-        "The footer of `file`. groups: (rows, bytes before compression) of each; of these leaves as by `places`"
+    def footer(self, leaves, places, groups):
+        "The footer of `file`. places: of these leaves; groups: (rows, bytes before compression) of each row group"
         codecs = np.zeros((len(groups), len(self.frame.paths)), np.int64)
-        codecs[:, leaves] = codec
+        codecs[:, leaves] = places.codec
+        begin = 4 + np.cumsum(places.size).reshape(places.size.shape) - places.size
         chunks = np.zeros(codecs.shape + (4,), np.int64)
         chunks[:, :, 0] = groups[:, :1]     # Arrow asks the first leaves how many values there are in the others
-        chunks[:, leaves] = np.stack([values, unpacked, size, 4 + np.cumsum(size).reshape(size.shape) - size], axis=-1)
+        chunks[:, leaves] = np.stack([places.values, places.unpacked, places.size, begin], axis=-1)
         chunks[-1:, :, 0] += 1
         numbers = np.concatenate([chunks.reshape(len(groups), -1), groups[:, ::-1]], axis=1)
         if numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
         return self.frame.around([self.frame.filled(codecs, numbers)], len(groups), int(groups[:, 0].sum()))
 
-# %% ../nbs/07_stacks.ipynb #94a50cc4
+# %% ../nbs/07_stacks.ipynb #cd59ebd9
 STACKED_BYTES = 8 << 20     # of files that are awaited
 MOST_STACKED = 200
 

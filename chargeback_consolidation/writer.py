@@ -140,7 +140,7 @@ Marks.__doc__ = """What becomes of some rows, and where they come from: arrays.
 keep: those of the piece. lost: those that are counted as duplicates. file, row: the origins of all."""
 
 Rows = namedtuple('Rows', 'table own size kept source drop marks reasons')
-Rows.__doc__ = """Rows of a source that were read.
+Rows.__doc__ = """Rows of a source that were read, or of some small ones that were read together.
 own: the schema of their table, which may lack columns of the day's. size: bytes in memory, in the day's schema.
 kept: how many belong to the piece. source: its number. drop: positions of those that lost.
 marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 for rows that are not set aside, or

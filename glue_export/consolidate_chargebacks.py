@@ -2883,6 +2883,10 @@ def varints(data):
     return np.add.reduceat((digits & 127).astype(np.int64) << shifts, starts)
 
 
+Places = namedtuple('Places', 'codec values unpacked size begin')
+Places.__doc__ = """Where column chunks are, and what a reader must know of them: arrays, row groups x leaves.
+codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: within the file."""
+
 class Stack:
     """Files in memory that fit a `Frame`, as one. rows, sizes: of each file its rows, and the bytes of its data before
     compression. An exception if a file is not what it seems, which may be of any kind: each is read by itself then"""
@@ -2912,36 +2916,38 @@ class Stack:
         if at != metadata.num_row_groups: raise ValueError('more row groups')
 
     def places(self, leaves):
-        "(codec, values, bytes unpacked, bytes, begin) of the chunks of these leaves: five arrays, row groups x leaves"
+        "The `Places` of the column chunks of these leaves"
         paths = [self.frame.paths[leaf] for leaf in leaves]
         heads = [head for own, count in zip(self.groups, self.counts) for head in chunk_heads(paths, own, count)]
-        numbers = varints(b''.join(heads)).reshape(-1, len(leaves), HEAD_NUMBERS)
-        if (numbers & 1)[:, :, 1::2].any(): raise ValueError('a number below zero')
-        codec, values, unpacked, size, data, words = np.moveaxis(numbers[:, :, 1::2] // 2, -1, 0)
-        return codec, values, unpacked, size, np.where((words > 0) & (words < data), words, data)
+        numbers = varints(b''.join(heads)).reshape(-1, len(leaves), HEAD_NUMBERS)[:, :, 1::2]
+        if (numbers & 1).any(): raise ValueError('a number below zero')
+        codec, values, unpacked, size, data, words = np.moveaxis(numbers // 2, -1, 0)
+        return Places(codec, values, unpacked, size, np.where((words > 0) & (words < data), words, data))
 
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
-        codec, values, unpacked, size, begin = self.places(leaves)
-        rows, files = self.all[:, 0], np.repeat(np.arange(len(self.counts)), self.counts)
-        some = rows > 0     # where no rows are, no places need be
-        within = (begin >= 4) & (begin + size <= np.array(self.ends)[files][:, None])
-        if not within[some].all(): raise ValueError('a column chunk is not within its file')
-        flat = np.array(self.frame.flat)[leaves]
-        if (values != rows[:, None])[:, flat].any(): raise ValueError('a column has more or fewer values than rows')
-        chunks, contents = [], [memoryview(content) for content in self.contents]
-        for file, begins, sizes in zip(files[some].tolist(), begin[some].tolist(), size[some].tolist()):
-            chunks += [contents[file][at:at + n] for at, n in zip(begins, sizes)]
-        return with_footer(chunks, self.footer(leaves, self.all[some], *(a[some] for a in (codec, values, unpacked, size))))
+        some = self.all[:, 0] > 0       # where no rows are, no pages need be
+        places = Places(*(numbers[some] for numbers in self.places(leaves)))
+        files, rows = np.repeat(np.arange(len(self.counts)), self.counts)[some], self.all[some, :1]
+        within = (places.begin >= 4) & (places.begin + places.size <= np.array(self.ends)[files][:, None])
+        if not within.all(): raise ValueError('a column chunk is not within its file')
+        if (places.values != rows)[:, np.array(self.frame.flat)[leaves]].any():
+            raise ValueError('a column has more or fewer values than rows')
+        contents = [memoryview(content) for content in self.contents]
+        chunks = [
+            contents[file][at:at + size]
+            for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()) for size, at in own]
+        return with_footer(chunks, self.footer(leaves, places, self.all[some]))
 
-    def footer(self, leaves, groups, codec, values, unpacked, size):
-        "The footer of `file`. groups: (rows, bytes before compression) of each; of these leaves as by `places`"
+    def footer(self, leaves, places, groups):
+        "The footer of `file`. places: of these leaves; groups: (rows, bytes before compression) of each row group"
         codecs = np.zeros((len(groups), len(self.frame.paths)), np.int64)
-        codecs[:, leaves] = codec
+        codecs[:, leaves] = places.codec
+        begin = 4 + np.cumsum(places.size).reshape(places.size.shape) - places.size
         chunks = np.zeros(codecs.shape + (4,), np.int64)
         chunks[:, :, 0] = groups[:, :1]     # Arrow asks the first leaves how many values there are in the others
-        chunks[:, leaves] = np.stack([values, unpacked, size, 4 + np.cumsum(size).reshape(size.shape) - size], axis=-1)
+        chunks[:, leaves] = np.stack([places.values, places.unpacked, places.size, begin], axis=-1)
         chunks[-1:, :, 0] += 1
         numbers = np.concatenate([chunks.reshape(len(groups), -1), groups[:, ::-1]], axis=1)
         if numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
@@ -6175,7 +6181,7 @@ Marks.__doc__ = """What becomes of some rows, and where they come from: arrays.
 keep: those of the piece. lost: those that are counted as duplicates. file, row: the origins of all."""
 
 Rows = namedtuple('Rows', 'table own size kept source drop marks reasons')
-Rows.__doc__ = """Rows of a source that were read.
+Rows.__doc__ = """Rows of a source that were read, or of some small ones that were read together.
 own: the schema of their table, which may lack columns of the day's. size: bytes in memory, in the day's schema.
 kept: how many belong to the piece. source: its number. drop: positions of those that lost.
 marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 for rows that are not set aside, or

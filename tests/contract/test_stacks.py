@@ -19,10 +19,12 @@ from chargeback_consolidation.store import attempt, store_for
 
 VALUES = {
     pa.string(): st.text(max_size=5), pa.binary(): st.binary(max_size=5), pa.bool_(): st.booleans(),
-    pa.int8(): st.integers(-128, 127), pa.int64(): st.integers(-2**63, 2**63 - 1), pa.float64(): st.floats(allow_nan=False),
-    pa.decimal128(9, 2): st.decimals(-9999999, 9999999, places=2), pa.binary(3): st.binary(min_size=3, max_size=3),
+    pa.int8(): st.integers(-128, 127), pa.int64(): st.integers(-2**63, 2**63 - 1),
+    pa.float64(): st.floats(allow_nan=False), pa.binary(3): st.binary(min_size=3, max_size=3),
+    pa.decimal128(9, 2): st.decimals(-9999999, 9999999, places=2),
     pa.date32(): st.integers(-9999, 9999), pa.timestamp('us'): st.integers(-2**50, 2**50),
-    pa.timestamp('ns', 'UTC'): st.integers(0, 2**50).map(lambda micros: micros * 1000), pa.dictionary(pa.int32(), pa.string()): st.sampled_from('abc'),
+    pa.timestamp('ns', 'UTC'): st.integers(0, 2**50).map(lambda micros: micros * 1000),
+    pa.dictionary(pa.int32(), pa.string()): st.sampled_from('abc'),
     pa.list_(pa.int64()): st.lists(st.integers(0, 9), max_size=3),
     pa.struct([('x', pa.string()), ('y', pa.list_(pa.int8()))]): st.fixed_dictionaries(
         {'x': st.none() | st.text(max_size=3), 'y': st.none() | st.lists(st.integers(0, 9), max_size=2)}),
@@ -81,7 +83,7 @@ def test_a_stack_has_the_rows_of_its_files(files, data):
     frame = Frames().of(files[0])
     together = [file for file in files if frame.fits(stacks.footer_of(file))]
     each = [attempt(by_itself, file) for file in together]
-    if any(isinstance(found, Exception) for found in each):     # pyarrow writes pages without values and cannot read them
+    if any(isinstance(found, Exception) for found in each):     # pyarrow writes empty pages and cannot read them
         assert isinstance(attempt(stacked, together), Exception)
         return
     table, rows = stacked(together)
@@ -129,8 +131,9 @@ def with_footer(data, footer): return data + footer + len(footer).to_bytes(4, 'l
 
 
 def test_more_values_than_rows_do_not_move_those_of_others():
-    "A page has five values of which the footer tells four. By itself such a file is cut; the honest ones keep their rows"
-    four, five = (encode(pa.table({'chargeback_id': ['a', 'b', 'a', 'b', 'a'][:n], 'x': list(range(n))})) for n in (4, 5))
+    "A page has five values of which the footer tells four. By itself such a file is cut; honest ones keep their rows"
+    four, five = (
+        encode(pa.table({'chargeback_id': ['a', 'b', 'a', 'b', 'a'][:n], 'x': list(range(n))})) for n in (4, 5))
     frame = Frame(stacks.footer_of(four))
     for leaf in (0, 1):
         group = open_parquet(five, kind=WholeFile).metadata.row_group(0)
