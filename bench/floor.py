@@ -1,4 +1,4 @@
-"""The floor under a run: what pyarrow alone takes for each landing file, what the job takes, and what a start costs.
+"""What pyarrow alone takes for each landing file, one after the other, what the job takes, and what a start costs.
 And what a late execution takes for the rows that the day has already, beside what hashes of their keys would save.
 
     python bench/floor.py [--files 2500] [--rounds 3] [--narrow|--wide] [--write]

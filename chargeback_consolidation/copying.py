@@ -19,7 +19,7 @@ from .store import StoreError, attempt
 from .spark import collect, run_tasks, telling
 from .parquet import (WholeFile, arrow_array, arrow_texts, cause_of, footer, keyless_rows,
     leaves_named, open_parquet, open_writer, read_lineage, write_lineage)
-from .stacks import Frames, Stack, in_stacks
+from .stacks import Frames, Stack, by_halves, in_stacks
 from .schema import LANDING_FILE, LANDING_ROW, REASON, adapt
 from .dqdl import rule_text
 from .rule_rows import RuleRows
@@ -199,9 +199,7 @@ def stacked_rows(frame, files, fit, unit):
     stack = Stack(frame, [content for _, content in files])
     parts, rows = [part for part, _ in files], stack.rows
     marks = stacked_marks(parts, rows)
-    table = open_parquet(stack.file(), unit, WholeFile).read(use_threads=False)
-    if table.num_rows != len(marks.keep): raise ValueError('not as many rows as promised')
-    return Rows(*fit.seen(table), int(marks.keep.sum()), parts[0].source.id, parts[0].drop, marks, None)
+    return Rows(*fit.seen(stack.read(unit)), int(marks.keep.sum()), parts[0].source.id, parts[0].drop, marks, None)
 
 def fits_whole(file):
     "The content of a (Part, content) that may be read as one of many, None for one that is read by itself"
@@ -222,16 +220,16 @@ class PartReader:
             while alike:
                 many = max(1, BLOCK_BYTES // self.sizes.get(frame, BLOCK_BYTES))
                 own, alike = alike[:many], alike[many:]
-                yield from self.together(frame, own)
+                yield from self.together(frame, own) if frame else self.alone(None, *own[0])
 
     def together(self, frame, files):
-        "As `each`, of files that are read as one if they can be"
-        rows = attempt(stacked_rows, frame, files, self.fit, self.unit) if len(files) > 1 else None
-        if isinstance(rows, Rows):
-            yield (*files[0], rows)
-            self.sizes[frame] = max(1, rows.size // len(files))
-        else:
-            for file in files: yield from self.alone(frame, *file)
+        "As `each`, of files that fit a frame, as many at once as can be read so"
+        def read(some): return stacked_rows(frame, some, self.fit, self.unit)
+        for some, rows in by_halves(read, frame, files):
+            if rows is None: yield from self.alone(frame, *some[0])
+            else:
+                yield (*some[0], rows)
+                self.sizes[frame] = max(1, rows.size // len(some))
 
     def alone(self, frame, part, content):
         "As `each`, of one file"

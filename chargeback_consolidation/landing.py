@@ -34,7 +34,7 @@ from .rule_rows import RuleRows, numbers_in, row_fails
 from chargeback_consolidation.rules import (NO_BOOK, added_all, first_broken, open_book, quarantine_rules, rule_columns,
     tallied)
 from .inventory import MAGIC, NOTHING_FETCHED, is_small
-from .stacks import Frames, Stack, in_stacks
+from .stacks import Frames, Stack, by_halves, in_stacks
 from chargeback_consolidation.deciding import (CHUNK, Shapes, Stretch, deciding_tables, index_rows, index_schema,
     moment_fields)
 
@@ -379,12 +379,15 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 # %% ../nbs/17_landing.ipynb #9db2fb85
-def stacked_pieces(frame, files, gathering, shapes):
+def stacked_pieces(frame, gathering, shapes, files):
     "As `index_pieces`, of small files that fit a frame, (Source, bytes) each, at once; ValueError if they do not go so"
     stack = Stack(frame, [content for _, content in files])
+    if sum(stack.rows) > CHUNK: raise ValueError('too many rows for a batch')
     shape = shapes.of(stack.footers, files[0][1], gathering.asked(files[0][0]))
-    if shape.legacy or sum(stack.rows) > CHUNK: raise ValueError('to be read one by one')
-    data = stack.file([*shape.leaves, *shape.old])
+    leaves = [*shape.leaves, *shape.old]
+    if shape.legacy: raise ValueError('a calendar to be looked at one by one')
+    if not all(frame.flat[leaf] for leaf in leaves): raise ValueError('lists, which may go on in the next file')
+    data = stack.file(leaves)
     parquet = open_parquet(data, kind=WholeFile)
     need, tables = deciding_tables(parquet, partial(open_parquet, data, kind=WholeFile), shape)
     if need not in ('', 'any'): raise ValueError('INT96 timestamps to be looked at one by one')
@@ -407,10 +410,10 @@ def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS, f
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. fetched: to add to. `StoreError`"
     gathering, shapes = Gathering(day, book, totals, columns), Shapes(columns)
     coming = read_sources(sources, stores, fetched, keep=True)
-    for frame, files in in_stacks(coming, itemgetter(1), Frames()):
-        pieces = attempt(stacked_pieces, frame, files, gathering, shapes) if frame else None
-        if not isinstance(pieces, list):
-            pieces = chain.from_iterable(alone(*file, stores, gathering, shapes) for file in files)
-        for piece in pieces: yield from gathering.add(*piece)
+    for frame, alike in in_stacks(coming, itemgetter(1), Frames()):
+        together = partial(stacked_pieces, frame, gathering, shapes)
+        for files, pieces in by_halves(together, frame, alike) if frame else [(alike, None)]:
+            if pieces is None: pieces = chain.from_iterable(alone(*file, stores, gathering, shapes) for file in files)
+            for piece in pieces: yield from gathering.add(*piece)
     yield from gathering.flush()
     yield note_row(gathering.notes, gathering.schemas, columns)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['BOOLS', 'BYTE', 'NUMBERS', 'DOUBLE', 'TEXT', 'LIST', 'STRUCT', 'SCHEMA', 'ROW_GROUPS', 'TYPES', 'WIDTH',
-           'SHIFTS', 'MORE', 'MOST_FRAMES', 'MARK', 'VARINT', 'CHUNK_HEAD', 'HEAD_NUMBERS', 'Places', 'STACKED_BYTES',
-           'MOST_STACKED', 'varint', 'value_end', 'list_end', 'list_begin', 'struct_end', 'footer_of', 'with_footer',
-           'fields_of', 'paths_in', 'as_varint', 'row_group_template', 'Frame', 'Frames', 'mark_bytes', 'groups_in',
-           'chunk_heads', 'varints', 'Stack', 'in_stacks']
+           'SHIFTS', 'MORE', 'MOST_FRAMES', 'MOST_FAILURES', 'MARK', 'VARINT', 'CHUNK_HEAD', 'HEAD_NUMBERS', 'Places',
+           'NO_PAGE', 'WORST_BYTES', 'STACKED_BYTES', 'MOST_STACKED', 'varint', 'value_end', 'list_end', 'list_begin',
+           'struct_end', 'footer_of', 'with_footer', 'fields_of', 'paths_in', 'as_varint', 'row_group_template',
+           'leaf_count', 'lists_in', 'Frame', 'Frames', 'mark_bytes', 'groups_in', 'chunk_heads', 'varints', 'Stack',
+           'in_stacks', 'by_halves']
 
-# %% ../nbs/07_stacks.ipynb #2f4531d8
+# %% ../nbs/07_stacks.ipynb #d533dbf9
 import re
 import secrets
 from collections import namedtuple
@@ -18,17 +19,18 @@ import numpy as np
 import pyarrow as pa
 
 from .store import attempt
-from .parquet import WholeFile, open_parquet
+from .parquet import WholeFile, integers, open_parquet
 
-# %% ../nbs/07_stacks.ipynb #eb362e16
+# %% ../nbs/07_stacks.ipynb #a096833f
 BOOLS, BYTE, NUMBERS, DOUBLE, TEXT, LIST, STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 9, 12    # kinds of the protocol
 
 def varint(data, at):
-    "(the number that begins at `at`, where it ends)"
+    "(the number that begins at `at`, where it ends); ValueError for one of more than 64 bits"
     number = shift = 0
     while data[at] > 127:
         number |= (data[at] & 127) << shift
         at, shift = at + 1, shift + 7
+        if shift > 63: raise ValueError('a number of more than 64 bits')
     return number | data[at] << shift, at + 1
 
 def value_end(data, at, kind):
@@ -45,7 +47,8 @@ def value_end(data, at, kind):
 def list_end(data, at):
     "Where a list that begins at `at` ends; ValueError as by `value_end`"
     kind, (count, at) = data[at] & 15, list_begin(data, at)
-    if kind in BOOLS: return at + count
+    if kind in BOOLS or kind == BYTE: return at + count
+    if kind == DOUBLE: return at + 8 * count
     for _ in range(count): at = value_end(data, at, kind)
     return at
 
@@ -64,7 +67,7 @@ def struct_end(data, at, last=None):
     if last: raise ValueError(f'no field {last}')
     return at + 1
 
-# %% ../nbs/07_stacks.ipynb #80deffea
+# %% ../nbs/07_stacks.ipynb #4d5d1682
 SCHEMA, ROW_GROUPS = 2, 4   # fields of a footer
 
 def footer_of(content):
@@ -77,7 +80,7 @@ def with_footer(parts, footer):
     "The bytes of a Parquet file with these parts between its first mark and its footer"
     return b''.join([b'PAR1', *parts, footer, len(footer).to_bytes(4, 'little'), b'PAR1'])
 
-# %% ../nbs/07_stacks.ipynb #5fb67869
+# %% ../nbs/07_stacks.ipynb #94ccc5ac
 def fields_of(data, at):
     "Where the values of the struct that begins at `at` begin: {number of the field: place}; ValueError by `value_end`"
     found, number = {}, 0
@@ -98,7 +101,7 @@ def paths_in(footer):
         at = struct_end(footer, at)
     return paths
 
-# %% ../nbs/07_stacks.ipynb #d47b8972
+# %% ../nbs/07_stacks.ipynb #9bc9e4f4
 TYPES = 'BOOLEAN', 'INT32', 'INT64', 'INT96', 'FLOAT', 'DOUBLE', 'BYTE_ARRAY', 'FIXED_LEN_BYTE_ARRAY'
 WIDTH = 5                               # bytes of an open number, below 2**34
 SHIFTS, MORE = np.arange(0, 7 * WIDTH, 7), np.array([128] * (WIDTH - 1) + [0])
@@ -128,21 +131,52 @@ def row_group_template(types, paths):
     for head in (b'\x16', b'\x16'): leave_open(opened, head)
     return b''.join(parts) + b'\x00', np.array(opened), np.array(codecs)
 
-# %% ../nbs/07_stacks.ipynb #5a063e4d
+# %% ../nbs/07_stacks.ipynb #c1ad88eb
+def leaf_count(kind):
+    "How many leaves a column of this Arrow type has"
+    t = pa.types
+    if t.is_struct(kind): return sum(leaf_count(kind[i].type) for i in range(kind.num_fields))
+    if t.is_map(kind): return leaf_count(kind.key_type) + leaf_count(kind.item_type)
+    listed = t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind)
+    return leaf_count(kind.value_type) if listed else 1
+
+def lists_in(schema, levels):
+    """For each leaf within a list the number of its column: {leaf: column}; None where lists lie deeper.
+    levels: for each leaf in how many lists it lies"""
+    found, leaf = {}, 0
+    for column, kind in enumerate(schema.types):
+        t, own = pa.types, range(leaf, leaf + leaf_count(kind))
+        leaf = own.stop
+        if leaf > len(levels): return None
+        if not any(levels[i] for i in own): continue
+        listed = t.is_list(kind) or t.is_large_list(kind) or t.is_map(kind)
+        if not listed or any(levels[i] != 1 for i in own): return None
+        found.update((i, column) for i in own)
+    return found if leaf == len(levels) else None
+
+# %% ../nbs/07_stacks.ipynb #fd256d6a
 class Frame:
     "What the footers of files that are alike have in common. ValueError for a footer that is made of other things"
     def __init__(self, footer):
         self.begin = footer[:struct_end(footer, 0, SCHEMA)]
         self.end = footer[struct_end(footer, 0, ROW_GROUPS):]
-        schema = open_parquet(with_footer([], footer), kind=WholeFile).schema
+        empty = open_parquet(with_footer([], footer), kind=WholeFile)
+        schema = empty.schema
         leaves, self.paths = [schema.column(i) for i in range(len(schema))], paths_in(footer)
         if len(leaves) != len(self.paths): raise ValueError('other columns than those of the schema')
         self.flat = [leaf.max_repetition_level == 0 for leaf in leaves]
+        self.lists = lists_in(empty.schema_arrow, [leaf.max_repetition_level for leaf in leaves])
+        if len(set(self.paths)) < len(self.paths) or any(path[:2] in path[2:] for path in self.paths):
+            raise ValueError('paths that do not tell columns apart')
+        self.anchors = re.compile(b'|'.join(map(re.escape, self.paths)))
+        self.good, self.failures = False, 0     # whether stacks of such files could be read, and how often not
         template, opened, self.codecs = row_group_template([leaf.physical_type for leaf in leaves], self.paths)
         self.template = np.frombuffer(template, np.uint8)
         self.opened = (opened[:, None] + np.arange(WIDTH)).ravel()
 
     def fits(self, footer): return footer.startswith(self.begin) and footer.endswith(self.end)
+
+    def is_hopeless(self): return not self.good and self.failures >= MOST_FAILURES
 
     def around(self, groups, count, rows=0):
         "A footer with these row groups, so many, of so many rows"
@@ -157,26 +191,28 @@ class Frame:
         groups[:, self.codecs] = 2 * codecs
         return groups.tobytes()
 
-# %% ../nbs/07_stacks.ipynb #a45cfc76
-MOST_FRAMES = 16
+# %% ../nbs/07_stacks.ipynb #edeaa726
+MOST_FRAMES, MOST_FAILURES = 16, 8
 
 class Frames:
     "The frames that a task meets"
-    def __init__(self): self.known, self.tried = [], 0
+    def __init__(self): self.known, self.failures = [], 0
 
     def of(self, content):
         "The `Frame` of a Parquet file in memory, or None"
         footer = attempt(footer_of, content)
         if isinstance(footer, Exception): return None
         for frame in self.known:
-            if frame.fits(footer): return frame
-        self.tried += 1
-        frame = attempt(Frame, footer) if self.tried <= MOST_FRAMES else None
-        if not isinstance(frame, Frame) or not frame.fits(footer): return None
+            if frame.fits(footer): return None if frame.is_hopeless() else frame
+        if len(self.known) >= MOST_FRAMES or self.failures >= 10 * MOST_FAILURES: return None
+        frame = attempt(Frame, footer)
+        if not isinstance(frame, Frame) or not frame.fits(footer):
+            self.failures += 1
+            return None
         self.known.append(frame)
         return frame
 
-# %% ../nbs/07_stacks.ipynb #e93462f0
+# %% ../nbs/07_stacks.ipynb #171060bb
 MARK = secrets.randbits(60)
 
 def mark_bytes(number):
@@ -193,22 +229,21 @@ def groups_in(frame, footer):
     count, at = list_begin(footer, at + 1)
     return twice // 2, count, footer[at:len(footer) - len(frame.end)]
 
-# %% ../nbs/07_stacks.ipynb #3b00c7a5
+# %% ../nbs/07_stacks.ipynb #0dc25061
 VARINT = rb'[\x80-\xff]*[\x00-\x7f]'
 CHUNK_HEAD = re.compile(
     rb'(\x15[\x00-\x7f]\x16N\x16N\x16N\x26N)(\x26N)?'.replace(b'N', VARINT), re.DOTALL)
-HEAD_NUMBERS = 12   # of a match, with the heads of its fields, which are numbers of one byte, too
+HEAD_NUMBERS = 12   # of a head with its fields' own heads, which are numbers of one byte, too
 
-def chunk_heads(paths, groups, count):
-    "The heads of column chunks with these paths in some row groups, so many, as bytes; ValueError if one is not there"
-    at, heads = 0, []
-    for _ in range(count):
-        for path in paths:
-            begin = groups.find(path, at)
-            head = CHUNK_HEAD.match(groups, begin + len(path)) if begin >= 0 else None
+def chunk_heads(frame, leaves, groups, count):
+    "The heads of these leaves' chunks in some row groups, so many, as bytes; ValueError if told in another way"
+    found, heads, wide = list(frame.anchors.finditer(groups)), [], len(frame.paths)
+    if [path.group() for path in found] != frame.paths * count: raise ValueError('other paths')
+    for first in range(0, count * wide, wide):
+        for leaf in leaves:
+            head = CHUNK_HEAD.match(groups, found[first + leaf].end())
             if head is None: raise ValueError('a column chunk is told of in another way')
             heads += head.group(1), head.group(2) or b'\x26\x00'
-            at = head.end()
     return heads
 
 def varints(data):
@@ -220,10 +255,13 @@ def varints(data):
     shifts = 7 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
     return np.add.reduceat((digits & 127).astype(np.int64) << shifts, starts)
 
-# %% ../nbs/07_stacks.ipynb #6564217b
+# %% ../nbs/07_stacks.ipynb #a1c68185
 Places = namedtuple('Places', 'codec values unpacked size begin')
 Places.__doc__ = """Where column chunks are, and what a reader must know of them: arrays, row groups x leaves.
-codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: within the file."""
+codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: of the first page, or
+of the dictionary before it."""
+NO_PAGE = b'\x00'                # as a page's head: an empty struct, which pyarrow refuses
+WORST_BYTES = 256 << 20         # in memory, if each value were as long as all that its column chunk holds
 
 class Stack:
     """Files in memory that fit a `Frame`, as one. rows, sizes: of each file its rows, and the bytes of its data before
@@ -255,8 +293,8 @@ class Stack:
 
     def places(self, leaves):
         "The `Places` of the column chunks of these leaves"
-        paths = [self.frame.paths[leaf] for leaf in leaves]
-        heads = [head for own, count in zip(self.groups, self.counts) for head in chunk_heads(paths, own, count)]
+        heads = [
+            head for own, many in zip(self.groups, self.counts) for head in chunk_heads(self.frame, leaves, own, many)]
         numbers = varints(b''.join(heads)).reshape(-1, len(leaves), HEAD_NUMBERS)[:, :, 1::2]
         if (numbers & 1).any(): raise ValueError('a number below zero')
         codec, values, unpacked, size, data, words = np.moveaxis(numbers // 2, -1, 0)
@@ -265,33 +303,58 @@ class Stack:
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
+        every, rows = self.places(leaves), self.all[:, :1]
+        flat = [self.frame.flat[leaf] for leaf in leaves]
+        if (every.values != rows)[:, flat].any(): raise ValueError('a column has other values than rows')
         some = self.all[:, 0] > 0       # where no rows are, no pages need be
-        places = Places(*(numbers[some] for numbers in self.places(leaves)))
-        files, rows = np.repeat(np.arange(len(self.counts)), self.counts)[some], self.all[some, :1]
+        places = Places(*(numbers[some] for numbers in every))
+        if (places.unpacked * rows[some]).sum() > WORST_BYTES: raise ValueError('perhaps too much in memory')
+        files = np.repeat(np.arange(len(self.counts)), self.counts)[some]
         within = (places.begin >= 4) & (places.begin + places.size <= np.array(self.ends)[files][:, None])
         if not within.all(): raise ValueError('a column chunk is not within its file')
-        if (places.values != rows)[:, np.array(self.frame.flat)[leaves]].any():
-            raise ValueError('a column has more or fewer values than rows')
-        contents = [memoryview(content) for content in self.contents]
-        chunks = [
-            contents[file][at:at + size]
-            for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()) for size, at in own]
+        contents, chunks = [memoryview(content) for content in self.contents], []
+        for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()):
+            for size, at in own: chunks += contents[file][at:at + size], NO_PAGE
         return with_footer(chunks, self.footer(leaves, places, self.all[some]))
+
+    def read(self, unit, leaves=None):
+        "The rows of all as a Table, as `open_parquet` and `read_leaves` give them"
+        frame, parquet = self.frame, open_parquet(self.file(leaves), unit, WholeFile)
+        if leaves is None: table = parquet.read(use_threads=False)
+        elif all(frame.flat[leaf] for leaf in leaves): table = parquet.read_leaves(leaves)
+        else: raise ValueError('lists are only read with all columns')
+        if table.num_rows != sum(self.rows): raise ValueError('not as many rows as promised')
+        if leaves is None and not all(frame.flat): self.check_lists(table)
+        return table
+
+    def check_lists(self, table):
+        "ValueError unless each file has its own values within lists: one for each, and one where there is none"
+        if self.frame.lists is None: raise ValueError('lists within others')
+        groups = self.all[:, 0] > 0
+        starts = np.cumsum(self.all[groups, 0]) - self.all[groups, 0]
+        leaves = sorted(self.frame.lists)
+        for leaf, told in zip(leaves, self.places(leaves).values[groups].T):
+            chunks = table.column(self.frame.lists[leaf]).chunks
+            lengths = [np.diff(integers(chunk.offsets)) for chunk in chunks]
+            found = np.add.reduceat(np.maximum(np.concatenate(lengths), 1), starts)
+            if (found != told).any(): raise ValueError('a list that is not within its file')
 
     def footer(self, leaves, places, groups):
         "The footer of `file`. places: of these leaves; groups: (rows, bytes before compression) of each row group"
-        codecs = np.zeros((len(groups), len(self.frame.paths)), np.int64)
-        codecs[:, leaves] = places.codec
-        begin = 4 + np.cumsum(places.size).reshape(places.size.shape) - places.size
+        codecs = np.zeros((len(groups) + 1, len(self.frame.paths)), np.int64)
+        codecs[:-1, leaves] = places.codec
+        size = places.size + len(NO_PAGE)
+        begin = 4 + np.cumsum(size).reshape(size.shape) - size
         chunks = np.zeros(codecs.shape + (4,), np.int64)
-        chunks[:, :, 0] = groups[:, :1]     # Arrow asks the first leaves how many values there are in the others
-        chunks[:, leaves] = np.stack([places.values, places.unpacked, places.size, begin], axis=-1)
-        chunks[-1:, :, 0] += 1
-        numbers = np.concatenate([chunks.reshape(len(groups), -1), groups[:, ::-1]], axis=1)
+        chunks[:-1, :, 0] = groups[:, :1]   # for its reader number i pyarrow asks chunk i, whatever leaf that reads
+        chunks[:-1, leaves] = np.stack([places.values, places.unpacked, size, begin], axis=-1)
+        chunks[-1] = 1, 0, 0, 4
+        numbers = np.zeros((len(groups) + 1, chunks[0].size + 2), np.int64)
+        numbers[:, :-2], numbers[:-1, -2:] = chunks.reshape(len(groups) + 1, -1), groups[:, ::-1]
         if numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
-        return self.frame.around([self.frame.filled(codecs, numbers)], len(groups), int(groups[:, 0].sum()))
+        return self.frame.around([self.frame.filled(codecs, numbers)], len(groups) + 1, int(groups[:, 0].sum()))
 
-# %% ../nbs/07_stacks.ipynb #cd59ebd9
+# %% ../nbs/07_stacks.ipynb #d49baa56
 STACKED_BYTES = 8 << 20     # of files that are awaited
 MOST_STACKED = 200
 
@@ -318,3 +381,16 @@ def in_stacks(
             yield from emptied()
             count = size = 0
     yield from emptied()
+
+# %% ../nbs/07_stacks.ipynb #d319766e
+def by_halves(read, frame, files):
+    """What `read` makes of files that fit a frame, of as many at once as it takes without an exception: (the files, the
+    result), with None for one that is to be read by itself"""
+    found = attempt(read, files) if len(files) > 1 else None
+    if len(files) <= 1 or not isinstance(found, Exception):
+        frame.good |= found is not None
+        yield files, found
+        return
+    frame.failures += 1
+    half = len(files) // 2
+    for some in (files[:half], files[half:]): yield from by_halves(read, frame, some)

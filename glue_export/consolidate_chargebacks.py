@@ -2686,11 +2686,12 @@ def leaves_named(parquet, names):
 BOOLS, BYTE, NUMBERS, DOUBLE, TEXT, LIST, STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 9, 12    # kinds of the protocol
 
 def varint(data, at):
-    "(the number that begins at `at`, where it ends)"
+    "(the number that begins at `at`, where it ends); ValueError for one of more than 64 bits"
     number = shift = 0
     while data[at] > 127:
         number |= (data[at] & 127) << shift
         at, shift = at + 1, shift + 7
+        if shift > 63: raise ValueError('a number of more than 64 bits')
     return number | data[at] << shift, at + 1
 
 def value_end(data, at, kind):
@@ -2707,7 +2708,8 @@ def value_end(data, at, kind):
 def list_end(data, at):
     "Where a list that begins at `at` ends; ValueError as by `value_end`"
     kind, (count, at) = data[at] & 15, list_begin(data, at)
-    if kind in BOOLS: return at + count
+    if kind in BOOLS or kind == BYTE: return at + count
+    if kind == DOUBLE: return at + 8 * count
     for _ in range(count): at = value_end(data, at, kind)
     return at
 
@@ -2791,20 +2793,51 @@ def row_group_template(types, paths):
     return b''.join(parts) + b'\x00', np.array(opened), np.array(codecs)
 
 
+def leaf_count(kind):
+    "How many leaves a column of this Arrow type has"
+    t = pa.types
+    if t.is_struct(kind): return sum(leaf_count(kind[i].type) for i in range(kind.num_fields))
+    if t.is_map(kind): return leaf_count(kind.key_type) + leaf_count(kind.item_type)
+    listed = t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind)
+    return leaf_count(kind.value_type) if listed else 1
+
+def lists_in(schema, levels):
+    """For each leaf within a list the number of its column: {leaf: column}; None where lists lie deeper.
+    levels: for each leaf in how many lists it lies"""
+    found, leaf = {}, 0
+    for column, kind in enumerate(schema.types):
+        t, own = pa.types, range(leaf, leaf + leaf_count(kind))
+        leaf = own.stop
+        if leaf > len(levels): return None
+        if not any(levels[i] for i in own): continue
+        listed = t.is_list(kind) or t.is_large_list(kind) or t.is_map(kind)
+        if not listed or any(levels[i] != 1 for i in own): return None
+        found.update((i, column) for i in own)
+    return found if leaf == len(levels) else None
+
+
 class Frame:
     "What the footers of files that are alike have in common. ValueError for a footer that is made of other things"
     def __init__(self, footer):
         self.begin = footer[:struct_end(footer, 0, SCHEMA)]
         self.end = footer[struct_end(footer, 0, ROW_GROUPS):]
-        schema = open_parquet(with_footer([], footer), kind=WholeFile).schema
+        empty = open_parquet(with_footer([], footer), kind=WholeFile)
+        schema = empty.schema
         leaves, self.paths = [schema.column(i) for i in range(len(schema))], paths_in(footer)
         if len(leaves) != len(self.paths): raise ValueError('other columns than those of the schema')
         self.flat = [leaf.max_repetition_level == 0 for leaf in leaves]
+        self.lists = lists_in(empty.schema_arrow, [leaf.max_repetition_level for leaf in leaves])
+        if len(set(self.paths)) < len(self.paths) or any(path[:2] in path[2:] for path in self.paths):
+            raise ValueError('paths that do not tell columns apart')
+        self.anchors = re.compile(b'|'.join(map(re.escape, self.paths)))
+        self.good, self.failures = False, 0     # whether stacks of such files could be read, and how often not
         template, opened, self.codecs = row_group_template([leaf.physical_type for leaf in leaves], self.paths)
         self.template = np.frombuffer(template, np.uint8)
         self.opened = (opened[:, None] + np.arange(WIDTH)).ravel()
 
     def fits(self, footer): return footer.startswith(self.begin) and footer.endswith(self.end)
+
+    def is_hopeless(self): return not self.good and self.failures >= MOST_FAILURES
 
     def around(self, groups, count, rows=0):
         "A footer with these row groups, so many, of so many rows"
@@ -2820,21 +2853,23 @@ class Frame:
         return groups.tobytes()
 
 
-MOST_FRAMES = 16
+MOST_FRAMES, MOST_FAILURES = 16, 8
 
 class Frames:
     "The frames that a task meets"
-    def __init__(self): self.known, self.tried = [], 0
+    def __init__(self): self.known, self.failures = [], 0
 
     def of(self, content):
         "The `Frame` of a Parquet file in memory, or None"
         footer = attempt(footer_of, content)
         if isinstance(footer, Exception): return None
         for frame in self.known:
-            if frame.fits(footer): return frame
-        self.tried += 1
-        frame = attempt(Frame, footer) if self.tried <= MOST_FRAMES else None
-        if not isinstance(frame, Frame) or not frame.fits(footer): return None
+            if frame.fits(footer): return None if frame.is_hopeless() else frame
+        if len(self.known) >= MOST_FRAMES or self.failures >= 10 * MOST_FAILURES: return None
+        frame = attempt(Frame, footer)
+        if not isinstance(frame, Frame) or not frame.fits(footer):
+            self.failures += 1
+            return None
         self.known.append(frame)
         return frame
 
@@ -2859,18 +2894,17 @@ def groups_in(frame, footer):
 VARINT = rb'[\x80-\xff]*[\x00-\x7f]'
 CHUNK_HEAD = re.compile(
     rb'(\x15[\x00-\x7f]\x16N\x16N\x16N\x26N)(\x26N)?'.replace(b'N', VARINT), re.DOTALL)
-HEAD_NUMBERS = 12   # of a match, with the heads of its fields, which are numbers of one byte, too
+HEAD_NUMBERS = 12   # of a head with its fields' own heads, which are numbers of one byte, too
 
-def chunk_heads(paths, groups, count):
-    "The heads of column chunks with these paths in some row groups, so many, as bytes; ValueError if one is not there"
-    at, heads = 0, []
-    for _ in range(count):
-        for path in paths:
-            begin = groups.find(path, at)
-            head = CHUNK_HEAD.match(groups, begin + len(path)) if begin >= 0 else None
+def chunk_heads(frame, leaves, groups, count):
+    "The heads of these leaves' chunks in some row groups, so many, as bytes; ValueError if told in another way"
+    found, heads, wide = list(frame.anchors.finditer(groups)), [], len(frame.paths)
+    if [path.group() for path in found] != frame.paths * count: raise ValueError('other paths')
+    for first in range(0, count * wide, wide):
+        for leaf in leaves:
+            head = CHUNK_HEAD.match(groups, found[first + leaf].end())
             if head is None: raise ValueError('a column chunk is told of in another way')
             heads += head.group(1), head.group(2) or b'\x26\x00'
-            at = head.end()
     return heads
 
 def varints(data):
@@ -2885,7 +2919,10 @@ def varints(data):
 
 Places = namedtuple('Places', 'codec values unpacked size begin')
 Places.__doc__ = """Where column chunks are, and what a reader must know of them: arrays, row groups x leaves.
-codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: within the file."""
+codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: of the first page, or
+of the dictionary before it."""
+NO_PAGE = b'\x00'                # as a page's head: an empty struct, which pyarrow refuses
+WORST_BYTES = 256 << 20         # in memory, if each value were as long as all that its column chunk holds
 
 class Stack:
     """Files in memory that fit a `Frame`, as one. rows, sizes: of each file its rows, and the bytes of its data before
@@ -2917,8 +2954,8 @@ class Stack:
 
     def places(self, leaves):
         "The `Places` of the column chunks of these leaves"
-        paths = [self.frame.paths[leaf] for leaf in leaves]
-        heads = [head for own, count in zip(self.groups, self.counts) for head in chunk_heads(paths, own, count)]
+        heads = [
+            head for own, many in zip(self.groups, self.counts) for head in chunk_heads(self.frame, leaves, own, many)]
         numbers = varints(b''.join(heads)).reshape(-1, len(leaves), HEAD_NUMBERS)[:, :, 1::2]
         if (numbers & 1).any(): raise ValueError('a number below zero')
         codec, values, unpacked, size, data, words = np.moveaxis(numbers // 2, -1, 0)
@@ -2927,31 +2964,56 @@ class Stack:
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
+        every, rows = self.places(leaves), self.all[:, :1]
+        flat = [self.frame.flat[leaf] for leaf in leaves]
+        if (every.values != rows)[:, flat].any(): raise ValueError('a column has other values than rows')
         some = self.all[:, 0] > 0       # where no rows are, no pages need be
-        places = Places(*(numbers[some] for numbers in self.places(leaves)))
-        files, rows = np.repeat(np.arange(len(self.counts)), self.counts)[some], self.all[some, :1]
+        places = Places(*(numbers[some] for numbers in every))
+        if (places.unpacked * rows[some]).sum() > WORST_BYTES: raise ValueError('perhaps too much in memory')
+        files = np.repeat(np.arange(len(self.counts)), self.counts)[some]
         within = (places.begin >= 4) & (places.begin + places.size <= np.array(self.ends)[files][:, None])
         if not within.all(): raise ValueError('a column chunk is not within its file')
-        if (places.values != rows)[:, np.array(self.frame.flat)[leaves]].any():
-            raise ValueError('a column has more or fewer values than rows')
-        contents = [memoryview(content) for content in self.contents]
-        chunks = [
-            contents[file][at:at + size]
-            for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()) for size, at in own]
+        contents, chunks = [memoryview(content) for content in self.contents], []
+        for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()):
+            for size, at in own: chunks += contents[file][at:at + size], NO_PAGE
         return with_footer(chunks, self.footer(leaves, places, self.all[some]))
+
+    def read(self, unit, leaves=None):
+        "The rows of all as a Table, as `open_parquet` and `read_leaves` give them"
+        frame, parquet = self.frame, open_parquet(self.file(leaves), unit, WholeFile)
+        if leaves is None: table = parquet.read(use_threads=False)
+        elif all(frame.flat[leaf] for leaf in leaves): table = parquet.read_leaves(leaves)
+        else: raise ValueError('lists are only read with all columns')
+        if table.num_rows != sum(self.rows): raise ValueError('not as many rows as promised')
+        if leaves is None and not all(frame.flat): self.check_lists(table)
+        return table
+
+    def check_lists(self, table):
+        "ValueError unless each file has its own values within lists: one for each, and one where there is none"
+        if self.frame.lists is None: raise ValueError('lists within others')
+        groups = self.all[:, 0] > 0
+        starts = np.cumsum(self.all[groups, 0]) - self.all[groups, 0]
+        leaves = sorted(self.frame.lists)
+        for leaf, told in zip(leaves, self.places(leaves).values[groups].T):
+            chunks = table.column(self.frame.lists[leaf]).chunks
+            lengths = [np.diff(integers(chunk.offsets)) for chunk in chunks]
+            found = np.add.reduceat(np.maximum(np.concatenate(lengths), 1), starts)
+            if (found != told).any(): raise ValueError('a list that is not within its file')
 
     def footer(self, leaves, places, groups):
         "The footer of `file`. places: of these leaves; groups: (rows, bytes before compression) of each row group"
-        codecs = np.zeros((len(groups), len(self.frame.paths)), np.int64)
-        codecs[:, leaves] = places.codec
-        begin = 4 + np.cumsum(places.size).reshape(places.size.shape) - places.size
+        codecs = np.zeros((len(groups) + 1, len(self.frame.paths)), np.int64)
+        codecs[:-1, leaves] = places.codec
+        size = places.size + len(NO_PAGE)
+        begin = 4 + np.cumsum(size).reshape(size.shape) - size
         chunks = np.zeros(codecs.shape + (4,), np.int64)
-        chunks[:, :, 0] = groups[:, :1]     # Arrow asks the first leaves how many values there are in the others
-        chunks[:, leaves] = np.stack([places.values, places.unpacked, places.size, begin], axis=-1)
-        chunks[-1:, :, 0] += 1
-        numbers = np.concatenate([chunks.reshape(len(groups), -1), groups[:, ::-1]], axis=1)
+        chunks[:-1, :, 0] = groups[:, :1]   # for its reader number i pyarrow asks chunk i, whatever leaf that reads
+        chunks[:-1, leaves] = np.stack([places.values, places.unpacked, size, begin], axis=-1)
+        chunks[-1] = 1, 0, 0, 4
+        numbers = np.zeros((len(groups) + 1, chunks[0].size + 2), np.int64)
+        numbers[:, :-2], numbers[:-1, -2:] = chunks.reshape(len(groups) + 1, -1), groups[:, ::-1]
         if numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
-        return self.frame.around([self.frame.filled(codecs, numbers)], len(groups), int(groups[:, 0].sum()))
+        return self.frame.around([self.frame.filled(codecs, numbers)], len(groups) + 1, int(groups[:, 0].sum()))
 
 
 STACKED_BYTES = 8 << 20     # of files that are awaited
@@ -2980,6 +3042,19 @@ def in_stacks(
             yield from emptied()
             count = size = 0
     yield from emptied()
+
+
+def by_halves(read, frame, files):
+    """What `read` makes of files that fit a frame, of as many at once as it takes without an exception: (the files, the
+    result), with None for one that is to be read by itself"""
+    found = attempt(read, files) if len(files) > 1 else None
+    if len(files) <= 1 or not isinstance(found, Exception):
+        frame.good |= found is not None
+        yield files, found
+        return
+    frame.failures += 1
+    half = len(files) // 2
+    for some in (files[:half], files[half:]): yield from by_halves(read, frame, some)
 
 
 # --- Schema (08_schema.ipynb)
@@ -5677,12 +5752,15 @@ def index_pieces(source, content, stores, gathering, shapes):
             first = end
 
 
-def stacked_pieces(frame, files, gathering, shapes):
+def stacked_pieces(frame, gathering, shapes, files):
     "As `index_pieces`, of small files that fit a frame, (Source, bytes) each, at once; ValueError if they do not go so"
     stack = Stack(frame, [content for _, content in files])
+    if sum(stack.rows) > CHUNK: raise ValueError('too many rows for a batch')
     shape = shapes.of(stack.footers, files[0][1], gathering.asked(files[0][0]))
-    if shape.legacy or sum(stack.rows) > CHUNK: raise ValueError('to be read one by one')
-    data = stack.file([*shape.leaves, *shape.old])
+    leaves = [*shape.leaves, *shape.old]
+    if shape.legacy: raise ValueError('a calendar to be looked at one by one')
+    if not all(frame.flat[leaf] for leaf in leaves): raise ValueError('lists, which may go on in the next file')
+    data = stack.file(leaves)
     parquet = open_parquet(data, kind=WholeFile)
     need, tables = deciding_tables(parquet, partial(open_parquet, data, kind=WholeFile), shape)
     if need not in ('', 'any'): raise ValueError('INT96 timestamps to be looked at one by one')
@@ -5705,11 +5783,11 @@ def read_index(sources, stores, day, book=NO_BOOK, totals=(), columns=COLUMNS, f
     "Index rows of a list of sources, as RecordBatches, and at the end the notes. fetched: to add to. `StoreError`"
     gathering, shapes = Gathering(day, book, totals, columns), Shapes(columns)
     coming = read_sources(sources, stores, fetched, keep=True)
-    for frame, files in in_stacks(coming, itemgetter(1), Frames()):
-        pieces = attempt(stacked_pieces, frame, files, gathering, shapes) if frame else None
-        if not isinstance(pieces, list):
-            pieces = chain.from_iterable(alone(*file, stores, gathering, shapes) for file in files)
-        for piece in pieces: yield from gathering.add(*piece)
+    for frame, alike in in_stacks(coming, itemgetter(1), Frames()):
+        together = partial(stacked_pieces, frame, gathering, shapes)
+        for files, pieces in by_halves(together, frame, alike) if frame else [(alike, None)]:
+            if pieces is None: pieces = chain.from_iterable(alone(*file, stores, gathering, shapes) for file in files)
+            for piece in pieces: yield from gathering.add(*piece)
     yield from gathering.flush()
     yield note_row(gathering.notes, gathering.schemas, columns)
 
@@ -6487,9 +6565,7 @@ def stacked_rows(frame, files, fit, unit):
     stack = Stack(frame, [content for _, content in files])
     parts, rows = [part for part, _ in files], stack.rows
     marks = stacked_marks(parts, rows)
-    table = open_parquet(stack.file(), unit, WholeFile).read(use_threads=False)
-    if table.num_rows != len(marks.keep): raise ValueError('not as many rows as promised')
-    return Rows(*fit.seen(table), int(marks.keep.sum()), parts[0].source.id, parts[0].drop, marks, None)
+    return Rows(*fit.seen(stack.read(unit)), int(marks.keep.sum()), parts[0].source.id, parts[0].drop, marks, None)
 
 def fits_whole(file):
     "The content of a (Part, content) that may be read as one of many, None for one that is read by itself"
@@ -6510,16 +6586,16 @@ class PartReader:
             while alike:
                 many = max(1, BLOCK_BYTES // self.sizes.get(frame, BLOCK_BYTES))
                 own, alike = alike[:many], alike[many:]
-                yield from self.together(frame, own)
+                yield from self.together(frame, own) if frame else self.alone(None, *own[0])
 
     def together(self, frame, files):
-        "As `each`, of files that are read as one if they can be"
-        rows = attempt(stacked_rows, frame, files, self.fit, self.unit) if len(files) > 1 else None
-        if isinstance(rows, Rows):
-            yield (*files[0], rows)
-            self.sizes[frame] = max(1, rows.size // len(files))
-        else:
-            for file in files: yield from self.alone(frame, *file)
+        "As `each`, of files that fit a frame, as many at once as can be read so"
+        def read(some): return stacked_rows(frame, some, self.fit, self.unit)
+        for some, rows in by_halves(read, frame, files):
+            if rows is None: yield from self.alone(frame, *some[0])
+            else:
+                yield (*some[0], rows)
+                self.sizes[frame] = max(1, rows.size // len(some))
 
     def alone(self, frame, part, content):
         "As `each`, of one file"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chargeback_consolidation import copying, landing, stacks
 from chargeback_consolidation.inventory import Source
 from chargeback_consolidation.parquet import WholeFile, open_parquet
-from chargeback_consolidation.stacks import MOST_FRAMES, Frame, Frames, Stack, in_stacks, struct_end
+from chargeback_consolidation.stacks import MOST_FRAMES, Frame, Frames, Stack, by_halves, in_stacks, struct_end
 from chargeback_consolidation.store import attempt, store_for
 
 VALUES = {
@@ -64,7 +64,7 @@ def by_itself(content, unit='us', leaves=None):
 def stacked(files, unit='us', leaves=None):
     "(The rows of files that are read as one, how many each of them has)"
     stack = Stack(Frame(stacks.footer_of(files[0])), files)
-    return by_itself(stack.file(leaves), unit, leaves), stack.rows
+    return stack.read(unit, leaves), stack.rows
 
 
 def same(table, parts):
@@ -86,9 +86,14 @@ def test_a_stack_has_the_rows_of_its_files(files, data):
     if any(isinstance(found, Exception) for found in each):     # pyarrow writes empty pages and cannot read them
         assert isinstance(attempt(stacked, together), Exception)
         return
-    table, rows = stacked(together)
-    assert same(table, each) and rows == [found.num_rows for found in each]
-    leaves = data.draw(st.lists(st.integers(0, len(frame.flat) - 1), min_size=1, unique=True))
+    if frame.lists is None:
+        assert isinstance(attempt(stacked, together), ValueError)
+    else:
+        table, rows = stacked(together)
+        assert same(table, each) and rows == [found.num_rows for found in each]
+    flat = [leaf for leaf, alone in enumerate(frame.flat) if alone]
+    assume(flat)
+    leaves = data.draw(st.lists(st.sampled_from(flat), min_size=1, unique=True))
     assert same(stacked(together, 'ns', leaves)[0], [by_itself(file, 'ns', leaves) for file in together])
 
 
@@ -101,15 +106,16 @@ def test_files_of_one_writer_are_alike():
 
 TABLE = pa.table({
     'chargeback_id': [f'cb-{n}' for n in range(8)], 'amount': pa.array([Decimal(n) for n in range(8)]),
-    'status': ['open', 'won'] * 4, 'note': [None, 'x' * 40] * 4})
+    'status': ['open', 'won'] * 4, 'flags': [[1], None, [], [2, 3]] * 2, 'note': [None, 'x' * 40] * 4})
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 3), st.integers(0, 10**6), st.integers(0, 255), st.booleans(), st.booleans())
 def test_damage_is_seen_or_changes_nothing(at, place, byte, dictionary, two_groups):
     "A byte of a file is another: the stack refuses, or has the rows from before, or those that its files have now"
-    parts = [TABLE.slice(n) for n in (0, 1, 2, 3, 0)]
-    files = [encode(part, use_dictionary=dictionary, row_group_size=4 if two_groups else 8) for part in parts]
+    how = dict(use_dictionary=dictionary, row_group_size=4 if two_groups else 8)
+    files = [encode(TABLE.slice(n), **how) for n in (0, 1, 2, 3, 0)]
+    before = [by_itself(file) for file in files]
     damaged = bytearray(files[at])
     damaged[place % len(damaged)] = byte
     files[at] = bytes(damaged)
@@ -117,7 +123,9 @@ def test_damage_is_seen_or_changes_nothing(at, place, byte, dictionary, two_grou
     footer = attempt(stacks.footer_of, files[at])
     assume(isinstance(footer, bytes) and frame.fits(footer))
     found = attempt(stacked, files)
-    if not isinstance(found, Exception): assert same(found[0], parts) or same(found[0], map(by_itself, files))
+    if isinstance(found, Exception) or same(found[0], before): return
+    now = [attempt(by_itself, file) for file in files]
+    assert not isinstance(now[at], Exception) and same(found[0], now)
 
 
 def footer_parts(content):
@@ -154,6 +162,118 @@ def test_more_values_than_rows_do_not_move_those_of_others():
         found = attempt(stacked, [four, liar, four])
         assert isinstance(found, Exception), found
         assert isinstance(attempt(stacked, [four, liar], 'us', [leaf]), Exception)
+
+
+PLAIN = dict(compression='none', use_dictionary=False, write_statistics=False)
+
+
+def page_of(amounts):
+    "A page with these numbers"
+    content = encode(pa.table({'amount': pa.array(amounts, pa.int64())}), **PLAIN)
+    chunk = open_parquet(content).metadata.row_group(0).column(0)
+    return content[chunk.data_page_offset:chunk.data_page_offset + chunk.total_compressed_size]
+
+
+def lying(keys, amounts):
+    "A file that tells of as many amounts as of keys, and has others"
+    honest = encode(pa.table({'chargeback_id': keys, 'amount': pa.array([7] * len(keys), pa.int64())}), **PLAIN)
+    chunk = open_parquet(honest).metadata.row_group(0).column(1)
+    data, (begin, rows, groups, end) = footer_parts(honest)
+    page, begins = page_of(amounts), chunk.data_page_offset
+    def told(unpacked, size):
+        numbers = [stacks.as_varint(2 * number) for number in (unpacked, size, begins)]
+        return b'\x16' + numbers[0] + b'\x16' + numbers[1] + b'\x26' + numbers[2]
+    true = told(chunk.total_uncompressed_size, chunk.total_compressed_size)
+    assert groups.count(true) == 1
+    footer = b''.join([begin, rows, groups.replace(true, told(len(page), len(page))), end])
+    return with_footer(data[:begins] + page, footer)
+
+
+def test_files_that_lie_in_opposite_ways_do_not_move_those_between():
+    "One amount too many in one file, one too few in the other: in all there are as many as told"
+    def honest(n): return encode(pa.table({'chargeback_id': list('abcd'), 'amount': [n, n + 1, n + 2, n + 3]}), **PLAIN)
+    many, few = lying(list('efgh'), [1, 2, 3, 4, 666]), lying(list('ijkl'), [1, 2, 3])
+    assert by_itself(many)['amount'].to_pylist() == [1, 2, 3, 4]
+    for files in ([many, honest(10), few], [few, honest(10), many], [many, honest(10)], [honest(10), few],
+                  [honest(10), many], [few, honest(10)], [few, many]):
+        assert isinstance(attempt(stacked, files), Exception)
+    assert same(stacked([honest(0), honest(10)])[0], [by_itself(honest(0)), by_itself(honest(10))])
+
+
+def test_a_list_that_goes_on_in_the_next_file():
+    "Its values would be those of another file's row"
+    files = [encode(pa.table({'flags': flags})) for flags in ([[1], [2, 3]], [[4], None, []])]
+    stack = Stack(Frame(stacks.footer_of(files[0])), files)
+    assert stack.read('us')['flags'].to_pylist() == [[1], [2, 3], [4], None, []]
+    for moved in ([[1], [2, 3, 4], [5], None, []], [[1], [2], [3, 4], None, []], [[1], [2], [4], None, []]):
+        with pytest.raises(ValueError, match='not within its file'): stack.check_lists(pa.table({'flags': moved}))
+
+
+@pytest.mark.parametrize('name', ['chargeback_id', 'amount'])
+def test_a_value_that_looks_like_the_place_of_a_column(name):
+    "A note is in the statistics of its column, before the columns behind it; whoever writes it chooses its bytes"
+    def noted(note): return encode(
+        pa.table({'note': pa.array([note] * 3, pa.binary()), 'other': ['x', 'y', 'z'], 'chargeback_id': ['a', 'b', 'c'],
+                  'fee': [90, 91, 92], 'amount': [1, 2, 3]}), compression='none', use_dictionary=False)
+    size = begin = 300
+    for _ in range(4):
+        told = b''.join([b'\x16\x06\x16', stacks.as_varint(2 * size), b'\x16', stacks.as_varint(2 * size), b'\x26',
+                         stacks.as_varint(2 * begin)])
+        victim = noted(b'\x19\x18' + bytes([len(name)]) + name.encode() + b'\x15\x00' + told)
+        chunk = open_parquet(victim).metadata.row_group(0).column(1 if name == 'chargeback_id' else 3)
+        size, begin = chunk.total_compressed_size, chunk.data_page_offset
+    files = [noted(b'n'), victim, noted(b'm')]
+    found = attempt(stacked, files)
+    assert isinstance(found, Exception) or same(found[0], map(by_itself, files))
+
+
+def test_a_footer_that_tells_of_no_rows():
+    "Where its column chunks have some: by itself such a file is refused"
+    honest = encode(TABLE, **PLAIN)
+    data, (begin, rows, groups, end) = footer_parts(honest)
+    size = open_parquet(honest).metadata.row_group(0).total_byte_size
+    true = b'\x16' + stacks.as_varint(2 * size) + b'\x16\x10'
+    assert groups.count(true) == 1
+    liar = with_footer(data, b''.join([begin, b'\x16\x00', groups.replace(true, true[:-1] + b'\x00'), end]))
+    assert isinstance(attempt(stacked, [honest, liar]), ValueError)
+
+
+@pytest.mark.parametrize('footer', [
+    b'\x15\x02\x19' + kind + stacks.as_varint(2**62) + b'\x00' for kind in (b'\xf1', b'\xf3', b'\xf7', b'\xf8', b'\xfc')
+] + [b'\x15' + b'\xff' * 400_000, b'\x19\xfc' + b'\xff' * 400_000])
+def test_a_footer_that_would_take_for_ever(footer):
+    "It is left to pyarrow, which refuses it"
+    assert Frames().of(with_footer(b'PAR1', footer)) is None
+
+
+def test_what_may_be_much_in_memory_is_read_in_small_stacks(monkeypatch):
+    "A text that repeats is there once in a file"
+    files = [encode(pa.table({'chargeback_id': [str(n)] * 1000, 'note': ['x' * 20000] * 1000})) for n in range(8)]
+    assert len(files[0]) < 20000
+    frame, sizes = Frame(stacks.footer_of(files[0])), []
+    monkeypatch.setattr(stacks, 'WORST_BYTES', 64 << 20)
+    for some, found in by_halves(lambda some: Stack(frame, some).file(), frame, files):
+        assert found is not None
+        sizes.append(len(some))
+    assert sum(sizes) == 8 and max(sizes) == 2
+    monkeypatch.setattr(stacks, 'WORST_BYTES', 1 << 20)
+    assert [found for _, found in by_halves(lambda some: Stack(frame, some).file(), frame, files)] == [None] * 8
+
+
+def test_files_without_row_groups_are_no_reason_to_read_others_alone():
+    sink = pa.BufferOutputStream()
+    pq.ParquetWriter(sink, TABLE.schema).close()
+    frames = Frames()
+    assert {frames.of(sink.getvalue().to_pybytes()) for _ in range(50)} == {None}
+    assert frames.of(encode(TABLE)) is not None
+
+
+def test_stacks_of_no_use_are_given_up():
+    frames = Frames()
+    frame = frames.of(encode(TABLE))
+    def refuse(files): raise ValueError('no')
+    assert [found for _, found in by_halves(refuse, frame, list(range(9)))] == [None] * 9
+    assert frames.of(encode(TABLE)) is None
 
 
 @pytest.mark.parametrize('twist', [
@@ -257,6 +377,15 @@ def test_a_day_is_read_in_stacks(tmp_path, monkeypatch):
                                 copying.Sieve(records(0).schema), Frames())
     found = [rows for _, _, rows in reader.each(files)]
     assert len(count) < 10 and sum(rows.kept for rows in found) == 500
+
+
+def test_one_damaged_file_does_not_have_all_read_alone(tmp_path, monkeypatch):
+    contents = [encode(records(n)) for n in range(100)]
+    contents[50] = contents[50][:30] + b'\xff' * 10 + contents[50][40:]
+    sources, stores = day_of(tmp_path, contents)
+    count = opened_files(monkeypatch)
+    *batches, notes = landing.read_index(sources, stores, date(2025, 11, 2))
+    assert len(count) < 60 and sum(batch.num_rows for batch in batches) == 495
 
 
 @pytest.mark.parametrize('odd', [
