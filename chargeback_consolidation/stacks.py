@@ -10,7 +10,7 @@ __all__ = ['BOOLS', 'BYTE', 'NUMBERS', 'DOUBLE', 'TEXT', 'LIST', 'STRUCT', 'SCHE
            'leaf_count', 'lists_in', 'Frame', 'Frames', 'mark_bytes', 'groups_in', 'chunk_heads', 'varints', 'Stack',
            'in_stacks', 'by_halves']
 
-# %% ../nbs/07_stacks.ipynb #d533dbf9
+# %% ../nbs/07_stacks.ipynb #a96736cc
 import re
 import secrets
 from collections import namedtuple
@@ -21,7 +21,7 @@ import pyarrow as pa
 from .store import attempt
 from .parquet import WholeFile, integers, open_parquet
 
-# %% ../nbs/07_stacks.ipynb #a096833f
+# %% ../nbs/07_stacks.ipynb #321cec4e
 BOOLS, BYTE, NUMBERS, DOUBLE, TEXT, LIST, STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 9, 12    # kinds of the protocol
 
 def varint(data, at):
@@ -67,7 +67,7 @@ def struct_end(data, at, last=None):
     if last: raise ValueError(f'no field {last}')
     return at + 1
 
-# %% ../nbs/07_stacks.ipynb #4d5d1682
+# %% ../nbs/07_stacks.ipynb #9acfd54a
 SCHEMA, ROW_GROUPS = 2, 4   # fields of a footer
 
 def footer_of(content):
@@ -80,7 +80,7 @@ def with_footer(parts, footer):
     "The bytes of a Parquet file with these parts between its first mark and its footer"
     return b''.join([b'PAR1', *parts, footer, len(footer).to_bytes(4, 'little'), b'PAR1'])
 
-# %% ../nbs/07_stacks.ipynb #94ccc5ac
+# %% ../nbs/07_stacks.ipynb #f465e39e
 def fields_of(data, at):
     "Where the values of the struct that begins at `at` begin: {number of the field: place}; ValueError by `value_end`"
     found, number = {}, 0
@@ -101,7 +101,7 @@ def paths_in(footer):
         at = struct_end(footer, at)
     return paths
 
-# %% ../nbs/07_stacks.ipynb #9bc9e4f4
+# %% ../nbs/07_stacks.ipynb #c3eb774b
 TYPES = 'BOOLEAN', 'INT32', 'INT64', 'INT96', 'FLOAT', 'DOUBLE', 'BYTE_ARRAY', 'FIXED_LEN_BYTE_ARRAY'
 WIDTH = 5                               # bytes of an open number, below 2**34
 SHIFTS, MORE = np.arange(0, 7 * WIDTH, 7), np.array([128] * (WIDTH - 1) + [0])
@@ -131,7 +131,7 @@ def row_group_template(types, paths):
     for head in (b'\x16', b'\x16'): leave_open(opened, head)
     return b''.join(parts) + b'\x00', np.array(opened), np.array(codecs)
 
-# %% ../nbs/07_stacks.ipynb #c1ad88eb
+# %% ../nbs/07_stacks.ipynb #72a94b3a
 def leaf_count(kind):
     "How many leaves a column of this Arrow type has"
     t = pa.types
@@ -154,7 +154,7 @@ def lists_in(schema, levels):
         found.update((i, column) for i in own)
     return found if leaf == len(levels) else None
 
-# %% ../nbs/07_stacks.ipynb #fd256d6a
+# %% ../nbs/07_stacks.ipynb #a25e011d
 class Frame:
     "What the footers of files that are alike have in common. ValueError for a footer that is made of other things"
     def __init__(self, footer):
@@ -191,7 +191,7 @@ class Frame:
         groups[:, self.codecs] = 2 * codecs
         return groups.tobytes()
 
-# %% ../nbs/07_stacks.ipynb #edeaa726
+# %% ../nbs/07_stacks.ipynb #37d0c1fe
 MOST_FRAMES, MOST_FAILURES = 16, 8
 
 class Frames:
@@ -212,7 +212,7 @@ class Frames:
         self.known.append(frame)
         return frame
 
-# %% ../nbs/07_stacks.ipynb #171060bb
+# %% ../nbs/07_stacks.ipynb #27662430
 MARK = secrets.randbits(60)
 
 def mark_bytes(number):
@@ -229,7 +229,7 @@ def groups_in(frame, footer):
     count, at = list_begin(footer, at + 1)
     return twice // 2, count, footer[at:len(footer) - len(frame.end)]
 
-# %% ../nbs/07_stacks.ipynb #0dc25061
+# %% ../nbs/07_stacks.ipynb #92b9f243
 VARINT = rb'[\x80-\xff]*[\x00-\x7f]'
 CHUNK_HEAD = re.compile(
     rb'(\x15[\x00-\x7f]\x16N\x16N\x16N\x26N)(\x26N)?'.replace(b'N', VARINT), re.DOTALL)
@@ -255,13 +255,13 @@ def varints(data):
     shifts = 7 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
     return np.add.reduceat((digits & 127).astype(np.int64) << shifts, starts)
 
-# %% ../nbs/07_stacks.ipynb #a1c68185
+# %% ../nbs/07_stacks.ipynb #705ac3a4
 Places = namedtuple('Places', 'codec values unpacked size begin')
 Places.__doc__ = """Where column chunks are, and what a reader must know of them: arrays, row groups x leaves.
 codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: of the first page, or
 of the dictionary before it."""
 NO_PAGE = b'\x00'                # as a page's head: an empty struct, which pyarrow refuses
-WORST_BYTES = 256 << 20         # in memory, if each value were as long as all that its column chunk holds
+WORST_BYTES = 512 << 20         # in memory, if each value were as long as all that its column chunk holds
 
 class Stack:
     """Files in memory that fit a `Frame`, as one. rows, sizes: of each file its rows, and the bytes of its data before
@@ -354,7 +354,7 @@ class Stack:
         if numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
         return self.frame.around([self.frame.filled(codecs, numbers)], len(groups) + 1, int(groups[:, 0].sum()))
 
-# %% ../nbs/07_stacks.ipynb #d49baa56
+# %% ../nbs/07_stacks.ipynb #0f77150f
 STACKED_BYTES = 8 << 20     # of files that are awaited
 MOST_STACKED = 200
 
@@ -382,7 +382,7 @@ def in_stacks(
             count = size = 0
     yield from emptied()
 
-# %% ../nbs/07_stacks.ipynb #d319766e
+# %% ../nbs/07_stacks.ipynb #49600468
 def by_halves(read, frame, files):
     """What `read` makes of files that fit a frame, of as many at once as it takes without an exception: (the files, the
     result), with None for one that is to be read by itself"""

@@ -2922,7 +2922,7 @@ Places.__doc__ = """Where column chunks are, and what a reader must know of them
 codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: of the first page, or
 of the dictionary before it."""
 NO_PAGE = b'\x00'                # as a page's head: an empty struct, which pyarrow refuses
-WORST_BYTES = 256 << 20         # in memory, if each value were as long as all that its column chunk holds
+WORST_BYTES = 512 << 20         # in memory, if each value were as long as all that its column chunk holds
 
 class Stack:
     """Files in memory that fit a `Frame`, as one. rows, sizes: of each file its rows, and the bytes of its data before
