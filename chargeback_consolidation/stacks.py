@@ -10,7 +10,7 @@ __all__ = ['BOOLS', 'BYTE', 'NUMBERS', 'DOUBLE', 'TEXT', 'LIST', 'STRUCT', 'SCHE
            'leaf_count', 'lists_in', 'Frame', 'Frames', 'mark_bytes', 'groups_in', 'chunk_heads', 'varints', 'Stack',
            'in_stacks', 'by_halves']
 
-# %% ../nbs/07_stacks.ipynb #a96736cc
+# %% ../nbs/07_stacks.ipynb #23bac324
 import re
 import secrets
 from collections import namedtuple
@@ -21,7 +21,7 @@ import pyarrow as pa
 from .store import attempt
 from .parquet import WholeFile, integers, open_parquet
 
-# %% ../nbs/07_stacks.ipynb #321cec4e
+# %% ../nbs/07_stacks.ipynb #a5d20115
 BOOLS, BYTE, NUMBERS, DOUBLE, TEXT, LIST, STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 9, 12    # kinds of the protocol
 
 def varint(data, at):
@@ -67,7 +67,7 @@ def struct_end(data, at, last=None):
     if last: raise ValueError(f'no field {last}')
     return at + 1
 
-# %% ../nbs/07_stacks.ipynb #9acfd54a
+# %% ../nbs/07_stacks.ipynb #88608063
 SCHEMA, ROW_GROUPS = 2, 4   # fields of a footer
 
 def footer_of(content):
@@ -80,7 +80,7 @@ def with_footer(parts, footer):
     "The bytes of a Parquet file with these parts between its first mark and its footer"
     return b''.join([b'PAR1', *parts, footer, len(footer).to_bytes(4, 'little'), b'PAR1'])
 
-# %% ../nbs/07_stacks.ipynb #f465e39e
+# %% ../nbs/07_stacks.ipynb #7ae721fe
 def fields_of(data, at):
     "Where the values of the struct that begins at `at` begin: {number of the field: place}; ValueError by `value_end`"
     found, number = {}, 0
@@ -101,7 +101,7 @@ def paths_in(footer):
         at = struct_end(footer, at)
     return paths
 
-# %% ../nbs/07_stacks.ipynb #c3eb774b
+# %% ../nbs/07_stacks.ipynb #bd044849
 TYPES = 'BOOLEAN', 'INT32', 'INT64', 'INT96', 'FLOAT', 'DOUBLE', 'BYTE_ARRAY', 'FIXED_LEN_BYTE_ARRAY'
 WIDTH = 5                               # bytes of an open number, below 2**34
 SHIFTS, MORE = np.arange(0, 7 * WIDTH, 7), np.array([128] * (WIDTH - 1) + [0])
@@ -131,7 +131,7 @@ def row_group_template(types, paths):
     for head in (b'\x16', b'\x16'): leave_open(opened, head)
     return b''.join(parts) + b'\x00', np.array(opened), np.array(codecs)
 
-# %% ../nbs/07_stacks.ipynb #72a94b3a
+# %% ../nbs/07_stacks.ipynb #639de418
 def leaf_count(kind):
     "How many leaves a column of this Arrow type has"
     t = pa.types
@@ -154,9 +154,9 @@ def lists_in(schema, levels):
         found.update((i, column) for i in own)
     return found if leaf == len(levels) else None
 
-# %% ../nbs/07_stacks.ipynb #a25e011d
+# %% ../nbs/07_stacks.ipynb #9af04850
 class Frame:
-    "What the footers of files that are alike have in common. ValueError for a footer that is made of other things"
+    "What the footers of files that are alike have in common. Some exception for a footer that is made of other things"
     def __init__(self, footer):
         self.begin = footer[:struct_end(footer, 0, SCHEMA)]
         self.end = footer[struct_end(footer, 0, ROW_GROUPS):]
@@ -191,7 +191,7 @@ class Frame:
         groups[:, self.codecs] = 2 * codecs
         return groups.tobytes()
 
-# %% ../nbs/07_stacks.ipynb #37d0c1fe
+# %% ../nbs/07_stacks.ipynb #4e37522d
 MOST_FRAMES, MOST_FAILURES = 16, 8
 
 class Frames:
@@ -212,7 +212,7 @@ class Frames:
         self.known.append(frame)
         return frame
 
-# %% ../nbs/07_stacks.ipynb #27662430
+# %% ../nbs/07_stacks.ipynb #e563dacf
 MARK = secrets.randbits(60)
 
 def mark_bytes(number):
@@ -229,11 +229,11 @@ def groups_in(frame, footer):
     count, at = list_begin(footer, at + 1)
     return twice // 2, count, footer[at:len(footer) - len(frame.end)]
 
-# %% ../nbs/07_stacks.ipynb #92b9f243
+# %% ../nbs/07_stacks.ipynb #2c22f694
 VARINT = rb'[\x80-\xff]*[\x00-\x7f]'
 CHUNK_HEAD = re.compile(
     rb'(\x15[\x00-\x7f]\x16N\x16N\x16N\x26N)(\x26N)?'.replace(b'N', VARINT), re.DOTALL)
-HEAD_NUMBERS = 12   # of a head with its fields' own heads, which are numbers of one byte, too
+HEAD_NUMBERS = 12   # six fields, and before each the head of the field, which reads as a number of one byte
 
 def chunk_heads(frame, leaves, groups, count):
     "The heads of these leaves' chunks in some row groups, so many, as bytes; ValueError if told in another way"
@@ -255,7 +255,7 @@ def varints(data):
     shifts = 7 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
     return np.add.reduceat((digits & 127).astype(np.int64) << shifts, starts)
 
-# %% ../nbs/07_stacks.ipynb #705ac3a4
+# %% ../nbs/07_stacks.ipynb #87095f74
 Places = namedtuple('Places', 'codec values unpacked size begin')
 Places.__doc__ = """Where column chunks are, and what a reader must know of them: arrays, row groups x leaves.
 codec: its number. values: with nulls. unpacked, size: bytes before and after compression. begin: of the first page, or
@@ -270,18 +270,22 @@ class Stack:
         self.frame, self.contents = frame, contents
         footers = [footer_of(content) for content in contents]
         self.ends = [len(content) - 8 - len(footer) for content, footer in zip(contents, footers)]
-        told, self.counts, self.groups = zip(*(groups_in(frame, footer) for footer in footers))
+        rows, self.counts, self.groups = zip(*(groups_in(frame, footer) for footer in footers))
+        self.footers = self.joined()
         parsed = list(self.parsed())
-        self.rows, self.sizes = list(told), [sum(size for _, size in groups) for groups in parsed]
+        self.rows, self.sizes = list(rows), [sum(size for _, size in groups) for groups in parsed]
         if self.rows != [sum(rows for rows, _ in groups) for groups in parsed]: raise ValueError('other rows')
-        self.all = np.array([group for groups in parsed for group in groups], np.int64)
-        if self.all.min() < 0: raise ValueError('less than nothing')
+        self.told = np.array([group for groups in parsed for group in groups], np.int64)    # of row groups, likewise
+        if self.told.min() < 0: raise ValueError('less than nothing')
+
+    def joined(self):
+        "A file without data that has the row groups of all, and a mark behind those of each"
+        groups = [part for own in self.groups for part in (own, mark_bytes(MARK))]
+        footer = self.frame.around(groups, sum(self.counts) + len(self.counts))
+        return open_parquet(with_footer([], footer), kind=WholeFile)
 
     def parsed(self):
         "For each file (rows, bytes before compression) of its row groups, as pyarrow finds them"
-        groups = [part for own in self.groups for part in (own, mark_bytes(MARK))]
-        footer = self.frame.around(groups, sum(self.counts) + len(self.counts))
-        self.footers = open_parquet(with_footer([], footer), kind=WholeFile)    # of all, and no data
         metadata, at = self.footers.metadata, 0
         for count in self.counts:
             own = [metadata.row_group(at + i) for i in range(count)]
@@ -303,10 +307,10 @@ class Stack:
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
-        every, rows = self.places(leaves), self.all[:, :1]
+        every, rows = self.places(leaves), self.told[:, :1]
         flat = [self.frame.flat[leaf] for leaf in leaves]
         if (every.values != rows)[:, flat].any(): raise ValueError('a column has other values than rows')
-        some = self.all[:, 0] > 0       # where no rows are, no pages need be
+        some = self.told[:, 0] > 0       # where no rows are, no pages need be
         places = Places(*(numbers[some] for numbers in every))
         if (places.unpacked * rows[some]).sum() > WORST_BYTES: raise ValueError('perhaps too much in memory')
         files = np.repeat(np.arange(len(self.counts)), self.counts)[some]
@@ -315,7 +319,7 @@ class Stack:
         contents, chunks = [memoryview(content) for content in self.contents], []
         for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()):
             for size, at in own: chunks += contents[file][at:at + size], NO_PAGE
-        return with_footer(chunks, self.footer(leaves, places, self.all[some]))
+        return with_footer(chunks, self.footer(leaves, places, self.told[some]))
 
     def read(self, unit, leaves=None):
         "The rows of all as a Table, as `open_parquet` and `read_leaves` give them"
@@ -330,8 +334,8 @@ class Stack:
     def check_lists(self, table):
         "ValueError unless each file has its own values within lists: one for each, and one where there is none"
         if self.frame.lists is None: raise ValueError('lists within others')
-        groups = self.all[:, 0] > 0
-        starts = np.cumsum(self.all[groups, 0]) - self.all[groups, 0]
+        groups = self.told[:, 0] > 0
+        starts = np.cumsum(self.told[groups, 0]) - self.told[groups, 0]
         leaves = sorted(self.frame.lists)
         for leaf, told in zip(leaves, self.places(leaves).values[groups].T):
             chunks = table.column(self.frame.lists[leaf]).chunks
@@ -354,7 +358,7 @@ class Stack:
         if numbers.max() >= 2**33: raise ValueError('a number beyond what there is')
         return self.frame.around([self.frame.filled(codecs, numbers)], len(groups) + 1, int(groups[:, 0].sum()))
 
-# %% ../nbs/07_stacks.ipynb #0f77150f
+# %% ../nbs/07_stacks.ipynb #fe715f70
 STACKED_BYTES = 8 << 20     # of files that are awaited
 MOST_STACKED = 200
 
@@ -382,7 +386,7 @@ def in_stacks(
             count = size = 0
     yield from emptied()
 
-# %% ../nbs/07_stacks.ipynb #49600468
+# %% ../nbs/07_stacks.ipynb #c8a860aa
 def by_halves(read, frame, files):
     """What `read` makes of files that fit a frame, of as many at once as it takes without an exception: (the files, the
     result), with None for one that is to be read by itself"""

@@ -2817,7 +2817,7 @@ def lists_in(schema, levels):
 
 
 class Frame:
-    "What the footers of files that are alike have in common. ValueError for a footer that is made of other things"
+    "What the footers of files that are alike have in common. Some exception for a footer that is made of other things"
     def __init__(self, footer):
         self.begin = footer[:struct_end(footer, 0, SCHEMA)]
         self.end = footer[struct_end(footer, 0, ROW_GROUPS):]
@@ -2894,7 +2894,7 @@ def groups_in(frame, footer):
 VARINT = rb'[\x80-\xff]*[\x00-\x7f]'
 CHUNK_HEAD = re.compile(
     rb'(\x15[\x00-\x7f]\x16N\x16N\x16N\x26N)(\x26N)?'.replace(b'N', VARINT), re.DOTALL)
-HEAD_NUMBERS = 12   # of a head with its fields' own heads, which are numbers of one byte, too
+HEAD_NUMBERS = 12   # six fields, and before each the head of the field, which reads as a number of one byte
 
 def chunk_heads(frame, leaves, groups, count):
     "The heads of these leaves' chunks in some row groups, so many, as bytes; ValueError if told in another way"
@@ -2931,18 +2931,22 @@ class Stack:
         self.frame, self.contents = frame, contents
         footers = [footer_of(content) for content in contents]
         self.ends = [len(content) - 8 - len(footer) for content, footer in zip(contents, footers)]
-        told, self.counts, self.groups = zip(*(groups_in(frame, footer) for footer in footers))
+        rows, self.counts, self.groups = zip(*(groups_in(frame, footer) for footer in footers))
+        self.footers = self.joined()
         parsed = list(self.parsed())
-        self.rows, self.sizes = list(told), [sum(size for _, size in groups) for groups in parsed]
+        self.rows, self.sizes = list(rows), [sum(size for _, size in groups) for groups in parsed]
         if self.rows != [sum(rows for rows, _ in groups) for groups in parsed]: raise ValueError('other rows')
-        self.all = np.array([group for groups in parsed for group in groups], np.int64)
-        if self.all.min() < 0: raise ValueError('less than nothing')
+        self.told = np.array([group for groups in parsed for group in groups], np.int64)    # of row groups, likewise
+        if self.told.min() < 0: raise ValueError('less than nothing')
+
+    def joined(self):
+        "A file without data that has the row groups of all, and a mark behind those of each"
+        groups = [part for own in self.groups for part in (own, mark_bytes(MARK))]
+        footer = self.frame.around(groups, sum(self.counts) + len(self.counts))
+        return open_parquet(with_footer([], footer), kind=WholeFile)
 
     def parsed(self):
         "For each file (rows, bytes before compression) of its row groups, as pyarrow finds them"
-        groups = [part for own in self.groups for part in (own, mark_bytes(MARK))]
-        footer = self.frame.around(groups, sum(self.counts) + len(self.counts))
-        self.footers = open_parquet(with_footer([], footer), kind=WholeFile)    # of all, and no data
         metadata, at = self.footers.metadata, 0
         for count in self.counts:
             own = [metadata.row_group(at + i) for i in range(count)]
@@ -2964,10 +2968,10 @@ class Stack:
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
-        every, rows = self.places(leaves), self.all[:, :1]
+        every, rows = self.places(leaves), self.told[:, :1]
         flat = [self.frame.flat[leaf] for leaf in leaves]
         if (every.values != rows)[:, flat].any(): raise ValueError('a column has other values than rows')
-        some = self.all[:, 0] > 0       # where no rows are, no pages need be
+        some = self.told[:, 0] > 0       # where no rows are, no pages need be
         places = Places(*(numbers[some] for numbers in every))
         if (places.unpacked * rows[some]).sum() > WORST_BYTES: raise ValueError('perhaps too much in memory')
         files = np.repeat(np.arange(len(self.counts)), self.counts)[some]
@@ -2976,7 +2980,7 @@ class Stack:
         contents, chunks = [memoryview(content) for content in self.contents], []
         for file, own in zip(files.tolist(), np.stack(places[3:], axis=-1).tolist()):
             for size, at in own: chunks += contents[file][at:at + size], NO_PAGE
-        return with_footer(chunks, self.footer(leaves, places, self.all[some]))
+        return with_footer(chunks, self.footer(leaves, places, self.told[some]))
 
     def read(self, unit, leaves=None):
         "The rows of all as a Table, as `open_parquet` and `read_leaves` give them"
@@ -2991,8 +2995,8 @@ class Stack:
     def check_lists(self, table):
         "ValueError unless each file has its own values within lists: one for each, and one where there is none"
         if self.frame.lists is None: raise ValueError('lists within others')
-        groups = self.all[:, 0] > 0
-        starts = np.cumsum(self.all[groups, 0]) - self.all[groups, 0]
+        groups = self.told[:, 0] > 0
+        starts = np.cumsum(self.told[groups, 0]) - self.told[groups, 0]
         leaves = sorted(self.frame.lists)
         for leaf, told in zip(leaves, self.places(leaves).values[groups].T):
             chunks = table.column(self.frame.lists[leaf]).chunks
