@@ -240,7 +240,7 @@ def test_a_footer_that_tells_of_no_rows():
 
 @pytest.mark.parametrize('footer', [
     b'\x15\x02\x19' + kind + stacks.as_varint(2**62) + b'\x00' for kind in (b'\xf1', b'\xf3', b'\xf7', b'\xf8', b'\xfc')
-] + [b'\x15' + b'\xff' * 400_000, b'\x19\xfc' + b'\xff' * 400_000])
+] + [b'\x15' + b'\xff' * 4_000_000, b'\x19\xfc' + b'\xff' * 4_000_000])
 def test_a_footer_that_would_take_for_ever(footer):
     "It is left to pyarrow, which refuses it"
     assert Frames().of(with_footer(b'PAR1', footer)) is None
