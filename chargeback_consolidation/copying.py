@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Part', 'rows_of_piece', 'to_the_end', 'is_whole', 'Sieve', 'tables_of', 'rows_staying', 'batch_rows',
-           'batches_of', 'lost_rows', 'comes_whole', 'own_marks', 'rows_read', 'stacked_marks', 'stacked_rows',
+           'batches_of', 'lost_rows', 'leaves_losers', 'comes_whole', 'own_marks', 'rows_read', 'stacked_rows',
            'fits_whole', 'PartReader', 'LastRead', 'copy_slot', 'take_rows', 'finish_slot', 'create_once',
            'write_quarantine', 'MadeFrom', 'slot_parts', 'slot_shares', 'copy_slots']
 
@@ -27,7 +27,7 @@ from .rules import NO_BOOK, first_broken, open_book, quarantine_rules, rule_colu
 from .inventory import NOTHING_FETCHED, Source, path_in_table
 from .landing import attempts, read_sources, rule_of
 from .writer import (BATCH_BYTES, BATCH_ROWS, BLOCK_BYTES, ROW_GROUP_BYTES, Copied, Fit,
-    Marks, Rows, SlotWriter, Till, WrittenFile, as_plain, from_plain, marks_of, writing)
+    Marks, Rows, SlotWriter, Till, WrittenFile, as_plain, from_plain, marks_of, whole_marks, writing)
 
 # %% ../nbs/21_copying.ipynb #a354dc97
 def rows_of_piece(
@@ -150,11 +150,14 @@ def lost_rows(part, first, rows):
     return found
 
 # %% ../nbs/21_copying.ipynb #034de572
+def leaves_losers(part, n):
+    "True if a part takes all but those that lost of `n` rows, and those are among them"
+    return n == part.take + len(part.drop) and not (len(part.drop) and part.drop[-1] >= n)
+
 def comes_whole(part, first, table):
     "True if a landing file's first table is its whole part: all of its rows but those that lost"
-    n, drop = table.num_rows, part.drop
-    odd = first or part.skip or part.aside or part.source.lineage or n != part.take + len(drop)
-    return not odd and not (len(drop) and drop[-1] >= n)
+    odd = first or part.skip or part.aside or part.source.lineage
+    return not odd and leaves_losers(part, table.num_rows)
 
 def own_marks(part, first, reasons, passed, origin):
     "The `Marks` of a table whose rows have these reasons, as by `Sieve.reasons`"
@@ -182,23 +185,11 @@ def rows_read(part, content, fit, unit, side_store, sieve):
         yield Rows(*fit.seen(table), int(marks.keep.sum()), source.id, part.drop, marks, reasons)
 
 # %% ../nbs/21_copying.ipynb #472210d3
-def stacked_marks(parts, rows):
-    "The `Marks` of files that come whole, one after the other. rows: of each file"
-    starts = np.cumsum([0] + rows)
-    keep = np.ones(starts[-1], bool)
-    for part, start, n in zip(parts, starts, rows):
-        if n != part.take + len(part.drop) or (len(part.drop) and part.drop[-1] >= n):
-            raise ValueError('a file that does not come whole')
-        keep[part.drop + start] = False
-    file = np.repeat(np.array([part.source.id for part in parts], np.int32), rows)
-    row = np.arange(len(keep)) - np.repeat(starts[:-1], rows)
-    return Marks(keep, ~keep, file, row.astype(np.int32))
-
 def stacked_rows(frame, files, fit, unit):
     "The `Rows` of small files that fit a frame and come whole, (Part, bytes) each; ValueError if they do not go so"
-    stack = Stack(frame, [content for _, content in files])
-    parts, rows = [part for part, _ in files], stack.rows
-    marks = stacked_marks(parts, rows)
+    stack, parts = Stack(frame, [content for _, content in files]), [part for part, _ in files]
+    if not all(map(leaves_losers, parts, stack.rows)): raise ValueError('a file that does not come whole')
+    marks = whole_marks([part.source.id for part in parts], [part.drop for part in parts], stack.rows)
     return Rows(*fit.seen(stack.read(unit)), int(marks.keep.sum()), parts[0].source.id, parts[0].drop, marks, None)
 
 def fits_whole(file):

@@ -18,7 +18,7 @@ from .store import attempt
 from chargeback_consolidation.parquet import (SchemaConflict, arrow_array, column_of, enum_leaves, find_column,
     has_ancient, instants, int96_columns, int96_unit, is_legacy, key_fault, key_hashes, keys_of, leaves_named,
     spark_version)
-from .stacks import SCHEMA, struct_end
+from .stacks import SCHEMA, footer_of, struct_end
 from .schema import as_int96, enums_as_text, in_unit, plain_field, plain_schema
 from .rules import rule_fields
 
@@ -76,10 +76,10 @@ def make_shape(parquet, asked=(), columns=COLUMNS):
 def schema_bytes(content, known):
     """What the footer of a small file begins with, up to the end of its schema: files that begin alike have the same
     columns. content: the file; known: list of those met before, to be added to"""
-    begin = len(content) - 8 - int.from_bytes(content[-8:-4], 'little')
+    footer = footer_of(content)
     for schema in known:
-        if content.startswith(schema, begin): return schema
-    known.append(content[begin:struct_end(content, begin, SCHEMA)])
+        if footer.startswith(schema): return schema
+    known.append(footer[:struct_end(footer, 0, SCHEMA)])
     return known[-1]
 
 # %% ../nbs/16_deciding.ipynb #97b92156

@@ -384,10 +384,8 @@ def stacked_pieces(frame, gathering, shapes, files):
     stack = Stack(frame, [content for _, content in files])
     if sum(stack.rows) > CHUNK: raise ValueError('too many rows for a batch')
     shape = shapes.of(stack.footers, files[0][1], gathering.asked(files[0][0]))
-    leaves = [*shape.leaves, *shape.old]
     if shape.legacy: raise ValueError('a calendar to be looked at one by one')
-    if not all(frame.flat[leaf] for leaf in leaves): raise ValueError('lists, which may go on in the next file')
-    data = stack.file(leaves)
+    data = stack.file([*shape.leaves, *shape.old])
     parquet = open_parquet(data, kind=WholeFile)
     need, tables = deciding_tables(parquet, partial(open_parquet, data, kind=WholeFile), shape)
     if need not in ('', 'any'): raise ValueError('INT96 timestamps to be looked at one by one')

@@ -6,9 +6,9 @@
 __all__ = ['BOOLS', 'BYTE', 'NUMBERS', 'DOUBLE', 'TEXT', 'LIST', 'STRUCT', 'SCHEMA', 'ROW_GROUPS', 'TYPES', 'WIDTH',
            'SHIFTS', 'MORE', 'MOST_FRAMES', 'MOST_FAILURES', 'MARK', 'VARINT', 'CHUNK_HEAD', 'HEAD_NUMBERS', 'Places',
            'NO_PAGE', 'WORST_BYTES', 'STACKED_BYTES', 'MOST_STACKED', 'varint', 'value_end', 'list_end', 'list_begin',
-           'struct_end', 'footer_of', 'with_footer', 'fields_of', 'paths_in', 'as_varint', 'row_group_template',
-           'leaf_count', 'lists_in', 'Frame', 'Frames', 'mark_bytes', 'groups_in', 'chunk_heads', 'varints', 'Stack',
-           'in_stacks', 'by_halves']
+           'fields_from', 'struct_end', 'footer_of', 'with_footer', 'fields_of', 'paths_in', 'as_varint',
+           'row_group_template', 'leaf_count', 'lists_in', 'Frame', 'Frames', 'mark_bytes', 'groups_in', 'chunk_heads',
+           'varints', 'Stack', 'in_stacks', 'by_halves']
 
 # %% ../nbs/07_stacks.ipynb #23bac324
 import re
@@ -56,16 +56,22 @@ def list_begin(data, at):
     "(how many values are in a list that begins at `at`, where the first of them begins)"
     return (data[at] >> 4, at + 1) if data[at] < 0xf0 else varint(data, at + 1)
 
-def struct_end(data, at, last=None):
-    "Where the struct that begins at `at` ends, or its field with the number `last`; ValueError as by `value_end`"
+def fields_from(data, at):
+    "The fields of the struct that begins at `at`: (number, where the value begins, where it ends) of each"
     number = 0
     while data[at]:
-        step, kind = data[at] >> 4, data[at] & 15
+        step, kind, begin = data[at] >> 4, data[at] & 15, at + 1
         if not step: raise ValueError('a field whose number is told in full')
-        number, at = number + step, value_end(data, at + 1, kind)
-        if number == last: return at
+        number, at = number + step, value_end(data, begin, kind)
+        yield number, begin, at
+
+def struct_end(data, at, last=None):
+    "Where the struct that begins at `at` ends, or its field with the number `last`; ValueError as by `value_end`"
+    end = at
+    for number, _, end in fields_from(data, at):
+        if number == last: return end
     if last: raise ValueError(f'no field {last}')
-    return at + 1
+    return end + 1
 
 # %% ../nbs/07_stacks.ipynb #88608063
 SCHEMA, ROW_GROUPS = 2, 4   # fields of a footer
@@ -83,12 +89,7 @@ def with_footer(parts, footer):
 # %% ../nbs/07_stacks.ipynb #7ae721fe
 def fields_of(data, at):
     "Where the values of the struct that begins at `at` begin: {number of the field: place}; ValueError by `value_end`"
-    found, number = {}, 0
-    while data[at]:
-        number += data[at] >> 4
-        found[number] = at + 1
-        at = value_end(data, at + 1, data[at] & 15)
-    return found
+    return {number: begin for number, begin, _ in fields_from(data, at)}
 
 def paths_in(footer):
     "What tells the column chunks of the first row group apart: for each the field with its path, as bytes"
@@ -306,6 +307,8 @@ class Stack:
 
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
+        if not all(self.frame.flat[leaf] for leaf in leaves or ()):
+            raise ValueError('lists are only read with all columns, and looked at then')
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
         every, rows = self.places(leaves), self.told[:, :1]
         flat = [self.frame.flat[leaf] for leaf in leaves]
@@ -323,12 +326,10 @@ class Stack:
 
     def read(self, unit, leaves=None):
         "The rows of all as a Table, as `open_parquet` and `read_leaves` give them"
-        frame, parquet = self.frame, open_parquet(self.file(leaves), unit, WholeFile)
-        if leaves is None: table = parquet.read(use_threads=False)
-        elif all(frame.flat[leaf] for leaf in leaves): table = parquet.read_leaves(leaves)
-        else: raise ValueError('lists are only read with all columns')
+        parquet = open_parquet(self.file(leaves), unit, WholeFile)
+        table = parquet.read(use_threads=False) if leaves is None else parquet.read_leaves(leaves)
         if table.num_rows != sum(self.rows): raise ValueError('not as many rows as promised')
-        if leaves is None and not all(frame.flat): self.check_lists(table)
+        if leaves is None and not all(self.frame.flat): self.check_lists(table)
         return table
 
     def check_lists(self, table):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WrittenFile', 'Copied', 'ROW_GROUP_BYTES', 'BLOCK_BYTES', 'BATCH_BYTES', 'BATCH_ROWS', 'Marks', 'Rows',
            'as_plain', 'from_plain', 'size_of', 'raw_values', 'are_there', 'digits_in', 'digit_sums', 'Till',
-           'marks_of', 'Fit', 'SlotBuffer', 'SlotWriter', 'writing']
+           'whole_marks', 'marks_of', 'Fit', 'SlotBuffer', 'SlotWriter', 'writing']
 
 # %% ../nbs/20_writer.ipynb #5072dfaf
 from collections import namedtuple
@@ -147,18 +147,20 @@ marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 f
 None."""
 
 # %% ../nbs/20_writer.ipynb #8fa3ad4a
+def whole_marks(sources, drops, lengths):
+    "The `Marks` of files that come whole, one after the other. drops: of each the positions of the rows that lost"
+    starts = np.cumsum([0] + lengths)
+    lost = np.zeros(starts[-1], bool)
+    lost[np.concatenate([np.zeros(0, np.int64)] + [drop + start for drop, start in zip(drops, starts)])] = True
+    file = np.repeat(np.array(sources, np.int32), lengths)
+    row = np.arange(len(lost), dtype=np.int32) - np.repeat(starts[:-1].astype(np.int32), lengths)
+    return Marks(~lost, lost, file, row)
+
 def marks_of(waiting):
     "The `Marks` of a list of `Rows`, one after the other"
     lengths = [rows.table.num_rows for rows in waiting]
-    starts = np.cumsum([0] + lengths)
-    places = [np.zeros(0, np.int64)]
-    places += [rows.drop + start for rows, start in zip(waiting, starts) if rows.marks is None]
-    lost = np.zeros(starts[-1], bool)
-    lost[np.concatenate(places)] = True
-    file = np.repeat(np.array([rows.source for rows in waiting], np.int32), lengths)
-    begins = np.repeat(starts[:-1].astype(np.int32), lengths)
-    row = np.arange(len(lost), dtype=np.int32) - begins
-    found = Marks(~lost, lost, file, row)
+    drops = [rows.drop if rows.marks is None else rows.drop[:0] for rows in waiting]
+    found, starts = whole_marks([rows.source for rows in waiting], drops, lengths), np.cumsum([0] + lengths)
     for rows, start, end in zip(waiting, starts, starts[1:]):
         for all_marks, own in zip(found, rows.marks or ()):
             all_marks[start:end] = own

@@ -2717,16 +2717,22 @@ def list_begin(data, at):
     "(how many values are in a list that begins at `at`, where the first of them begins)"
     return (data[at] >> 4, at + 1) if data[at] < 0xf0 else varint(data, at + 1)
 
-def struct_end(data, at, last=None):
-    "Where the struct that begins at `at` ends, or its field with the number `last`; ValueError as by `value_end`"
+def fields_from(data, at):
+    "The fields of the struct that begins at `at`: (number, where the value begins, where it ends) of each"
     number = 0
     while data[at]:
-        step, kind = data[at] >> 4, data[at] & 15
+        step, kind, begin = data[at] >> 4, data[at] & 15, at + 1
         if not step: raise ValueError('a field whose number is told in full')
-        number, at = number + step, value_end(data, at + 1, kind)
-        if number == last: return at
+        number, at = number + step, value_end(data, begin, kind)
+        yield number, begin, at
+
+def struct_end(data, at, last=None):
+    "Where the struct that begins at `at` ends, or its field with the number `last`; ValueError as by `value_end`"
+    end = at
+    for number, _, end in fields_from(data, at):
+        if number == last: return end
     if last: raise ValueError(f'no field {last}')
-    return at + 1
+    return end + 1
 
 
 SCHEMA, ROW_GROUPS = 2, 4   # fields of a footer
@@ -2744,12 +2750,7 @@ def with_footer(parts, footer):
 
 def fields_of(data, at):
     "Where the values of the struct that begins at `at` begin: {number of the field: place}; ValueError by `value_end`"
-    found, number = {}, 0
-    while data[at]:
-        number += data[at] >> 4
-        found[number] = at + 1
-        at = value_end(data, at + 1, data[at] & 15)
-    return found
+    return {number: begin for number, begin, _ in fields_from(data, at)}
 
 def paths_in(footer):
     "What tells the column chunks of the first row group apart: for each the field with its path, as bytes"
@@ -2967,6 +2968,8 @@ class Stack:
 
     def file(self, leaves=None):
         "The bytes of a Parquet file with the rows of all. leaves: numbers of those that will be read, or None for all"
+        if not all(self.frame.flat[leaf] for leaf in leaves or ()):
+            raise ValueError('lists are only read with all columns, and looked at then')
         leaves = list(range(len(self.frame.paths))) if leaves is None else sorted(set(leaves))
         every, rows = self.places(leaves), self.told[:, :1]
         flat = [self.frame.flat[leaf] for leaf in leaves]
@@ -2984,12 +2987,10 @@ class Stack:
 
     def read(self, unit, leaves=None):
         "The rows of all as a Table, as `open_parquet` and `read_leaves` give them"
-        frame, parquet = self.frame, open_parquet(self.file(leaves), unit, WholeFile)
-        if leaves is None: table = parquet.read(use_threads=False)
-        elif all(frame.flat[leaf] for leaf in leaves): table = parquet.read_leaves(leaves)
-        else: raise ValueError('lists are only read with all columns')
+        parquet = open_parquet(self.file(leaves), unit, WholeFile)
+        table = parquet.read(use_threads=False) if leaves is None else parquet.read_leaves(leaves)
         if table.num_rows != sum(self.rows): raise ValueError('not as many rows as promised')
-        if leaves is None and not all(frame.flat): self.check_lists(table)
+        if leaves is None and not all(self.frame.flat): self.check_lists(table)
         return table
 
     def check_lists(self, table):
@@ -5285,10 +5286,10 @@ def make_shape(parquet, asked=(), columns=COLUMNS):
 def schema_bytes(content, known):
     """What the footer of a small file begins with, up to the end of its schema: files that begin alike have the same
     columns. content: the file; known: list of those met before, to be added to"""
-    begin = len(content) - 8 - int.from_bytes(content[-8:-4], 'little')
+    footer = footer_of(content)
     for schema in known:
-        if content.startswith(schema, begin): return schema
-    known.append(content[begin:struct_end(content, begin, SCHEMA)])
+        if footer.startswith(schema): return schema
+    known.append(footer[:struct_end(footer, 0, SCHEMA)])
     return known[-1]
 
 
@@ -5761,10 +5762,8 @@ def stacked_pieces(frame, gathering, shapes, files):
     stack = Stack(frame, [content for _, content in files])
     if sum(stack.rows) > CHUNK: raise ValueError('too many rows for a batch')
     shape = shapes.of(stack.footers, files[0][1], gathering.asked(files[0][0]))
-    leaves = [*shape.leaves, *shape.old]
     if shape.legacy: raise ValueError('a calendar to be looked at one by one')
-    if not all(frame.flat[leaf] for leaf in leaves): raise ValueError('lists, which may go on in the next file')
-    data = stack.file(leaves)
+    data = stack.file([*shape.leaves, *shape.old])
     parquet = open_parquet(data, kind=WholeFile)
     need, tables = deciding_tables(parquet, partial(open_parquet, data, kind=WholeFile), shape)
     if need not in ('', 'any'): raise ValueError('INT96 timestamps to be looked at one by one')
@@ -6270,18 +6269,20 @@ marks: None for a file that comes whole. reasons: numbers of `Sieve.texts`, -1 f
 None."""
 
 
+def whole_marks(sources, drops, lengths):
+    "The `Marks` of files that come whole, one after the other. drops: of each the positions of the rows that lost"
+    starts = np.cumsum([0] + lengths)
+    lost = np.zeros(starts[-1], bool)
+    lost[np.concatenate([np.zeros(0, np.int64)] + [drop + start for drop, start in zip(drops, starts)])] = True
+    file = np.repeat(np.array(sources, np.int32), lengths)
+    row = np.arange(len(lost), dtype=np.int32) - np.repeat(starts[:-1].astype(np.int32), lengths)
+    return Marks(~lost, lost, file, row)
+
 def marks_of(waiting):
     "The `Marks` of a list of `Rows`, one after the other"
     lengths = [rows.table.num_rows for rows in waiting]
-    starts = np.cumsum([0] + lengths)
-    places = [np.zeros(0, np.int64)]
-    places += [rows.drop + start for rows, start in zip(waiting, starts) if rows.marks is None]
-    lost = np.zeros(starts[-1], bool)
-    lost[np.concatenate(places)] = True
-    file = np.repeat(np.array([rows.source for rows in waiting], np.int32), lengths)
-    begins = np.repeat(starts[:-1].astype(np.int32), lengths)
-    row = np.arange(len(lost), dtype=np.int32) - begins
-    found = Marks(~lost, lost, file, row)
+    drops = [rows.drop if rows.marks is None else rows.drop[:0] for rows in waiting]
+    found, starts = whole_marks([rows.source for rows in waiting], drops, lengths), np.cumsum([0] + lengths)
     for rows, start, end in zip(waiting, starts, starts[1:]):
         for all_marks, own in zip(found, rows.marks or ()):
             all_marks[start:end] = own
@@ -6520,11 +6521,14 @@ def lost_rows(part, first, rows):
     return found
 
 
+def leaves_losers(part, n):
+    "True if a part takes all but those that lost of `n` rows, and those are among them"
+    return n == part.take + len(part.drop) and not (len(part.drop) and part.drop[-1] >= n)
+
 def comes_whole(part, first, table):
     "True if a landing file's first table is its whole part: all of its rows but those that lost"
-    n, drop = table.num_rows, part.drop
-    odd = first or part.skip or part.aside or part.source.lineage or n != part.take + len(drop)
-    return not odd and not (len(drop) and drop[-1] >= n)
+    odd = first or part.skip or part.aside or part.source.lineage
+    return not odd and leaves_losers(part, table.num_rows)
 
 def own_marks(part, first, reasons, passed, origin):
     "The `Marks` of a table whose rows have these reasons, as by `Sieve.reasons`"
@@ -6552,23 +6556,11 @@ def rows_read(part, content, fit, unit, side_store, sieve):
         yield Rows(*fit.seen(table), int(marks.keep.sum()), source.id, part.drop, marks, reasons)
 
 
-def stacked_marks(parts, rows):
-    "The `Marks` of files that come whole, one after the other. rows: of each file"
-    starts = np.cumsum([0] + rows)
-    keep = np.ones(starts[-1], bool)
-    for part, start, n in zip(parts, starts, rows):
-        if n != part.take + len(part.drop) or (len(part.drop) and part.drop[-1] >= n):
-            raise ValueError('a file that does not come whole')
-        keep[part.drop + start] = False
-    file = np.repeat(np.array([part.source.id for part in parts], np.int32), rows)
-    row = np.arange(len(keep)) - np.repeat(starts[:-1], rows)
-    return Marks(keep, ~keep, file, row.astype(np.int32))
-
 def stacked_rows(frame, files, fit, unit):
     "The `Rows` of small files that fit a frame and come whole, (Part, bytes) each; ValueError if they do not go so"
-    stack = Stack(frame, [content for _, content in files])
-    parts, rows = [part for part, _ in files], stack.rows
-    marks = stacked_marks(parts, rows)
+    stack, parts = Stack(frame, [content for _, content in files]), [part for part, _ in files]
+    if not all(map(leaves_losers, parts, stack.rows)): raise ValueError('a file that does not come whole')
+    marks = whole_marks([part.source.id for part in parts], [part.drop for part in parts], stack.rows)
     return Rows(*fit.seen(stack.read(unit)), int(marks.keep.sum()), parts[0].source.id, parts[0].drop, marks, None)
 
 def fits_whole(file):
